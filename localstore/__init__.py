@@ -1,0 +1,1 @@
+"""localstore: a local-first store for Python applications."""

@@ -1,0 +1,241 @@
+"""The contract between a sync session and a remote: four calls, and two optional powers.
+
+An adapter is about transport alone: it does not merge, retry, start threads of its own accord, or log. Every call may be
+cancelled at any await, and is called again later with the same arguments. Errors are named by what the session must do:
+
+* ``Offline``, ``Busy``, ``RateLimited``: wait and try again
+* ``Unauthorized``: get a new token, or stop and ask
+* ``ResetRequired(reason)``: the histories parted
+* ``Refused``: never send this again, go on with the rest
+* ``ProtocolError``: stop
+
+Anything else that comes out of an adapter is a bug in it. The rules are tested by ``localstore.testing.conformance``.
+This module knows no store, no session and no implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import NewType, Protocol, runtime_checkable
+
+from localstore.wire import SealedChangeset
+
+__all__ = [
+    "Capabilities",
+    "Cursor",
+    "Hello",
+    "Hint",
+    "Limit",
+    "Page",
+    "PushResult",
+    "Refusal",
+    "SealedChangeset",
+    "SnapshotInfo",
+    "SupportsSnapshots",
+    "SupportsWatch",
+    "SyncAdapter",
+    "Welcome",
+]
+
+Cursor = NewType("Cursor", bytes)
+"""A position in a remote's history. Opaque: only the adapter that issued it can read it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What a remote can do, said once.
+
+    Attributes:
+        max_batch_bytes: most bytes of one ``push``, counted by ``SealedChangeset.byte_count``; one changeset may exceed it alone.
+        max_batch_count: most changesets of one ``push``.
+        max_changeset_bytes: a larger changeset is refused; None when the remote sets no limit.
+        ordered: pages come in causal order; an unordered remote leaves that to the receiver.
+        poll_seconds: how often the session should look for news when no hint came.
+        snapshots: the adapter also is a ``SupportsSnapshots``.
+        watch: the adapter also is a ``SupportsWatch``.
+        users: the remote knows users and wants tokens.
+        subscriptions: the remote can serve a part of the rows.
+    """
+
+    max_batch_bytes: int = 4 * 1024 * 1024
+    max_batch_count: int = 1000
+    max_changeset_bytes: int | None = None
+    ordered: bool = True
+    poll_seconds: float = 60.0
+    snapshots: bool = False
+    watch: bool = False
+    users: bool = False
+    subscriptions: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hello:
+    """How a device introduces itself.
+
+    Attributes:
+        app: the application's id; a remote holds the data of one application.
+        partition: which part of the application's data.
+        device: the device's identity, 16 bytes.
+        token: the user's access token, where the remote has users.
+        remote_id: the remote this device knows, None at the very first connect. A remote with another identity
+            answers ``ResetRequired``.
+        cursor: where this device has read up to.
+    """
+
+    app: str
+    partition: str
+    device: bytes
+    token: str | None = None
+    remote_id: str | None = None
+    cursor: Cursor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Welcome:
+    """A remote's answer.
+
+    Attributes:
+        remote_id: the shared history's identity, made when it was created.
+        last_number: the highest number that the remote has from this device, 0 when none. A device that never
+            made it knows by this that its file was copied or restored.
+        time_ms: the remote's clock, milliseconds since the Unix epoch, None when it has none.
+        horizon_days: how long the remote keeps history, None when for ever.
+    """
+
+    remote_id: str
+    last_number: int
+    time_ms: int | None = None
+    horizon_days: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """How much one page may hold. At least one changeset is returned, whatever its size, when there is one."""
+
+    max_bytes: int = 4 * 1024 * 1024
+    max_count: int = 5000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """The next part of a remote's history.
+
+    Attributes:
+        changesets: whole changesets; each device's in the order of their numbers, without gap or repeat.
+        cursor: where the next page begins.
+        more: whether there was more at the time of reading; False means the head was reached.
+        remaining_bytes: about how much is still to come, None when unknown.
+        warnings: damage that was skipped, in words for a person; such as a file that is not whole yet.
+    """
+
+    changesets: Sequence[SealedChangeset]
+    cursor: Cursor
+    more: bool
+    remaining_bytes: int | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A changeset that the remote will never take. It is sent again empty, so that its number is not missed."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushResult:
+    """What became of a batch.
+
+    Attributes:
+        acknowledged: every changeset up to this number is stored for good, so that a crash of the remote cannot lose it.
+        refusals: changesets that it will never take; nothing after the first of them was stored.
+    """
+
+    acknowledged: int
+    refusals: tuple[Refusal, ...] = ()
+
+
+class SyncAdapter(Protocol):
+    """One device's line to one remote. Used by one session at a time, from one event loop."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def connect(self, hello: Hello) -> Welcome:
+        """Introduce the device; must come first, and again after every error.
+
+        Raises:
+            ResetRequired: the remote is not the one this device knows, or has trimmed what it needs.
+            Offline: it cannot be reached.
+            Unauthorized: the token is not good.
+        """
+        ...
+
+    async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
+        """Store changesets of the connected device: a non-empty run of consecutive numbers.
+
+        Idempotent by device and number: what is stored already is acknowledged again. The changesets are seen by other
+        devices in full or not at all.
+
+        Raises:
+            ResetRequired: a number is stored with other content, or would leave a gap ("device forked").
+        """
+        ...
+
+    async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
+        """What comes after ``cursor``, from the beginning when it is None. The device's own changesets may be left out.
+
+        Raises:
+            ResetRequired: the cursor is unknown, or what comes after it was trimmed.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything; a second call does nothing."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hint:
+    """Something may be new at the remote. Never the truth: the session looks for itself."""
+
+    reason: str = "change"
+
+
+@runtime_checkable
+class SupportsWatch(Protocol):
+    """Wake-ups. May come too often, and may fail to come: the session also polls."""
+
+    def watch(self, cursor: Cursor | None) -> AsyncIterator[Hint]:
+        """Hints until cancelled or closed. Ends, or raises ``Offline``, when watching is not possible any more."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotInfo:
+    """A stored snapshot: the merged state at a cursor.
+
+    Attributes:
+        name: what the remote calls it.
+        cursor: where history goes on after it.
+        byte_count: its size.
+    """
+
+    name: str
+    cursor: Cursor
+    byte_count: int
+
+
+@runtime_checkable
+class SupportsSnapshots(Protocol):
+    """Fast first sync, and a log that need not be kept for ever."""
+
+    async def latest_snapshot(self) -> SnapshotInfo | None: ...
+
+    def read_snapshot(self, info: SnapshotInfo) -> AsyncIterator[bytes]: ...
+
+    async def write_snapshot(self, cursor: Cursor, chunks: AsyncIterator[bytes]) -> None: ...
+
+    async def trim(self, before: Cursor) -> None: ...

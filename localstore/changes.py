@@ -1,0 +1,172 @@
+"""Changesets: what one write transaction did to rows, as values.
+
+Row changes are kept in groups (one table, one kind of change, one set of columns) and inside a group column by column,
+which compresses best and is quickest to check. Values are as SQLite stores them. This module knows neither SQL nor bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+
+from localstore.clock import MAX_STAMP, Version
+from localstore.environment import DEVICE_BYTES
+
+__all__ = [
+    "Change",
+    "Changeset",
+    "Dependency",
+    "Device",
+    "Key",
+    "Number",
+    "Op",
+    "RowGroup",
+    "Stamp",
+    "Touch",
+    "Value",
+    "coalesce",
+    "row_changes",
+]
+
+Value = None | int | float | str | bytes
+"""One value as SQLite stores it: null, integer, real, text or blob."""
+Key = tuple[Value, ...]
+"""A row's primary key, in the key columns' declared order."""
+Device = Annotated[bytes, msgspec.Meta(min_length=DEVICE_BYTES, max_length=DEVICE_BYTES)]
+Number = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+Stamp = Annotated[int, msgspec.Meta(ge=0, le=MAX_STAMP)]
+
+
+class Op(enum.IntEnum):
+    """What happened to a row, seen over its whole transaction."""
+
+    INSERT = 1
+    UPDATE = 2
+    DELETE = 3
+    REPLACE = 4
+    """Deleted and inserted again under the same key: nothing of the old row survives."""
+
+
+class Dependency(msgspec.Struct, frozen=True, array_like=True):
+    """The latest changeset of another device that the writer had applied."""
+
+    device: Device
+    number: Number
+    stamp: Stamp
+
+
+class RowGroup(msgspec.Struct, frozen=True, array_like=True):
+    """Changes of one kind to rows of one table.
+
+    Attributes:
+        table: the table's name.
+        op: what happened to each of the rows.
+        key: names of the key columns.
+        columns: names of the columns that the rows carry; empty for deletes.
+        values: for each name in ``key`` and then in ``columns``, the values of all rows.
+        epochs: a row's last delete that the writer knew of, where there was one (see ``store.merge``);
+            None when no row of the group has one.
+    """
+
+    table: str
+    op: Op
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: list[list[Any]]  # of Value; ``wire`` checks it, as msgspec cannot tell str from bytes in a union
+    epochs: list[tuple[Stamp, Device] | None] | None = None
+
+    @property
+    def row_count(self) -> int:
+        return len(self.values[0])
+
+    @property
+    def rows(self) -> Iterator[tuple[Value, ...]]:
+        """Row by row: the key values followed by the column values."""
+        return zip(*self.values, strict=True)
+
+
+class Changeset(msgspec.Struct, frozen=True):
+    """The row changes of one write transaction; immutable once committed."""
+
+    device: bytes
+    number: int
+    stamp: int
+    depends: tuple[Dependency, ...]
+    groups: tuple[RowGroup, ...]
+
+    @property
+    def version(self) -> Version:
+        """Where the changeset stands in the total order."""
+        return (self.stamp, self.device)
+
+    @property
+    def row_count(self) -> int:
+        return sum(group.row_count for group in self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One row's change, taken out of its group."""
+
+    op: Op
+    key: Key
+    values: dict[str, Value]
+    epoch: Version | None
+
+
+def row_changes(group: RowGroup) -> Iterator[Change]:
+    """The group's rows one by one."""
+    width = len(group.key)
+    epochs = group.epochs or [None] * group.row_count
+    for row, epoch in zip(group.rows, epochs, strict=True):
+        yield Change(group.op, row[:width], dict(zip(group.columns, row[width:], strict=True)), epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """One entry of the capture log: a row was inserted, updated or deleted; ``mask`` has a bit a changed column."""
+
+    op: Op
+    key: Key
+    mask: int = 0
+
+
+def coalesce(touches: Iterable[Touch]) -> dict[Key, tuple[Op, int]]:
+    """What a series of touches amounts to, row by row: the last column of the table says it all.
+
+    ===================  =====================  ======================
+    row before           row after              result
+    ===================  =====================  ======================
+    absent               absent                 nothing
+    absent               present                insert
+    present              absent                 delete
+    present              present, deleted once  replace
+    present              present                update of all columns touched
+    ===================  =====================  ======================
+
+    The mask of an update is the union of its touches; other results carry 0, as they concern whole rows.
+    """
+    first: dict[Key, Op] = {}
+    last: dict[Key, Op] = {}
+    masks: dict[Key, int] = {}
+    deleted: set[Key] = set()
+    for touch in touches:
+        first.setdefault(touch.key, touch.op)
+        last[touch.key] = touch.op
+        masks[touch.key] = masks.get(touch.key, 0) | touch.mask
+        if touch.op is Op.DELETE:
+            deleted.add(touch.key)
+    result: dict[Key, tuple[Op, int]] = {}
+    for key, op in last.items():
+        existed, exists = first[key] is not Op.INSERT, op is not Op.DELETE
+        if existed and exists:
+            result[key] = (Op.REPLACE, 0) if key in deleted else (Op.UPDATE, masks[key])
+        elif exists:
+            result[key] = (Op.INSERT, 0)
+        elif existed:
+            result[key] = (Op.DELETE, 0)
+    return result

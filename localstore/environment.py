@@ -1,0 +1,48 @@
+"""What the engine needs from the world: time, randomness, sleep and a place for blocking work, as one value.
+
+Everything in ``store`` and ``sync`` takes these from here, so that a simulator can put its own in their place and run
+the whole engine under virtual time. Nothing else in the package calls ``time``, ``random`` or ``asyncio.sleep``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["DEVICE_BYTES", "Environment"]
+
+DEVICE_BYTES = 16
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """The world as the engine sees it.
+
+    Attributes:
+        now_ms: wall clock, milliseconds since the Unix epoch; may step.
+        monotonic: seconds on a clock that never steps back.
+        random: a number in [0, 1), for jitter.
+        random_bytes: the given number of random bytes, for device identities.
+        sleep: wait for so many seconds; cancellable.
+        run_blocking: run a function that blocks without holding up the event loop.
+    """
+
+    now_ms: Callable[[], int] = _now_ms
+    monotonic: Callable[[], float] = time.monotonic
+    random: Callable[[], float] = random.random
+    random_bytes: Callable[[int], bytes] = os.urandom
+    sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep
+    run_blocking: Callable[..., Awaitable[Any]] = asyncio.to_thread
+
+    def new_device(self) -> bytes:
+        """A fresh device identity: 16 random bytes."""
+        return self.random_bytes(DEVICE_BYTES)

@@ -1,0 +1,216 @@
+"""Every error that localstore raises on purpose, as a tree by what the caller must do.
+
+    LocalStoreError
+     ├ RealmClosed           open the realm again
+     ├ NestedWrite           leave the outer write() first
+     ├ ReadOnlyRealm         write inside realm.write()
+     ├ SchemaError           change the model (refused at open)
+     ├ SchemaMismatch        migrate the file
+     ├ StoreBusy             try again: another writer held the file too long
+     ├ StoreUnusable         the file is not a store we can open
+     ├ TargetExists          choose another path
+     ├ UnsentChanges         upload first, or say that it does not matter
+     ├ ChangesetTooLarge     split the transaction
+     └ SyncError             what can go wrong between a device and its remote
+        ├ Offline  RateLimited  Busy        try again later (the session does)
+        ├ Unauthorized                      log in again
+        ├ Refused  CompensatingWrite        look at the changes that were set aside
+        ├ ResetRequired  ClientResetFailed  histories parted
+        ├ ProtocolError                     upgrade, or report a bug
+        │  ├ MalformedChangeset             damaged or forged bytes
+        │  └ NewerFormat                    written by a newer localstore
+        ├ OperationAborted                  a wait ended because its session did
+        └ ClockDrift                        set the device's clock
+
+A message says what happened and what was kept safe; ``hint`` says what to do next. Wrong arguments are
+``ValueError`` or ``TypeError``, as everywhere in Python. This module knows nothing of the rest of the package.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "Busy",
+    "ChangesetTooLarge",
+    "ClientResetFailed",
+    "ClockDrift",
+    "CompensatingWrite",
+    "LocalStoreError",
+    "MalformedChangeset",
+    "NestedWrite",
+    "NewerFormat",
+    "Offline",
+    "OperationAborted",
+    "ProtocolError",
+    "RateLimited",
+    "ReadOnlyRealm",
+    "RealmClosed",
+    "Refused",
+    "ResetRequired",
+    "SchemaError",
+    "SchemaMismatch",
+    "StoreBusy",
+    "StoreUnusable",
+    "SyncError",
+    "TargetExists",
+    "Unauthorized",
+    "UnsentChanges",
+]
+
+
+class LocalStoreError(Exception):
+    """Base of all localstore errors.
+
+    Args:
+        message: what happened, and what was kept safe.
+        hint: what to do next; empty when the message says it all.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".rstrip()
+
+
+class RealmClosed(LocalStoreError):
+    """The realm was closed; nothing can be read or written through it any more."""
+
+
+class NestedWrite(LocalStoreError):
+    """``write()`` was called inside a ``write()`` of the same thread or task, which could only wait for itself."""
+
+
+class ReadOnlyRealm(LocalStoreError):
+    """A write was tried through a read."""
+
+
+class SchemaError(LocalStoreError):
+    """A class or table cannot be opened as declared. Names the class and the fix."""
+
+
+class SchemaMismatch(LocalStoreError):
+    """The file's tables differ from the declared classes in a way that ``open`` does not mend by itself."""
+
+
+class StoreBusy(LocalStoreError):
+    """Another thread or process held the write lock for longer than the busy timeout. Nothing was written."""
+
+
+class StoreUnusable(LocalStoreError):
+    """The file cannot be used: not a database, newer than this library, damaged, or of the other kind."""
+
+
+class TargetExists(LocalStoreError):
+    """The file that a copy should be written to exists already. It was left as it is."""
+
+
+class UnsentChanges(LocalStoreError):
+    """The remote has not acknowledged all local changes."""
+
+
+class ChangesetTooLarge(LocalStoreError):
+    """One transaction changed more than a changeset may carry. It was rolled back."""
+
+
+class SyncError(LocalStoreError):
+    """Base of what goes wrong in sync.
+
+    Attributes:
+        is_fatal: whether the session stops and does not come back by itself.
+    """
+
+    is_fatal = False
+
+
+class Offline(SyncError):
+    """The remote cannot be reached. The session backs off and tries again; local work goes on."""
+
+
+class Busy(SyncError):
+    """The remote cannot serve us now.
+
+    Attributes:
+        retry_after: seconds the remote asked us to wait, or None.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class RateLimited(Busy):
+    """The remote asked us to slow down; ``retry_after`` is in seconds."""
+
+
+class Unauthorized(SyncError):
+    """The user's token was refused and could not be renewed."""
+
+    is_fatal = True
+
+
+class Refused(SyncError):
+    """The remote will never take one changeset. It was set aside on this device; later ones go on.
+
+    Attributes:
+        number: the changeset's number, or None when the refusal was of the whole request.
+    """
+
+    def __init__(self, message: str, *, number: int | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.number = number
+
+
+class CompensatingWrite(SyncError):
+    """The remote undid local writes.
+
+    Attributes:
+        writes: one ``(table, key, reason)`` for each row that was put back.
+    """
+
+    def __init__(self, message: str, *, writes: tuple[tuple[str, tuple[object, ...], str], ...], hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.writes = writes
+
+
+class ResetRequired(SyncError):
+    """The device's and the remote's histories parted.
+
+    Attributes:
+        reason: such as ``"remote replaced"``, ``"device forked"``, ``"history trimmed"``.
+    """
+
+    is_fatal = True
+
+    def __init__(self, reason: str, *, hint: str = "") -> None:
+        super().__init__(f"This device cannot go on with the remote: {reason}.", hint=hint)
+        self.reason = reason
+
+
+class ClientResetFailed(SyncError):
+    """A client reset could not be carried out; the file is as it was before."""
+
+    is_fatal = True
+
+
+class ProtocolError(SyncError):
+    """The other side broke the contract, or speaks another one. Sync stops; local data is untouched."""
+
+    is_fatal = True
+
+
+class MalformedChangeset(ProtocolError):
+    """Bytes that should hold a changeset do not: damaged, forged, or not ours. Nothing of them was applied."""
+
+
+class NewerFormat(ProtocolError):
+    """A changeset or a remote uses a format that this version does not know. Nothing was applied."""
+
+
+class OperationAborted(SyncError):
+    """A wait ended because its session was paused, closed or stopped. The changes themselves are safe in the file."""
+
+
+class ClockDrift(SyncError):
+    """A changeset comes from a clock too far ahead of ours. It is kept and applied when its time has come."""

@@ -1,0 +1,48 @@
+"""Finding an adapter by the scheme of a remote's URL, through the entry-point group ``localstore.adapters``.
+
+An entry point names a callable ``(url: str) -> SyncAdapter``. It is loaded when its scheme is first asked for, so that a
+broken plugin breaks only its own scheme, and nobody pays for adapters that are not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from urllib.parse import urlsplit
+
+from localstore.adapter import SyncAdapter
+
+__all__ = ["ENTRY_POINT_GROUP", "AdapterFactory", "adapter_factory", "known_schemes"]
+
+ENTRY_POINT_GROUP = "localstore.adapters"
+AdapterFactory = Callable[[], SyncAdapter]
+"""Makes one device's line to a remote; called once a session."""
+
+
+def adapter_factory(remote: str) -> AdapterFactory:
+    """What makes adapters for a remote's URL, such as ``folder:///mnt/share/todo``.
+
+    Raises:
+        ValueError: the URL has no scheme, or none that is installed.
+        ImportError: the scheme's extra is not installed; the message has the command.
+    """
+    scheme = urlsplit(remote).scheme
+    if not scheme:
+        raise ValueError(f"{remote!r} is not the URL of a remote. Write it with its scheme, as in 'folder:///mnt/share/todo'.")
+    found = _find(scheme)
+    if found is None:
+        raise ValueError(
+            f"No adapter is installed for {scheme!r} remotes. Installed: {', '.join(known_schemes()) or 'none'}. "
+            f"A package provides one through the entry-point group {ENTRY_POINT_GROUP!r}."
+        )
+    make = found.load()
+    return lambda: make(remote)
+
+
+def known_schemes() -> list[str]:
+    """URL schemes for which an adapter is installed, sorted."""
+    return sorted({point.name for point in entry_points(group=ENTRY_POINT_GROUP)})
+
+
+def _find(scheme: str) -> EntryPoint | None:
+    return next(iter(entry_points(group=ENTRY_POINT_GROUP, name=scheme)), None)
