@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -52,7 +52,10 @@ class Op(enum.IntEnum):
 
 
 class Dependency(msgspec.Struct, frozen=True, array_like=True):
-    """The latest changeset of another device that the writer had applied."""
+    """The latest changeset of another device that the writer had applied.
+
+    A changeset names only what is new since its writer's last one, which it depends on anyway.
+    """
 
     device: Device
     number: Number
@@ -68,8 +71,6 @@ class RowGroup(msgspec.Struct, frozen=True, array_like=True):
         key: names of the key columns.
         columns: names of the columns that the rows carry; empty for deletes.
         values: for each name in ``key`` and then in ``columns``, the values of all rows.
-        epochs: a row's last delete that the writer knew of, where there was one (see ``store.merge``);
-            None when no row of the group has one.
     """
 
     table: str
@@ -77,7 +78,6 @@ class RowGroup(msgspec.Struct, frozen=True, array_like=True):
     key: tuple[str, ...]
     columns: tuple[str, ...]
     values: list[list[Any]]  # of Value; ``wire`` checks it, as msgspec cannot tell str from bytes in a union
-    epochs: list[tuple[Stamp, Device] | None] | None = None
 
     @property
     def row_count(self) -> int:
@@ -115,19 +115,16 @@ class Change:
     op: Op
     key: Key
     values: dict[str, Value]
-    epoch: Version | None
 
 
 def row_changes(group: RowGroup) -> Iterator[Change]:
     """The group's rows one by one."""
     width = len(group.key)
-    epochs = group.epochs or [None] * group.row_count
-    for row, epoch in zip(group.rows, epochs, strict=True):
-        yield Change(group.op, row[:width], dict(zip(group.columns, row[width:], strict=True)), epoch)
+    for row in group.rows:
+        yield Change(group.op, row[:width], dict(zip(group.columns, row[width:], strict=True)))
 
 
-@dataclass(frozen=True, slots=True)
-class Touch:
+class Touch(NamedTuple):
     """One entry of the capture log: a row was inserted, updated or deleted; ``mask`` has a bit a changed column."""
 
     op: Op
@@ -154,12 +151,12 @@ def coalesce(touches: Iterable[Touch]) -> dict[Key, tuple[Op, int]]:
     last: dict[Key, Op] = {}
     masks: dict[Key, int] = {}
     deleted: set[Key] = set()
-    for touch in touches:
-        first.setdefault(touch.key, touch.op)
-        last[touch.key] = touch.op
-        masks[touch.key] = masks.get(touch.key, 0) | touch.mask
-        if touch.op is Op.DELETE:
-            deleted.add(touch.key)
+    for op, key, mask in touches:
+        first.setdefault(key, op)
+        last[key] = op
+        masks[key] = masks.get(key, 0) | mask
+        if op is Op.DELETE:
+            deleted.add(key)
     result: dict[Key, tuple[Op, int]] = {}
     for key, op in last.items():
         existed, exists = first[key] is not Op.INSERT, op is not Op.DELETE

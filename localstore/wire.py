@@ -218,8 +218,6 @@ def _problem_in(group: RowGroup) -> str | None:
         return "carries values for deleted rows"
     if len(group.values) != len(names) or len({len(values) for values in group.values}) != 1:
         return "has columns of different lengths"
-    if group.epochs is not None and len(group.epochs) != group.row_count:
-        return "has epochs that do not match its rows"
     if not all(_are_values(values) for values in group.values):
         return "has values that SQLite does not store"
     return None

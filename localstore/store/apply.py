@@ -1,0 +1,267 @@
+"""Applying other devices' changesets: in causal order, each once, with cursor, rows and clocks in one transaction.
+
+A changeset's turn comes when its device's previous one and all that it depends on were applied, and its stamp is not too
+far in the future. Until then it waits in the file, so that the cursor can go on. The caller owns the transaction and has
+sealed the capture log; capturing is off while we write.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from localstore import wire
+from localstore.changes import Changeset, RowGroup
+from localstore.clock import MAX_STAMP, stamp_ms
+from localstore.errors import MalformedChangeset, ResetRequired
+from localstore.store.capture import set_capturing
+from localstore.store.rows import Rows
+from localstore.store.state import State, device_number, load_state
+from localstore.wire import SealedChangeset
+
+__all__ = ["Applied", "apply", "fold", "has_waiting", "replay_unknown"]
+
+
+@dataclass(slots=True)
+class Applied:
+    """What became of a page.
+
+    Attributes:
+        changesets: how many were applied, from the page or from those that waited.
+        rows: how many rows these changed.
+        conflicts: how many local values lost.
+        drifting: devices whose next changeset waits for our clock, with the milliseconds it is ahead.
+        aside: changesets that cannot be applied and were set aside, with the reason.
+    """
+
+    changesets: int = 0
+    rows: int = 0
+    conflicts: int = 0
+    drifting: dict[bytes, int] = field(default_factory=dict)
+    aside: list[tuple[bytes, int, str]] = field(default_factory=list)
+
+
+def fold(connection: sqlite3.Connection, limit: int) -> bool:
+    """Bring our own changesets into the clocks, which a commit leaves for later to be quick.
+
+    Must be complete before anything else is applied, and before a changeset leaves the outbox.
+
+    Returns:
+        Whether some are left after ``limit`` changesets.
+    """
+    state = load_state(connection)
+    rows = Rows(connection, state.device)
+    number = state.folded
+    stored = connection.execute("SELECT sealed FROM localstore_outbox WHERE number > ? ORDER BY number LIMIT ?", (number, limit))
+    for (data,) in stored.fetchall():
+        changeset = wire.unseal(wire.decode(data))
+        rows.take_own(changeset)
+        number = changeset.number
+    rows.flush_clocks()
+    connection.execute("UPDATE localstore_state SET folded = ?", (number,))
+    return number < state.last_number
+
+
+def has_waiting(connection: sqlite3.Connection) -> bool:
+    """Whether changesets wait for their turn."""
+    return connection.execute("SELECT 1 FROM localstore_waiting LIMIT 1").fetchone() is not None
+
+
+def apply(
+    connection: sqlite3.Connection,
+    page: Sequence[SealedChangeset],
+    *,
+    cursor: bytes,
+    latest_ms: int,
+    cautious: bool = False,
+) -> Applied:
+    """Apply a page and move the cursor.
+
+    Args:
+        page: the next part of the remote's history.
+        cursor: where it goes on after that.
+        latest_ms: changesets stamped later than this have to wait.
+        cautious: one changeset at a time, setting aside what SQLite refuses; for a page that failed as a whole.
+
+    Raises:
+        ResetRequired: the page holds changesets of this device that it never made: its file was copied or restored.
+        ProtocolError: a changeset is malformed or too new.
+        sqlite3.Error: SQLite refused a row, and ``cautious`` was not asked for.
+    """
+    state = load_state(connection)
+    turn = _Turns(connection, state, page, latest_ms)
+    applied = Applied(drifting=turn.drifting)
+    set_capturing(connection, False)
+    if cautious:
+        _take_each(connection, state, turn, applied)
+    else:
+        _take_all(connection, state, turn, applied)
+    set_capturing(connection, True)
+    turn.finish()
+    connection.execute(
+        "UPDATE localstore_state SET cursor = ?, last_stamp = max(last_stamp, ?)", (cursor, turn.highest_stamp)
+    )
+    return applied
+
+
+def replay_unknown(connection: sqlite3.Connection) -> None:
+    """Merge what came for tables and columns that the schema has only now."""
+    kept = connection.execute("SELECT id, device, number, stamp, changes FROM localstore_unknown ORDER BY stamp, device").fetchall()
+    if not kept:
+        return
+    rows = Rows(connection, load_state(connection).device)
+    set_capturing(connection, False)
+    for id_, device, number, stamp, data in kept:
+        group = msgspec.msgpack.decode(data, type=RowGroup)
+        connection.execute("DELETE FROM localstore_unknown WHERE id = ?", (id_,))
+        rows.take(Changeset(device, number, stamp, (), (group,)))
+    rows.flush()
+    set_capturing(connection, True)
+
+
+def _take_all(connection: sqlite3.Connection, state: State, turn: _Turns, applied: Applied) -> None:
+    rows = Rows(connection, state.device)
+    for changeset in turn:
+        rows.take(changeset)
+        applied.changesets += 1
+        applied.rows += changeset.row_count
+    rows.flush()
+    applied.conflicts = rows.conflicts
+
+
+def _take_each(connection: sqlite3.Connection, state: State, turn: _Turns, applied: Applied) -> None:
+    for changeset in turn:
+        connection.execute("SAVEPOINT changeset")
+        try:
+            rows = Rows(connection, state.device)
+            rows.take(changeset)
+            rows.flush()
+        except sqlite3.Error as error:
+            connection.execute("ROLLBACK TO changeset")
+            data = wire.encode(wire.seal(changeset))
+            connection.execute(
+                "INSERT OR REPLACE INTO localstore_aside VALUES (?, ?, ?, ?)",
+                (changeset.device, changeset.number, str(error), data),
+            )
+            applied.aside.append((changeset.device, changeset.number, str(error)))
+        else:
+            applied.changesets += 1
+            applied.rows += changeset.row_count
+            applied.conflicts += rows.conflicts
+        connection.execute("RELEASE changeset")
+
+
+class _Turns:
+    """Hands out the changesets whose turn has come, in causal order; iterating marks them as applied."""
+
+    def __init__(self, connection: sqlite3.Connection, state: State, page: Iterable[SealedChangeset], latest_ms: int) -> None:
+        self._connection = connection
+        self._latest_ms = latest_ms
+        self._own = state.device
+        self._applied: dict[bytes, tuple[int, int]] = {  # device -> number and stamp of its last changeset applied
+            device: (number, stamp)
+            for device, number, stamp in connection.execute("SELECT device, number, stamp FROM localstore_device")
+        }
+        self._applied[state.device] = (state.last_number, state.last_stamp)
+        self._moved: set[bytes] = set()
+        self._page: dict[bytes, dict[int, SealedChangeset]] = {}
+        self._waiting = {row[0] for row in connection.execute("SELECT DISTINCT device FROM localstore_waiting")}
+        self._following: dict[bytes, SealedChangeset | None] = {}
+        self._opened: dict[bytes, Changeset] = {}
+        self.highest_stamp = 0
+        self.drifting: dict[bytes, int] = {}
+        for sealed in page:
+            if sealed.number > self._number(sealed.device):
+                self._check_not_own(sealed.device, sealed.number)
+                self._page.setdefault(sealed.device, {})[sealed.number] = sealed
+
+    def __iter__(self) -> _Turns:
+        return self
+
+    def __next__(self) -> Changeset:
+        for device in sorted(self._page.keys() | self._waiting, key=self._stamp_of_next):
+            changeset = self._ready(device)
+            if changeset is not None:
+                self._mark(changeset)
+                return changeset
+        raise StopIteration
+
+    def finish(self) -> None:
+        """Store how far each device got and what has to wait; forget those that waited and were applied."""
+        for device in self._moved:
+            id_ = device_number(self._connection, device)
+            self._connection.execute(
+                "UPDATE localstore_device SET number = ?, stamp = ? WHERE id = ?", (*self._applied[device], id_)
+            )
+        for device in self._waiting & self._moved:
+            self._connection.execute(
+                "DELETE FROM localstore_waiting WHERE device = ? AND number <= ?", (device, self._number(device))
+            )
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO localstore_waiting VALUES (?, ?, ?)",
+            (
+                (device, number, wire.encode(sealed))
+                for device, numbered in self._page.items()
+                for number, sealed in numbered.items()
+            ),
+        )
+
+    def _number(self, device: bytes) -> int:
+        return self._applied.get(device, (0, 0))[0]
+
+    def _next(self, device: bytes) -> SealedChangeset | None:
+        if device not in self._following:
+            number = self._number(device) + 1
+            found = self._page.get(device, {}).get(number)
+            if found is None and device in self._waiting:
+                row = self._connection.execute(
+                    "SELECT sealed FROM localstore_waiting WHERE device = ? AND number = ?", (device, number)
+                ).fetchone()
+                found = wire.decode(row[0]) if row else None
+            self._following[device] = found
+        return self._following[device]
+
+    def _stamp_of_next(self, device: bytes) -> int:
+        """Oldest first: a changeset is stamped later than what it depends on, so this is mostly causal order already."""
+        following = self._next(device)
+        return following.stamp if following else MAX_STAMP
+
+    def _ready(self, device: bytes) -> Changeset | None:
+        sealed = self._next(device)
+        if sealed is None:
+            return None
+        ahead_ms = stamp_ms(sealed.stamp) - self._latest_ms
+        if ahead_ms > 0:
+            self.drifting[device] = ahead_ms
+            return None
+        changeset = self._opened.get(device)
+        if changeset is None:
+            changeset = self._opened[device] = wire.unseal(sealed)
+        for dependency in changeset.depends:
+            if dependency.number > self._number(dependency.device):
+                self._check_not_own(dependency.device, dependency.number)
+                return None
+        return changeset
+
+    def _mark(self, changeset: Changeset) -> None:
+        device = changeset.device
+        if changeset.stamp <= self._applied.get(device, (0, 0))[1]:
+            raise MalformedChangeset(
+                f"Changeset {changeset.number} of device {device.hex()[:8]} is not stamped after the one before it."
+            )
+        self._applied[device] = (changeset.number, changeset.stamp)
+        self._moved.add(device)
+        self._page.get(device, {}).pop(changeset.number, None)
+        self._opened.pop(device, None)
+        self._following.pop(device, None)
+        self.highest_stamp = max(self.highest_stamp, changeset.stamp)
+
+    def _check_not_own(self, device: bytes, number: int) -> None:
+        if device == self._own:
+            raise ResetRequired(
+                f"device forked (the remote has changeset {number} of this device, which this file never made)",
+                hint="The file was copied, or restored from a backup. Its data is untouched, and nothing was uploaded since.",
+            )

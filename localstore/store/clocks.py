@@ -1,0 +1,156 @@
+"""Rows' clocks in the file: reading and writing ``merge.RowState``, one record a row at most.
+
+A record's columns hold the latest life and delete; ``detail`` holds, as MessagePack, columns that are newer than the life,
+and what concurrent lives need. A row that is there without a record is older than everything.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from localstore.changes import Key, Value
+from localstore.clock import Version
+from localstore.store.merge import LONG_AGO, Candidate, Mark, RowState
+from localstore.store.state import device_ids, device_number
+
+__all__ = ["ClockTable", "Knowledge", "key_value"]
+
+_CHUNK = 500  # keys in one IN list; below SQLite's lowest limit of parameters
+
+
+class _Detail(msgspec.Struct, array_like=True, omit_defaults=True):
+    """``marks``: column -> stamp, device, and the life's stamp and device when it is not the latest life."""
+
+    marks: dict[str, list[int]]
+    lives: list[list[int]] = []
+    runners_up: dict[str, list[list[Any]]] = {}
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Detail).decode
+
+
+def key_value(key: Key) -> Value:
+    """A key as one SQLite value: itself when it is one column, else MessagePack."""
+    return key[0] if len(key) == 1 else _encode(key)
+
+
+class ClockTable:
+    """The clocks of one file, within one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._ids = {**device_ids(connection), b"": 0}
+        self._devices = {id_: device for device, id_ in self._ids.items()}
+
+    def load(self, table: int, keys: Iterable[Value]) -> Iterator[tuple[Value, RowState]]:
+        """The states of those of the keys that have a record."""
+        wanted = list(keys)
+        for start in range(0, len(wanted), _CHUNK):
+            chunk = wanted[start : start + _CHUNK]
+            rows = self._connection.execute(
+                "SELECT key, born, born_by, died, died_by, detail FROM localstore_clock"
+                f" WHERE tbl = ? AND key IN ({', '.join('?' * len(chunk))})",
+                (table, *chunk),
+            )
+            for key, born, born_by, died, died_by, detail in rows:
+                state = RowState(
+                    lives=() if born is None else (self._version(born, born_by),),
+                    died=None if died is None else self._version(died, died_by),
+                )
+                if detail is not None:
+                    self._read_detail(state, _decode(detail))
+                yield key, state
+
+    def save(self, table: int, states: Iterable[tuple[Value, RowState]]) -> None:
+        """Write records, over those that are there."""
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO localstore_clock (tbl, key, born, born_by, died, died_by, detail) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            ((table, key, *self._record(state)) for key, state in states),
+        )
+
+    def id_of(self, device: bytes) -> int:
+        """The small number by which records name a device."""
+        found = self._ids.get(device)
+        if found is None:
+            found = self._ids[device] = device_number(self._connection, device)
+            self._devices[found] = device
+        return found
+
+    def _version(self, stamp: int, by: int) -> Version:
+        return (stamp, self._devices[by])
+
+    def _record(self, state: RowState) -> tuple[int | None, int | None, int | None, int | None, bytes | None]:
+        born = state.lives[-1] if state.lives else (None, b"")
+        died = state.died or (None, b"")
+        return born[0], self.id_of(born[1]), died[0], self.id_of(died[1]), self._write_detail(state)
+
+    def _write_detail(self, state: RowState) -> bytes | None:
+        if not state.marks and len(state.lives) < 2:
+            return None
+        latest = state.lives[-1]
+
+        def pair(version: Version) -> list[int]:
+            return [version[0], self.id_of(version[1])]
+
+        def numbers(mark: Mark) -> list[int]:
+            return pair(mark.version) if mark.life == latest else pair(mark.version) + pair(mark.life)
+
+        return _encode(
+            _Detail(
+                {column: numbers(mark) for column, mark in state.marks.items()},
+                [pair(life) for life in state.lives[:-1]],
+                {
+                    column: [[*pair(c.mark.version), *pair(c.mark.life), c.value] for c in candidates]
+                    for column, candidates in state.runners_up.items()
+                },
+            )
+        )
+
+    def _read_detail(self, state: RowState, detail: _Detail) -> None:
+        latest = state.lives[-1]
+        state.lives = (*(self._version(*life) for life in detail.lives), latest)
+        for column, numbers in detail.marks.items():
+            life = self._version(numbers[2], numbers[3]) if len(numbers) == 4 else latest
+            state.marks[column] = Mark(self._version(numbers[0], numbers[1]), life)
+        for column, candidates in detail.runners_up.items():
+            state.runners_up[column] = tuple(
+                Candidate(Mark(self._version(stamp, by), self._version(life, life_by)), value)
+                for stamp, by, life, life_by, value in candidates
+            )
+
+
+class Knowledge:
+    """What each device had seen of the others at its last changeset applied here."""
+
+    def __init__(self, connection: sqlite3.Connection, clocks: ClockTable) -> None:
+        self._connection = connection
+        self._clocks = clocks
+        self._stamps: dict[int, dict[int, int]] = {}
+
+    def learn(self, device: bytes, other: bytes, stamp: int) -> None:
+        """``device`` has seen ``other``'s changes up to ``stamp``."""
+        one, two = self._clocks.id_of(device), self._clocks.id_of(other)
+        self._of(one)[two] = stamp
+        self._connection.execute("INSERT OR REPLACE INTO localstore_seen VALUES (?, ?, ?)", (one, two, stamp))
+
+    def saw(self, device: bytes) -> Callable[[Version], bool]:
+        """Whether ``device`` had seen the change of a version."""
+        own = self._clocks.id_of(device)
+
+        def saw(version: Version) -> bool:
+            stamp, other = version
+            return other == device or version == LONG_AGO or self._of(own).get(self._clocks.id_of(other), 0) >= stamp
+
+        return saw
+
+    def _of(self, device: int) -> dict[int, int]:
+        known = self._stamps.get(device)
+        if known is None:
+            rows = self._connection.execute("SELECT other, stamp FROM localstore_seen WHERE device = ?", (device,))
+            known = self._stamps[device] = dict(rows)
+        return known

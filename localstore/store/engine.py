@@ -1,0 +1,97 @@
+"""SQLAlchemy engines over one SQLite file: explicit transactions, our pragmas, and errors that say what to do.
+
+The sqlite3 driver is told to leave transactions alone (``isolation_level=None``) and SQLAlchemy begins them, as the
+driver's own ways lose savepoints, DDL rollback or the busy timeout. One engine writes (``BEGIN IMMEDIATE``, one
+connection, so that SQLite's WAL-reset bug of two writers in one process cannot strike), the other only reads.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from localstore.errors import LocalStoreError, ReadOnlyRealm, StoreBusy, StoreUnusable
+
+__all__ = ["driver_connection", "quote", "reading_engine", "translated", "writing_engine"]
+
+
+def writing_engine(path: Path, *, busy_timeout: float, synchronous: str) -> sa.Engine:
+    """The one writer of a file. ``busy_timeout`` is in seconds; ``synchronous`` is SQLite's setting."""
+    pragmas = ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON", "recursive_triggers=ON")
+    return _engine(path, busy_timeout, pragmas, "BEGIN IMMEDIATE", pool_size=1, max_overflow=0)
+
+
+def reading_engine(path: Path, *, busy_timeout: float) -> sa.Engine:
+    """Readers of a file, which cannot write."""
+    return _engine(path, busy_timeout, ("query_only=ON",), "BEGIN", pool_size=5, max_overflow=-1)
+
+
+def driver_connection(connection: sa.Connection) -> sqlite3.Connection:
+    """The sqlite3 connection below a SQLAlchemy one, in the same transaction."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    return driver
+
+
+def quote(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors that have a remedy into ours; others pass as they are."""
+    try:
+        yield
+    except (sqlite3.Error, sa.exc.DBAPIError) as error:
+        ours = _translation(error, path)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _engine(path: Path, busy_timeout: float, pragmas: tuple[str, ...], begin: str, **pool: int) -> sa.Engine:
+    connect_args: dict[str, Any] = {"timeout": busy_timeout, "check_same_thread": False}
+    if sys.version_info >= (3, 12):
+        connect_args["autocommit"] = sqlite3.LEGACY_TRANSACTION_CONTROL
+    url = sa.URL.create("sqlite", database=str(path))
+    engine = sa.create_engine(url, connect_args=connect_args, poolclass=sa.QueuePool, **pool)
+
+    @event.listens_for(engine, "connect")
+    def _connected(driver: sqlite3.Connection, _record: object) -> None:
+        driver.isolation_level = None
+        for pragma in pragmas:
+            driver.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _translation(error: sqlite3.Error | sa.exc.DBAPIError, path: Path) -> LocalStoreError | None:
+    original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    code = str(getattr(original, "sqlite_errorname", ""))
+    text = str(original)
+    if code.startswith("SQLITE_BUSY") or code.startswith("SQLITE_LOCKED"):
+        return StoreBusy(
+            f"{path} is being written by another thread or process. Nothing was written.",
+            hint="Try again, keep write() blocks short, or raise the setting busy_timeout.",
+        )
+    if code.startswith("SQLITE_NOTADB") or code.startswith("SQLITE_CORRUPT"):
+        return StoreUnusable(f"{path} is not a usable SQLite database ({text}). It was not changed.", hint="Restore it from a backup.")
+    if code.startswith("SQLITE_CANTOPEN"):
+        return StoreUnusable(f"{path} cannot be opened ({text}).", hint="Check that its folder exists and may be written.")
+    if code.startswith("SQLITE_FULL"):
+        return StoreUnusable(f"The disk that holds {path} is full. The transaction was rolled back.", hint="Make room and try again.")
+    if code == "SQLITE_READONLY" and "readonly database" in text:
+        return ReadOnlyRealm("Something was written through a read. Nothing was changed.", hint="Write inside `with realm.write() as tx:`.")
+    return None

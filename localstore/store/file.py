@@ -1,0 +1,307 @@
+"""A store: one open SQLite file, with its single writer, its readers and, when it is synced, its outbox.
+
+Every method that touches the file is one transaction. Decisions are made elsewhere in this package; here is who holds the
+lock, what commits together, and who is told.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlmodel import Session
+
+from localstore.errors import RealmClosed
+from localstore.store import apply as applying
+from localstore.store import outbox
+from localstore.store.apply import Applied
+from localstore.store.conflicts import Conflict, conflicts
+from localstore.store.engine import driver_connection, reading_engine, translated, writing_engine
+from localstore.store.lock import WriteLock
+from localstore.store.outbox import PendingChangeset
+from localstore.store.seal import has_unsealed, seal_leftovers, seal_log
+from localstore.store.state import State, load_state
+from localstore.wire import SealedChangeset
+
+__all__ = ["Store", "StoreOptions"]
+
+_FOLD_CHUNK = 500  # own changesets folded in one transaction, so that no writer waits long
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreOptions:
+    """How a file is used; see ``Settings`` for the meaning of each."""
+
+    busy_timeout: float = 10.0
+    synchronous: str = "NORMAL"
+    max_changeset_bytes: int = 64 * 1024 * 1024
+    max_clock_drift: float = 300.0
+
+
+class Store:
+    """An open file. Made by ``store.opening``; used from any thread.
+
+    Attributes:
+        path: where the file lies.
+        synced: whether writes are captured.
+    """
+
+    def __init__(self, path: Path, *, synced: bool, options: StoreOptions, now_ms: Callable[[], int]) -> None:
+        self.path = path
+        self.synced = synced
+        self._options = options
+        self._now_ms = now_ms
+        self._writer = writing_engine(path, busy_timeout=options.busy_timeout, synchronous=options.synchronous)
+        self._reader = reading_engine(path, busy_timeout=options.busy_timeout)
+        self.lock = WriteLock(options.busy_timeout)
+        self._closed = threading.Event()
+        self._on_commit: list[Callable[[], None]] = []
+
+    # -- what an application does
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One write transaction as a session; sealed and committed at the end of the block, rolled back by any exception."""
+        self.check_open()
+        self.lock.acquire()
+        try:
+            with self.writing_session() as session:
+                yield session
+        finally:
+            self.lock.release()
+        self.announce()
+
+    @contextmanager
+    def writing_session(self) -> Iterator[Session]:
+        """The body of ``write``, for a caller that holds ``lock``."""
+        with translated(self.path), Session(self._writer, expire_on_commit=False) as session:
+            self.begin(session)
+            try:
+                yield session
+                self.commit(session)
+            except BaseException:
+                session.rollback()
+                raise
+
+    def begin(self, session: Session) -> None:
+        """Start the transaction; changes that another program left in the log become a changeset of their own."""
+        connection = session.connection()
+        if self.synced:
+            self._seal_leftovers(driver_connection(connection))
+
+    def commit(self, session: Session) -> None:
+        """Seal and commit."""
+        session.flush()
+        if self.synced:
+            connection = driver_connection(session.connection())
+            seal_log(connection, now_ms=self._now_ms(), max_bytes=self._options.max_changeset_bytes)
+        session.commit()
+
+    def session(self) -> Session:
+        """A session that begins a write transaction at its first use; for a caller that holds ``lock``."""
+        return Session(self._writer, expire_on_commit=False)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that sees one state of the file and cannot write."""
+        self.check_open()
+        with translated(self.path), Session(self._reader, expire_on_commit=False) as session:
+            yield session
+
+    def pending(self) -> list[PendingChangeset]:
+        """Unsent changesets, oldest first."""
+        with self._reading() as connection:
+            return outbox.pending(connection)
+
+    def conflicts(self) -> list[Conflict]:
+        """Local values that lost against another device's, oldest first."""
+        with self._reading() as connection:
+            return conflicts(connection)
+
+    # -- what a sync session does
+
+    def state(self) -> State:
+        """What the file knows about itself and its remote."""
+        with self._reading() as connection:
+            return load_state(connection)
+
+    def seal(self) -> None:
+        """Turn what other programs wrote into a changeset."""
+        with self._reading() as connection:
+            if not has_unsealed(connection):
+                return
+        with self.transaction() as connection:
+            self._seal_leftovers(connection)
+
+    def last_pending(self) -> int | None:
+        """The highest unsent number, None when everything was acknowledged."""
+        with self._reading() as connection:
+            return outbox.last_pending(connection)
+
+    def batch(self, *, max_bytes: int, max_count: int) -> list[SealedChangeset]:
+        """The oldest unsent changesets, durable before they are handed out: a number once seen by a remote must never be
+        given to another changeset, which a power loss under ``synchronous=NORMAL`` could otherwise do."""
+        with self._reading() as connection:
+            found = outbox.batch(connection, max_bytes=max_bytes, max_count=max_count)
+        if found and self._options.synchronous != "FULL":
+            self._make_durable()
+        return found
+
+    def acknowledge(self, number: int) -> None:
+        """The remote has everything up to ``number``."""
+        self._fold()
+        with self.transaction() as connection:
+            applying.fold(connection, _FOLD_CHUNK)
+            outbox.acknowledge(connection, number)
+
+    def refuse(self, number: int, reason: str) -> None:
+        """The remote will never take ``number``: set it aside, and leave an empty changeset in its place."""
+        self._fold()
+        with self.transaction() as connection:
+            applying.fold(connection, _FOLD_CHUNK)
+            outbox.refuse(connection, number, reason)
+
+    def meet(self, remote_id: str) -> None:
+        """Remember the remote at the very first connect."""
+        with self.transaction() as connection:
+            connection.execute("UPDATE localstore_state SET remote_id = ? WHERE remote_id IS NULL", (remote_id,))
+
+    def apply(self, page: Sequence[SealedChangeset], *, after: bytes | None, cursor: bytes) -> Applied | None:
+        """Apply a page of the remote's history.
+
+        Args:
+            after: the cursor that the page was pulled with.
+            cursor: where history goes on.
+
+        Returns:
+            What was done, or None when the file's cursor is not ``after`` any more, so that the page is out of date.
+        """
+        if not page and cursor == after and not self._has_waiting():
+            return Applied()
+        self._fold()
+        try:
+            return self._apply(page, after, cursor, cautious=False)
+        except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError):
+            return self._apply(page, after, cursor, cautious=True)
+
+    def _apply(self, page: Sequence[SealedChangeset], after: bytes | None, cursor: bytes, *, cautious: bool) -> Applied | None:
+        with self.transaction(unconstrained=True) as connection:
+            self._seal_leftovers(connection)
+            while applying.fold(connection, _FOLD_CHUNK):
+                pass
+            if load_state(connection).cursor != after:
+                return None
+            latest_ms = self._now_ms() + int(self._options.max_clock_drift * 1000)
+            return applying.apply(connection, page, cursor=cursor, latest_ms=latest_ms, cautious=cautious)
+
+    # -- life
+
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        """Call back after each local commit, in the committing thread."""
+        self._on_commit.append(callback)
+
+    def announce(self) -> None:
+        """Tell those who asked that something was committed."""
+        for callback in self._on_commit:
+            callback()
+
+    def check_open(self) -> None:
+        """Raise ``RealmClosed`` after ``close``."""
+        if self._closed.is_set():
+            raise RealmClosed(f"The realm {self.path} was closed.", hint="Open it again with Realm.open().")
+
+    def close(self) -> None:
+        """Let go of the file; a second call does nothing. Waits for a write in progress."""
+        if self._closed.is_set():
+            return
+        self.lock.acquire()
+        try:
+            self._closed.set()
+            self._reader.dispose()
+            self._writer.dispose()
+        finally:
+            self.lock.release()
+
+    @contextmanager
+    def transaction(self, *, unconstrained: bool = False) -> Iterator[sqlite3.Connection]:
+        """One transaction of ours on the writing connection. ``unconstrained`` turns foreign keys and checks off, as merged
+        rows may break them for a while."""
+        self.lock.acquire()
+        try:
+            self.check_open()
+            with translated(self.path), self._writer.connect() as outer:
+                connection = driver_connection(outer)
+                if unconstrained:
+                    _constrain(connection, False)
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    raise
+                finally:
+                    if unconstrained:
+                        _constrain(connection, True)
+        finally:
+            self.lock.release()
+
+    @contextmanager
+    def connection(self) -> Iterator[sa.Connection]:
+        """The writing connection in a transaction, for opening the file and its migrations."""
+        self.lock.acquire()
+        try:
+            with translated(self.path), self._writer.begin() as connection:
+                yield connection
+        finally:
+            self.lock.release()
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        self.check_open()
+        with translated(self.path), self._reader.connect() as connection:
+            connection.exec_driver_sql("SELECT 1")
+            yield driver_connection(connection)
+
+    def _seal_leftovers(self, connection: sqlite3.Connection) -> None:
+        seal_leftovers(connection, now_ms=self._now_ms(), max_bytes=self._options.max_changeset_bytes)
+
+    def _fold(self) -> None:
+        more = True
+        while more:
+            with self.transaction() as connection:
+                more = applying.fold(connection, _FOLD_CHUNK)
+
+    def _has_waiting(self) -> bool:
+        with self._reading() as connection:
+            return applying.has_waiting(connection)
+
+    def _make_durable(self) -> None:
+        """Sync the WAL to disk, by a commit that waits for it."""
+        self.lock.acquire()
+        try:
+            self.check_open()
+            with translated(self.path), self._writer.connect() as outer:
+                connection = driver_connection(outer)
+                connection.execute("PRAGMA synchronous=FULL")
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                    connection.execute("UPDATE localstore_state SET capturing = capturing")
+                    connection.execute("COMMIT")
+                finally:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    connection.execute(f"PRAGMA synchronous={self._options.synchronous}")
+        finally:
+            self.lock.release()
+
+
+def _constrain(connection: sqlite3.Connection, on: bool) -> None:
+    connection.execute(f"PRAGMA foreign_keys={'ON' if on else 'OFF'}")
+    connection.execute(f"PRAGMA ignore_check_constraints={'OFF' if on else 'ON'}")

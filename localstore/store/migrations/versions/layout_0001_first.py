@@ -1,0 +1,114 @@
+"""The first layout: state, tables, capture log, outbox, devices, clocks, and what was set aside."""
+
+from alembic import op
+
+revision = "layout_0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+TABLES = {
+    # One row. capturing: whether triggers log; folded: own changesets up to this number are in localstore_clock.
+    "state": """
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        device BLOB NOT NULL,
+        app TEXT NOT NULL,
+        capturing INTEGER NOT NULL DEFAULT 1,
+        last_number INTEGER NOT NULL DEFAULT 0,
+        last_stamp INTEGER NOT NULL DEFAULT 0,
+        folded INTEGER NOT NULL DEFAULT 0,
+        remote_id TEXT,
+        cursor BLOB""",
+    # Synced tables. columns: a JSON list; bit n of a log entry's mask is its n-th name.
+    "table": """
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        key TEXT NOT NULL,
+        columns TEXT NOT NULL""",
+    # What triggers wrote since the last seal. op: 1 insert, 2 update, 3 delete; mask of columns 63 * part and up.
+    "log": """
+        seq INTEGER PRIMARY KEY,
+        tbl INTEGER NOT NULL,
+        op INTEGER NOT NULL,
+        part INTEGER,
+        mask INTEGER,
+        k0, k1, k2, k3, k4, k5, k6, k7""",
+    # Changesets that the remote has not acknowledged.
+    "outbox": """
+        number INTEGER PRIMARY KEY,
+        stamp INTEGER NOT NULL,
+        rows INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        sealed BLOB NOT NULL""",
+    # Every device heard of, this one too. number, stamp: the last changeset applied; declared: the last number that
+    # one of our own changesets named as a dependency.
+    "device": """
+        id INTEGER PRIMARY KEY,
+        device BLOB NOT NULL UNIQUE,
+        number INTEGER NOT NULL DEFAULT 0,
+        stamp INTEGER NOT NULL DEFAULT 0,
+        declared INTEGER NOT NULL DEFAULT 0""",
+    # How far one device had seen another's changes at its last changeset applied here.
+    "seen": """
+        device INTEGER NOT NULL,
+        other INTEGER NOT NULL,
+        stamp INTEGER NOT NULL,
+        PRIMARY KEY (device, other)""",
+    # A row's clock. born, died: stamps of the latest insert and delete, with the device each; detail: MessagePack,
+    # columns newer than the birth.
+    "clock": """
+        tbl INTEGER NOT NULL,
+        key NOT NULL,
+        born INTEGER,
+        born_by INTEGER,
+        died INTEGER,
+        died_by INTEGER,
+        detail BLOB,
+        PRIMARY KEY (tbl, key)""",
+    # Changesets of other devices that came before their turn.
+    "waiting": """
+        device BLOB NOT NULL,
+        number INTEGER NOT NULL,
+        sealed BLOB NOT NULL,
+        PRIMARY KEY (device, number)""",
+    # Changes of tables and columns that this device's schema does not have yet.
+    "unknown": """
+        id INTEGER PRIMARY KEY,
+        device BLOB NOT NULL,
+        number INTEGER NOT NULL,
+        stamp INTEGER NOT NULL,
+        tbl TEXT NOT NULL,
+        changes BLOB NOT NULL""",
+    # Whole changesets set aside: own ones that the remote refused, and others that could not be applied.
+    "aside": """
+        device BLOB NOT NULL,
+        number INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        sealed BLOB NOT NULL,
+        PRIMARY KEY (device, number)""",
+    # Local values that lost against another device's.
+    "conflict": """
+        id INTEGER PRIMARY KEY,
+        tbl TEXT NOT NULL,
+        key BLOB NOT NULL,
+        "column" TEXT NOT NULL,
+        lost_value,
+        lost_stamp INTEGER NOT NULL,
+        lost_device BLOB NOT NULL,
+        won_value,
+        won_stamp INTEGER NOT NULL,
+        won_device BLOB NOT NULL,
+        rule TEXT NOT NULL""",
+}
+WITHOUT_ROWID = {"seen", "clock"}  # small rows, always found by their whole key
+
+
+def upgrade() -> None:
+    for name, columns in TABLES.items():
+        suffix = " WITHOUT ROWID" if name in WITHOUT_ROWID else ""
+        op.execute(f"CREATE TABLE localstore_{name} ({columns}\n){suffix}")
+
+
+def downgrade() -> None:
+    for name in reversed(TABLES):
+        op.execute(f"DROP TABLE localstore_{name}")

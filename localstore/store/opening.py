@@ -1,0 +1,86 @@
+"""Opening a file: layout, tables and capture are brought up to date in one transaction, or nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from localstore.environment import Environment
+from localstore.errors import StoreUnusable
+from localstore.store import layout
+from localstore.store.apply import replay_unknown
+from localstore.store.capture import attach, log_all_rows
+from localstore.store.engine import driver_connection
+from localstore.store.file import Store, StoreOptions
+from localstore.store.seal import seal_leftovers
+from localstore.store.state import load_state
+from localstore.store.tables import bring_up_to_date
+
+__all__ = ["open_local", "open_synced"]
+
+
+def open_local(path: Path, tables: Sequence[sa.Table], *, options: StoreOptions, environment: Environment) -> Store:
+    """Open a file that never syncs: plain SQLite with the declared tables.
+
+    Raises:
+        StoreUnusable: not a database, cannot be opened, or a synced file.
+        SchemaMismatch: the file needs a migration.
+    """
+    store = Store(path, synced=False, options=options, now_ms=environment.now_ms)
+    try:
+        with store.connection() as connection:
+            if layout.layout_of(connection) is not None:
+                raise StoreUnusable(
+                    f"{path} is a synced file. It was not changed.",
+                    hint="Open it with SyncConfiguration, or copy it out of sync with realm.write_copy_to(LocalConfiguration(...)).",
+                )
+            bring_up_to_date(connection, tables)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def open_synced(
+    path: Path, tables: Sequence[sa.Table], *, app: str, options: StoreOptions, environment: Environment
+) -> Store:
+    """Open a file whose writes are captured. Rows that a plain file held before become changesets of this device.
+
+    Raises:
+        StoreUnusable: not a database, cannot be opened, of a newer layout, or another application's.
+        SchemaMismatch: the file needs a migration.
+    """
+    store = Store(path, synced=True, options=options, now_ms=environment.now_ms)
+    try:
+        with store.connection() as connection:
+            _prepare(connection, tables, app, path, options, environment)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _prepare(
+    connection: sa.Connection, tables: Sequence[sa.Table], app: str, path: Path, options: StoreOptions, environment: Environment
+) -> None:
+    new = layout.upgrade(connection)
+    driver = driver_connection(connection)
+    if new:
+        driver.execute("INSERT INTO localstore_state (id, device, app) VALUES (1, ?, ?)", (environment.new_device(), app))
+    state = load_state(driver)
+    if state.app != app:
+        raise StoreUnusable(
+            f"{path} belongs to the application {state.app!r}, not {app!r}. It was not changed.",
+            hint="Give each application a file of its own.",
+        )
+    # What is in the log was written with the columns and triggers of before: seal it before these change.
+    seal_leftovers(driver, now_ms=environment.now_ms(), max_bytes=options.max_changeset_bytes)
+    bring_up_to_date(connection, tables)
+    added = attach(driver, [table.name for table in tables])
+    if new:
+        for table in added:
+            log_all_rows(driver, table)
+        seal_leftovers(driver, now_ms=environment.now_ms(), max_bytes=options.max_changeset_bytes)
+    replay_unknown(driver)

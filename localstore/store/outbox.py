@@ -1,0 +1,78 @@
+"""The outbox: changesets that the remote has not acknowledged, oldest first, one row each."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from localstore import wire
+from localstore.changes import Changeset
+from localstore.clock import stamp_time
+from localstore.wire import SealedChangeset
+
+__all__ = ["PendingChangeset", "acknowledge", "batch", "last_pending", "pending", "refuse"]
+
+
+@dataclass(frozen=True, slots=True)
+class PendingChangeset:
+    """An unsent changeset, as ``realm.pending()`` lists it.
+
+    Attributes:
+        number: which of this device's changesets it is.
+        stamp: its place in the order of all changes; ``time`` is the same for people.
+        rows: how many rows it changes.
+        byte_count: its size on the wire.
+    """
+
+    number: int
+    stamp: int
+    rows: int
+    byte_count: int
+
+    @property
+    def time(self) -> str:
+        return stamp_time(self.stamp).isoformat()
+
+
+def pending(connection: sqlite3.Connection) -> list[PendingChangeset]:
+    """All unsent changesets, oldest first."""
+    return [PendingChangeset(*row) for row in connection.execute("SELECT number, stamp, rows, bytes FROM localstore_outbox")]
+
+
+def last_pending(connection: sqlite3.Connection) -> int | None:
+    """The highest unsent number, None when everything was acknowledged."""
+    row = connection.execute("SELECT max(number) FROM localstore_outbox").fetchone()
+    return None if row[0] is None else int(row[0])
+
+
+def batch(connection: sqlite3.Connection, *, max_bytes: int, max_count: int) -> list[SealedChangeset]:
+    """The oldest unsent changesets within the limits; at least one when there is any."""
+    found: list[SealedChangeset] = []
+    total = 0
+    for size, data in connection.execute("SELECT bytes, sealed FROM localstore_outbox ORDER BY number LIMIT ?", (max_count,)):
+        total += size
+        if found and total > max_bytes:
+            break
+        found.append(wire.decode(data))
+    return found
+
+
+def acknowledge(connection: sqlite3.Connection, number: int) -> int:
+    """Let go of what the remote has, up to ``number``; returns how many changesets that were."""
+    return connection.execute("DELETE FROM localstore_outbox WHERE number <= ?", (number,)).rowcount
+
+
+def refuse(connection: sqlite3.Connection, number: int, reason: str) -> None:
+    """Set a changeset aside that the remote will never take.
+
+    An empty one goes in its place, so that no other device waits for its number for ever.
+    """
+    row = connection.execute("SELECT stamp, sealed FROM localstore_outbox WHERE number = ?", (number,)).fetchone()
+    if row is None:
+        return
+    stamp, data = row
+    original = wire.decode(data)
+    depends = wire.unseal(original).depends
+    connection.execute("INSERT OR REPLACE INTO localstore_aside VALUES (?, ?, ?, ?)", (original.device, number, reason, data))
+    empty = wire.encode(wire.seal(Changeset(original.device, number, stamp, depends, ())))
+    connection.execute("UPDATE localstore_outbox SET rows = 0, bytes = ?, sealed = ? WHERE number = ?", (len(empty), empty, number))

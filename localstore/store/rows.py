@@ -1,0 +1,204 @@
+"""The rows that a page of changesets touches: merged in memory, then written by ``executemany``.
+
+Nothing here knows in which order changesets may come; that is ``store.apply``'s part.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from localstore.changes import Change, Changeset, Key, Op, RowGroup, Value, row_changes
+from localstore.store.capture import CapturedTable, captured_tables
+from localstore.store.clocks import ClockTable, Knowledge, key_value
+from localstore.store.engine import quote
+from localstore.store.merge import LONG_AGO, RowState, Saw, merge
+
+__all__ = ["Rows"]
+
+
+@dataclass(slots=True)
+class _Row:
+    """A row at work. ``existed``: whether the table held it before; ``writes``: column values still to be written."""
+
+    key: Key
+    state: RowState
+    existed: bool
+    writes: dict[str, Value] = field(default_factory=dict)
+    stored: dict[str, Value] | None = None
+
+
+class Rows:
+    """A working set of rows within one transaction. ``take`` changesets, then ``flush`` once."""
+
+    def __init__(self, connection: sqlite3.Connection, own: bytes) -> None:
+        self._connection = connection
+        self._own = own
+        self._tables = captured_tables(connection)
+        self._columns = {name: frozenset(table.columns) for name, table in self._tables.items()}
+        self._rows: dict[str, dict[Value, _Row]] = {}
+        self.clocks = ClockTable(connection)
+        self.knowledge = Knowledge(connection, self.clocks)
+        self.conflicts = 0
+
+    def take(self, changeset: Changeset) -> None:
+        """Merge another device's changeset."""
+        for dependency in changeset.depends:
+            self.knowledge.learn(changeset.device, dependency.device, dependency.stamp)
+        saw = self.knowledge.saw(changeset.device)
+        for group in changeset.groups:
+            known, unknown = self._split(group)
+            if unknown is not None:
+                self._keep_unknown(changeset, unknown)
+            if known is not None:
+                self._take_group(changeset, known, saw)
+
+    def take_own(self, changeset: Changeset) -> None:
+        """Note one of our own changesets in the clocks; its values are in the tables already."""
+        for group in changeset.groups:
+            known, _ = self._split(group)
+            if known is None:
+                continue
+            columns = self._columns[group.table]
+            for row, change in self._with_rows(known):
+                merge(row.state, change, changeset.version, lambda _: True, lambda _: None, columns)
+
+    def flush(self) -> None:
+        """Write rows and clocks."""
+        for name, rows in self._rows.items():
+            self._write_rows(self._tables[name], rows.values())
+        self.flush_clocks()
+
+    def flush_clocks(self) -> None:
+        """Write clocks only."""
+        for name, rows in self._rows.items():
+            self.clocks.save(self._tables[name].id, ((key, row.state) for key, row in rows.items()))
+        self._rows.clear()
+
+    def _take_group(self, changeset: Changeset, group: RowGroup, saw: Saw) -> None:
+        table, columns = self._tables[group.table], self._columns[group.table]
+        for row, change in self._with_rows(group):
+            current = self._reader(table, row)
+            merged = merge(row.state, change, changeset.version, saw, current, columns)
+            for lost in merged.lost:
+                if lost.mark.version[1] == self._own and not saw(lost.mark.version):
+                    won = merged.writes.get(lost.column) if row.state.lives else None
+                    self._note_conflict(table, row, (lost.column, current(lost.column), lost.mark.version), won, changeset)
+            if row.state.lives:
+                row.writes.update(merged.writes)
+            else:
+                row.writes.clear()
+
+    def _with_rows(self, group: RowGroup) -> Iterable[tuple[_Row, Change]]:
+        """Each change of a group with its row, whose clock is read from the file at its first appearance."""
+        table = self._tables[group.table]
+        rows = self._rows.setdefault(group.table, {})
+        changes = [(key_value(change.key), change) for change in row_changes(group)]
+        new = [key for key, _ in changes if key not in rows]
+        recorded = dict(self.clocks.load(table.id, new))
+        for key, change in changes:
+            row = rows.get(key)
+            if row is None:
+                state = recorded.get(key)
+                if state is None:  # no record: older than everything, or not there at all
+                    state = RowState(lives=() if change.op is Op.INSERT else (LONG_AGO,))
+                row = rows[key] = _Row(change.key, state, existed=bool(state.lives))
+            yield row, change
+
+    def _reader(self, table: CapturedTable, row: _Row) -> Callable[[str], Value]:
+        def current(column: str) -> Value:
+            if column in row.writes:
+                return row.writes[column]
+            if row.stored is None:
+                row.stored = self._read(table, row.key) if row.existed else {}
+            return row.stored.get(column)
+
+        return current
+
+    def _read(self, table: CapturedTable, key: Key) -> dict[str, Value]:
+        if not table.columns:
+            return {}
+        names = ", ".join(map(quote, table.columns))
+        found = self._connection.execute(f"SELECT {names} FROM {quote(table.name)} WHERE {_same_key(table)}", key).fetchone()
+        return dict(zip(table.columns, found, strict=True)) if found else {}
+
+    def _write_rows(self, table: CapturedTable, rows: Iterable[_Row]) -> None:
+        deletes: list[Key] = []
+        upserts: dict[tuple[str, ...], list[tuple[Value, ...]]] = {}
+        updates: dict[tuple[str, ...], list[tuple[Value, ...]]] = {}
+        for row in rows:
+            columns = tuple(row.writes)
+            values = tuple(row.writes.values())
+            if not row.state.lives:
+                if row.existed:
+                    deletes.append(row.key)
+            elif not row.existed:
+                upserts.setdefault(columns, []).append(row.key + values)
+            elif columns:
+                updates.setdefault(columns, []).append(values + row.key)
+        name = quote(table.name)
+        self._connection.executemany(f"DELETE FROM {name} WHERE {_same_key(table)}", deletes)
+        for columns, parameters in updates.items():
+            assignments = ", ".join(f"{quote(column)} = ?" for column in columns)
+            self._connection.executemany(f"UPDATE {name} SET {assignments} WHERE {_same_key(table)}", parameters)
+        for columns, parameters in upserts.items():
+            self._connection.executemany(_upsert(table, columns), parameters)
+
+    def _note_conflict(
+        self,
+        table: CapturedTable,
+        row: _Row,
+        lost: tuple[str, Value, tuple[int, bytes]],
+        won: Value,
+        changeset: Changeset,
+    ) -> None:
+        column, value, version = lost
+        deleted = not row.state.lives
+        if value == won and type(value) is type(won) and not deleted:
+            return  # both wrote the same
+        rule = "a delete beats every update" if deleted else "the later write wins"
+        self._connection.execute(
+            "INSERT INTO localstore_conflict (tbl, key, column, lost_value, lost_stamp, lost_device,"
+            " won_value, won_stamp, won_device, rule) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (table.name, msgspec.msgpack.encode(row.key), column, value, *version, won, *changeset.version, rule),
+        )
+        self.conflicts += 1
+
+    def _split(self, group: RowGroup) -> tuple[RowGroup | None, RowGroup | None]:
+        """The part of a group that this device's schema knows, and the part that it does not know yet."""
+        table = self._tables.get(group.table)
+        if table is None or table.key != group.key:
+            return None, group
+        strange = [name for name in group.columns if name not in self._columns[group.table]]
+        if not strange:
+            return group, None
+        familiar = [name for name in group.columns if name not in strange]
+        unknown = _part(group, Op.UPDATE, strange)
+        return (_part(group, group.op, familiar) if familiar or group.op is not Op.UPDATE else None), unknown
+
+    def _keep_unknown(self, changeset: Changeset, group: RowGroup) -> None:
+        self._connection.execute(
+            "INSERT INTO localstore_unknown (device, number, stamp, tbl, changes) VALUES (?, ?, ?, ?, ?)",
+            (changeset.device, changeset.number, changeset.stamp, group.table, msgspec.msgpack.encode(group)),
+        )
+
+
+def _part(group: RowGroup, op: Op, columns: Sequence[str]) -> RowGroup:
+    width = len(group.key)
+    values = [group.values[width + group.columns.index(name)] for name in columns]
+    return RowGroup(group.table, op, group.key, tuple(columns), group.values[:width] + values)
+
+
+def _same_key(table: CapturedTable) -> str:
+    return " AND ".join(f"{quote(name)} = ?" for name in table.key)
+
+
+def _upsert(table: CapturedTable, columns: tuple[str, ...]) -> str:
+    names = ", ".join(map(quote, table.key + columns))
+    marks = ", ".join("?" * (len(table.key) + len(columns)))
+    assignments = ", ".join(f"{quote(column)} = excluded.{quote(column)}" for column in columns)
+    action = f"DO UPDATE SET {assignments}" if columns else "DO NOTHING"
+    return f"INSERT INTO {quote(table.name)} ({names}) VALUES ({marks}) ON CONFLICT ({', '.join(map(quote, table.key))}) {action}"

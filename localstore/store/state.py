@@ -1,0 +1,50 @@
+"""The one row of ``localstore_state``, and the devices this file has heard of."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+__all__ = ["State", "device_ids", "device_number", "load_state"]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a synced file knows about itself.
+
+    Attributes:
+        device: its identity.
+        app: the application whose data it holds.
+        last_number: number of its last changeset, 0 for none.
+        last_stamp: the highest stamp made or applied here.
+        folded: its own changesets up to this number are in the clocks.
+        remote_id: the remote it syncs with, None before the first connect.
+        cursor: how far that remote's history was applied; None for the beginning.
+    """
+
+    device: bytes
+    app: str
+    last_number: int
+    last_stamp: int
+    folded: int
+    remote_id: str | None
+    cursor: bytes | None
+
+
+def load_state(connection: sqlite3.Connection) -> State:
+    row = connection.execute(
+        "SELECT device, app, last_number, last_stamp, folded, remote_id, cursor FROM localstore_state"
+    ).fetchone()
+    return State(*row)
+
+
+def device_ids(connection: sqlite3.Connection) -> dict[bytes, int]:
+    """Small numbers by which clocks name devices."""
+    return dict(connection.execute("SELECT device, id FROM localstore_device"))
+
+
+def device_number(connection: sqlite3.Connection, device: bytes) -> int:
+    """The small number of a device, made now when it is new."""
+    connection.execute("INSERT OR IGNORE INTO localstore_device (device) VALUES (?)", (device,))
+    row = connection.execute("SELECT id FROM localstore_device WHERE device = ?", (device,)).fetchone()
+    return int(row[0])

@@ -1,0 +1,103 @@
+"""Time that stands still until a test moves it, and a deterministic ``Environment`` around it.
+
+Usable from several threads: a test advances the clock while an event loop sleeps on it in another thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+from dataclasses import dataclass, field
+
+from localstore.environment import Environment
+
+__all__ = ["ManualClock", "environment"]
+
+_START_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z, so that stamps in a failing test can be read
+
+
+@dataclass(eq=False, slots=True)
+class _Sleeper:
+    deadline_ns: int
+    loop: asyncio.AbstractEventLoop
+    awake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # its loop was closed: nobody is sleeping
+            self.loop.call_soon_threadsafe(self.awake.set)
+
+
+class ManualClock:
+    """A wall clock and a monotonic one, both moved by hand.
+
+    Args:
+        now_ms: where the wall clock begins, milliseconds since the Unix epoch.
+    """
+
+    def __init__(self, now_ms: int = _START_MS) -> None:
+        self._wall_offset_ms = now_ms
+        self._elapsed_ns = 0  # whole nanoseconds, so that ten tenths of a second are a second
+        self._sleepers: dict[_Sleeper, None] = {}  # a set that keeps its order
+        self._changed = threading.Condition()
+
+    def now_ms(self) -> int:
+        return self._wall_offset_ms + self._elapsed_ns // 1_000_000
+
+    def monotonic(self) -> float:
+        return self._elapsed_ns / 1e9
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass on both clocks; whoever slept until then wakes up."""
+        if seconds < 0:
+            raise ValueError("Time does not run backwards; use set() for a wall clock that steps.")
+        with self._changed:
+            self._elapsed_ns += round(seconds * 1e9)
+            due = [sleeper for sleeper in self._sleepers if sleeper.deadline_ns <= self._elapsed_ns]
+        for sleeper in sorted(due, key=lambda sleeper: sleeper.deadline_ns):
+            sleeper.wake()
+
+    def set(self, now_ms: int) -> None:
+        """Step the wall clock, forwards or back; the monotonic clock and sleepers do not notice."""
+        with self._changed:
+            self._wall_offset_ms = now_ms - self._elapsed_ns // 1_000_000
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until the clock has been advanced by so many seconds."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        with self._changed:
+            sleeper = _Sleeper(self._elapsed_ns + round(seconds * 1e9), asyncio.get_running_loop())
+            self._sleepers[sleeper] = None
+            self._changed.notify_all()
+        try:
+            await sleeper.awake.wait()
+        finally:
+            with self._changed:
+                self._sleepers.pop(sleeper, None)
+                self._changed.notify_all()
+
+    def next_wake(self) -> float | None:
+        """Seconds to the earliest end of a sleep, None when nobody sleeps."""
+        with self._changed:
+            deadline_ns = min((sleeper.deadline_ns for sleeper in self._sleepers), default=None)
+            return None if deadline_ns is None else (deadline_ns - self._elapsed_ns) / 1e9
+
+    def wait_for_sleepers(self, count: int = 1, timeout: float = 10.0) -> bool:
+        """Wait, in real time and outside the event loop, until so many sleep; False when the timeout came first."""
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self._sleepers) >= count, timeout)
+
+
+def environment(clock: ManualClock, seed: int = 0) -> Environment:
+    """A world on this clock in which the same seed gives the same randomness."""
+    source = random.Random(seed)
+    return Environment(
+        now_ms=clock.now_ms,
+        monotonic=clock.monotonic,
+        random=source.random,
+        random_bytes=source.randbytes,
+        sleep=clock.sleep,
+    )

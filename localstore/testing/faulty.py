@@ -1,0 +1,167 @@
+"""Any adapter, with faults where a plan puts them: errors before and after the effect, repeats, tiny pages, hangs.
+
+A plan is a function from a call to the fault it meets, so that a test or a simulator decides alone; there is no
+randomness here. This module knows no session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from localstore.adapter import (
+    Capabilities,
+    Cursor,
+    Hello,
+    Hint,
+    Limit,
+    Page,
+    PushResult,
+    SealedChangeset,
+    SupportsWatch,
+    SyncAdapter,
+    Welcome,
+)
+from localstore.errors import Offline
+
+__all__ = ["Call", "Fault", "FaultyAdapter", "Hang", "LoseAnswer", "Plan", "Raise", "Repeat", "SmallPage", "in_turn"]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that is about to be made.
+
+    Attributes:
+        name: ``connect``, ``push``, ``pull``, ``watch`` or ``close``.
+        index: how many calls of that name this adapter had before, from 0.
+    """
+
+    name: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Raise:
+    """The call is not made; ``error`` is raised instead."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class LoseAnswer:
+    """The call is made and has its effect; ``error`` is raised instead of the answer."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """The call is made twice; the second answer counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmallPage:
+    """A pull gets no more than this; other calls are not touched."""
+
+    max_count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """The call comes to no end until it is cancelled; with ``after``, it has had its effect by then."""
+
+    after: bool = False
+
+
+Fault = Raise | LoseAnswer | Repeat | SmallPage | Hang
+Plan = Callable[[Call], Fault | None]
+
+
+def in_turn(name: str, *faults: Fault | None) -> Plan:
+    """A plan for one kind of call: the first call meets the first fault, and so on; None, and all others, go well."""
+
+    def plan(call: Call) -> Fault | None:
+        return faults[call.index] if call.name == name and call.index < len(faults) else None
+
+    return plan
+
+
+class FaultyAdapter:
+    """An adapter that does what ``inner`` does, but for the faults in the plan.
+
+    Args:
+        inner: the adapter that does the work.
+        plan: asked once before every call.
+    """
+
+    def __init__(self, inner: SyncAdapter, plan: Plan) -> None:
+        self._inner = inner
+        self._plan = plan
+        self._calls: Counter[str] = Counter()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Those of the inner adapter, but no snapshots: there are no faults for them yet."""
+        return dataclasses.replace(self._inner.capabilities, snapshots=False)
+
+    async def connect(self, hello: Hello) -> Welcome:
+        return await self._call("connect", lambda: self._inner.connect(hello))
+
+    async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
+        return await self._call("push", lambda: self._inner.push(batch))
+
+    async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
+        fault = self._next_fault("pull")
+        if isinstance(fault, SmallPage):
+            limit = dataclasses.replace(limit, max_count=min(limit.max_count, fault.max_count))
+        return await _with_fault(fault, lambda: self._inner.pull(cursor, limit))
+
+    async def close(self) -> None:
+        await self._call("close", self._inner.close)
+
+    async def watch(self, cursor: Cursor | None) -> AsyncGenerator[Hint]:
+        """Hints of the inner adapter; a fault strikes before the first one."""
+        if not isinstance(self._inner, SupportsWatch):
+            raise Offline("The adapter inside cannot watch.")
+        await _with_fault(self._next_fault("watch"), _nothing)
+        async for hint in self._inner.watch(cursor):
+            yield hint
+
+    def _next_fault(self, name: str) -> Fault | None:
+        call = Call(name, self._calls[name])
+        self._calls[name] += 1
+        return self._plan(call)
+
+    async def _call(self, name: str, make: Callable[[], Awaitable[_T]]) -> _T:
+        return await _with_fault(self._next_fault(name), make)
+
+
+async def _with_fault(fault: Fault | None, make: Callable[[], Awaitable[_T]]) -> _T:
+    match fault:
+        case Raise(error):
+            raise error
+        case LoseAnswer(error):
+            await make()
+            raise error
+        case Repeat():
+            await make()
+        case Hang(after):
+            if after:
+                await make()
+            await asyncio.Event().wait()
+        case _:
+            pass
+    return await make()
+
+
+async def _nothing() -> None:
+    pass
+
+
+_: type[SyncAdapter] = FaultyAdapter
