@@ -1,1 +1,42 @@
-"""localstore: a local-first store for Python applications."""
+"""localstore: a local-first store for Python applications.
+
+SQLModel classes are the schema, one SQLite file on the device holds the data, and a background session keeps it in step
+with other devices through any remote.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from localstore.app import App, Credentials, User
+from localstore.configuration import LocalConfiguration, SyncConfiguration
+from localstore.ids import uuid7
+from localstore.realm import Realm
+from localstore.sync.state import ConnectionState, ConnectionStateChange, SessionState
+
+if TYPE_CHECKING:
+    from localstore.settings import Settings
+
+__all__ = [
+    "App",
+    "ConnectionState",
+    "ConnectionStateChange",
+    "Credentials",
+    "LocalConfiguration",
+    "Realm",
+    "SessionState",
+    "Settings",
+    "SyncConfiguration",
+    "User",
+    "uuid7",
+]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Settings cost a fifth of the import time, and most programs never name them."""
+    if name == "Settings":
+        from localstore.settings import Settings
+
+        return Settings
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

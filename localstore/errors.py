@@ -19,6 +19,8 @@
         ├ ProtocolError                     upgrade, or report a bug
         │  ├ MalformedChangeset             damaged or forged bytes
         │  └ NewerFormat                    written by a newer localstore
+        ├ RemoteDamage                      see what lies in the remote
+        ├ StreamOverflow                    read the stream in a loop
         ├ OperationAborted                  a wait ended because its session did
         └ ClockDrift                        set the device's clock
 
@@ -45,11 +47,13 @@ __all__ = [
     "ReadOnlyRealm",
     "RealmClosed",
     "Refused",
+    "RemoteDamage",
     "ResetRequired",
     "SchemaError",
     "SchemaMismatch",
     "StoreBusy",
     "StoreUnusable",
+    "StreamOverflow",
     "SyncError",
     "TargetExists",
     "Unauthorized",
@@ -206,6 +210,14 @@ class MalformedChangeset(ProtocolError):
 
 class NewerFormat(ProtocolError):
     """A changeset or a remote uses a format that this version does not know. Nothing was applied."""
+
+
+class RemoteDamage(SyncError):
+    """Something at the remote is damaged or not ours, and was skipped; the rest goes on."""
+
+
+class StreamOverflow(SyncError):
+    """A reader was so slow that values had to be dropped; its stream ended."""
 
 
 class OperationAborted(SyncError):

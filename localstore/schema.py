@@ -33,7 +33,9 @@ def tables_of(schema: Collection[type[SQLModel]]) -> list[sa.Table]:
             raise TypeError(f"schema takes SQLModel classes, not {model!r}.")
         table = getattr(model, "__table__", None)
         if not isinstance(table, sa.Table):
-            raise SchemaError(f"{model.__name__} has no table.", hint=f"Declare it as class {model.__name__}(SQLModel, table=True).")
+            raise SchemaError(
+                f"{model.__name__} has no table.", hint=f"Declare it as class {model.__name__}(SQLModel, table=True)."
+            )
         if table.name.startswith(SYSTEM_PREFIX):
             raise SchemaError(f"{model.__name__}'s table is called {table.name}.", hint=f"Names with {SYSTEM_PREFIX} are ours.")
         found[table.name] = table

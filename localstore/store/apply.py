@@ -55,7 +55,9 @@ def fold(connection: sqlite3.Connection, limit: int) -> bool:
     state = load_state(connection)
     rows = Rows(connection, state.device)
     number = state.folded
-    stored = connection.execute("SELECT sealed FROM localstore_outbox WHERE number > ? ORDER BY number LIMIT ?", (number, limit))
+    stored = connection.execute(
+        "SELECT sealed FROM localstore_outbox WHERE number > ? ORDER BY number LIMIT ?", (number, limit)
+    )
     for (data,) in stored.fetchall():
         changeset = wire.unseal(wire.decode(data))
         rows.take_own(changeset)
@@ -101,15 +103,15 @@ def apply(
         _take_all(connection, state, turn, applied)
     set_capturing(connection, True)
     turn.finish()
-    connection.execute(
-        "UPDATE localstore_state SET cursor = ?, last_stamp = max(last_stamp, ?)", (cursor, turn.highest_stamp)
-    )
+    connection.execute("UPDATE localstore_state SET cursor = ?, last_stamp = max(last_stamp, ?)", (cursor, turn.highest_stamp))
     return applied
 
 
 def replay_unknown(connection: sqlite3.Connection) -> None:
     """Merge what came for tables and columns that the schema has only now."""
-    kept = connection.execute("SELECT id, device, number, stamp, changes FROM localstore_unknown ORDER BY stamp, device").fetchall()
+    kept = connection.execute(
+        "SELECT id, device, number, stamp, changes FROM localstore_unknown ORDER BY stamp, device"
+    ).fetchall()
     if not kept:
         return
     rows = Rows(connection, load_state(connection).device)

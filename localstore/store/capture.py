@@ -46,7 +46,9 @@ class CapturedTable:
 def captured_tables(connection: sqlite3.Connection) -> dict[str, CapturedTable]:
     """The synced tables of a file, by name."""
     rows = connection.execute("SELECT id, name, key, columns FROM localstore_table")
-    return {name: CapturedTable(id_, name, tuple(json.loads(key)), tuple(json.loads(columns))) for id_, name, key, columns in rows}
+    return {
+        name: CapturedTable(id_, name, tuple(json.loads(key)), tuple(json.loads(columns))) for id_, name, key, columns in rows
+    }
 
 
 def attach(connection: sqlite3.Connection, names: Iterable[str]) -> list[CapturedTable]:

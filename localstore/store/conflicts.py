@@ -46,6 +46,8 @@ def conflicts(connection: sqlite3.Connection) -> list[Conflict]:
         " FROM localstore_conflict ORDER BY id"
     )
     return [
-        Conflict(id_, tbl, tuple(msgspec.msgpack.decode(key)), column, lost, stamp, by.hex(), won, won_stamp, won_by.hex(), rule)
+        Conflict(
+            id_, tbl, tuple(msgspec.msgpack.decode(key)), column, lost, stamp, by.hex(), won, won_stamp, won_by.hex(), rule
+        )
         for id_, tbl, key, column, lost, stamp, by, won, won_stamp, won_by, rule in rows
     ]

@@ -87,11 +87,17 @@ def _translation(error: sqlite3.Error | sa.exc.DBAPIError, path: Path) -> LocalS
             hint="Try again, keep write() blocks short, or raise the setting busy_timeout.",
         )
     if code.startswith("SQLITE_NOTADB") or code.startswith("SQLITE_CORRUPT"):
-        return StoreUnusable(f"{path} is not a usable SQLite database ({text}). It was not changed.", hint="Restore it from a backup.")
+        return StoreUnusable(
+            f"{path} is not a usable SQLite database ({text}). It was not changed.", hint="Restore it from a backup."
+        )
     if code.startswith("SQLITE_CANTOPEN"):
         return StoreUnusable(f"{path} cannot be opened ({text}).", hint="Check that its folder exists and may be written.")
     if code.startswith("SQLITE_FULL"):
-        return StoreUnusable(f"The disk that holds {path} is full. The transaction was rolled back.", hint="Make room and try again.")
+        return StoreUnusable(
+            f"The disk that holds {path} is full. The transaction was rolled back.", hint="Make room and try again."
+        )
     if code == "SQLITE_READONLY" and "readonly database" in text:
-        return ReadOnlyRealm("Something was written through a read. Nothing was changed.", hint="Write inside `with realm.write() as tx:`.")
+        return ReadOnlyRealm(
+            "Something was written through a read. Nothing was changed.", hint="Write inside `with realm.write() as tx:`."
+        )
     return None

@@ -24,7 +24,9 @@ def layout_of(connection: sa.Connection) -> str | None:
     Raises:
         StoreUnusable: the layout is newer than this library.
     """
-    exists = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (VERSION_TABLE,)).first()
+    exists = connection.exec_driver_sql(
+        "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (VERSION_TABLE,)
+    ).first()
     row = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").first() if exists else None
     if row is None:
         return None

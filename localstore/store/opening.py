@@ -43,9 +43,7 @@ def open_local(path: Path, tables: Sequence[sa.Table], *, options: StoreOptions,
     return store
 
 
-def open_synced(
-    path: Path, tables: Sequence[sa.Table], *, app: str, options: StoreOptions, environment: Environment
-) -> Store:
+def open_synced(path: Path, tables: Sequence[sa.Table], *, app: str, options: StoreOptions, environment: Environment) -> Store:
     """Open a file whose writes are captured. Rows that a plain file held before become changesets of this device.
 
     Raises:

@@ -75,4 +75,6 @@ def refuse(connection: sqlite3.Connection, number: int, reason: str) -> None:
     depends = wire.unseal(original).depends
     connection.execute("INSERT OR REPLACE INTO localstore_aside VALUES (?, ?, ?, ?)", (original.device, number, reason, data))
     empty = wire.encode(wire.seal(Changeset(original.device, number, stamp, depends, ())))
-    connection.execute("UPDATE localstore_outbox SET rows = 0, bytes = ?, sealed = ? WHERE number = ?", (len(empty), empty, number))
+    connection.execute(
+        "UPDATE localstore_outbox SET rows = 0, bytes = ?, sealed = ? WHERE number = ?", (len(empty), empty, number)
+    )

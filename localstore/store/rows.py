@@ -201,4 +201,6 @@ def _upsert(table: CapturedTable, columns: tuple[str, ...]) -> str:
     marks = ", ".join("?" * (len(table.key) + len(columns)))
     assignments = ", ".join(f"{quote(column)} = excluded.{quote(column)}" for column in columns)
     action = f"DO UPDATE SET {assignments}" if columns else "DO NOTHING"
-    return f"INSERT INTO {quote(table.name)} ({names}) VALUES ({marks}) ON CONFLICT ({', '.join(map(quote, table.key))}) {action}"
+    return (
+        f"INSERT INTO {quote(table.name)} ({names}) VALUES ({marks}) ON CONFLICT ({', '.join(map(quote, table.key))}) {action}"
+    )

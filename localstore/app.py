@@ -1,0 +1,258 @@
+"""An application's side of sync: its id, its remote, its user, and all of its sessions."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import sqlalchemy as sa
+
+from localstore.environment import Environment
+from localstore.registry import AdapterFactory, adapter_factory
+from localstore.store.file import Store, StoreOptions
+from localstore.store.opening import open_synced
+from localstore.sync.cycle import Limits
+from localstore.sync.loop import BackgroundLoop
+from localstore.sync.retry import BackoffPolicy
+from localstore.sync.session import ErrorHandler, SessionParts, SyncSession
+from localstore.sync.state import Event, SessionState
+
+if TYPE_CHECKING:
+    from localstore.settings import Settings
+
+__all__ = ["App", "AppSync", "Credentials", "SyncedFile", "User", "store_options"]
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a user logs in with. Made by the class methods."""
+
+    provider: str
+
+    @classmethod
+    def anonymous(cls) -> Credentials:
+        """No account: whoever can reach the remote may use it."""
+        return cls("anonymous")
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody who logged in.
+
+    Attributes:
+        app: the application.
+        id: the user's id; remotes without users have the one user ``"local"``.
+    """
+
+    app: App
+    id: str
+
+
+class App:
+    """One application, with one remote. Make it with ``App.create`` and ``close`` it at the end."""
+
+    def __init__(self, app_id: str, make_adapter: AdapterFactory, settings: Settings, environment: Environment) -> None:
+        self.id = app_id
+        self.settings = settings
+        self.environment = environment
+        self.sync = AppSync(self, make_adapter)
+        self._user: User | None = None
+
+    @classmethod
+    def create(
+        cls,
+        app_id: str,
+        *,
+        remote: str | AdapterFactory | None = None,
+        settings: Settings | None = None,
+        environment: Environment | None = None,
+    ) -> App:
+        """Set an application up; nothing is connected yet.
+
+        Args:
+            app_id: the application's name; the same on all of its devices.
+            remote: URL of the remote, such as ``folder:///mnt/share/todo``, or a callable that makes adapters. When it is
+                None, the setting ``remote`` says it.
+            settings: instead of those from environment and files.
+            environment: the world; for tests and simulations.
+
+        Raises:
+            ValueError: no remote is named, or none of its kind is installed.
+        """
+        from localstore.settings import Settings
+
+        if not app_id or not app_id.strip():
+            raise ValueError("app_id must not be empty: it keeps the data of different applications apart.")
+        settings = settings or Settings()
+        remote = remote or settings.remote
+        if remote is None:
+            raise ValueError(
+                "No remote is named. Give App.create(remote=...), set LOCALSTORE_REMOTE, or write remote = ... in localstore.toml."
+            )
+        make_adapter = adapter_factory(remote) if isinstance(remote, str) else remote
+        return cls(app_id, make_adapter, settings, environment or Environment())
+
+    def login(self, credentials: Credentials) -> User:
+        """Log a user in. The anonymous one needs no network and is the same every time."""
+        if not isinstance(credentials, Credentials):
+            raise TypeError(f"login takes Credentials, such as Credentials.anonymous(), not {credentials!r}.")
+        self._user = self._user or User(self, "local")
+        return self._user
+
+    async def login_async(self, credentials: Credentials) -> User:
+        """``login`` for any event loop."""
+        return self.login(credentials)
+
+    @property
+    def current_user(self) -> User | None:
+        """Who logged in last."""
+        return self._user
+
+    def all_users(self) -> list[User]:
+        """Everybody who is logged in."""
+        return [] if self._user is None else [self._user]
+
+    def close(self) -> None:
+        """End all sessions at once and the background thread with them. Open realms can still be read and written."""
+        self.sync.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class SyncedFile:
+    """A synced file that is open in this process, shared by all realms on it."""
+
+    def __init__(self, store: Store, on_closed: Callable[[SyncedFile], None]) -> None:
+        self.store = store
+        self.session: SyncSession
+        self.realms = 0
+        self._on_closed = on_closed
+
+    def close_if_unused(self) -> None:
+        """Close the store once no realm is open on it and its session has ended or only rests."""
+        if self.realms == 0 and self.session.state in (SessionState.INACTIVE, SessionState.PAUSED):
+            self.session.end_streams()
+            self.store.close()
+            self._on_closed(self)
+
+
+class AppSync:
+    """All sync sessions of an app."""
+
+    def __init__(self, app: App, make_adapter: AdapterFactory) -> None:
+        self._app = app
+        self._make_adapter = make_adapter
+        self._loop = BackgroundLoop(f"localstore-{app.id}")
+        self._files: dict[Path, SyncedFile] = {}
+        self._changed = threading.Condition(threading.RLock())
+        self._closed = False
+
+    @property
+    def has_sync_sessions(self) -> bool:
+        """Whether any session is left, also a paused one, and one that still uploads for a closed realm."""
+        return bool(self._files)
+
+    def reconnect(self) -> None:
+        """Let all active sessions try to reach the remote now, and forget how often they failed before."""
+        for file in list(self._files.values()):
+            file.session.reconnect()
+
+    def wait_for_sessions_to_terminate(self, timeout: float | None = None) -> bool:
+        """Wait until no session is left, as before deleting files of realms that were closed just now.
+
+        Returns:
+            False when the time was up before.
+        """
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._files, timeout)
+
+    def open_file(
+        self, path: Path, tables: Sequence[sa.Table], *, partition: str, error_handler: ErrorHandler | None
+    ) -> SyncedFile:
+        """The open file at a path, and a running session for it. For ``Realm.open``."""
+        if self._closed:
+            raise ValueError(f"The app {self._app.id!r} was closed. Create a new one with App.create().")
+        with self._changed:
+            file = self._files.get(path)
+            if file is None:
+                file = self._files[path] = self._open(path, tables, partition, error_handler)
+            file.realms += 1
+            file.session.handle(Event.OPEN)
+            return file
+
+    def close_realm(self, file: SyncedFile, *, after_upload: bool) -> None:
+        """One realm less on a file; the last one ends its session, at once or when everything is uploaded."""
+        with self._changed:
+            file.realms -= 1
+            if file.realms:
+                return
+        unsent = after_upload and not self._closed and file.store.last_pending() is not None
+        file.session.handle(Event.CLOSE_AFTER_UPLOAD if unsent else Event.CLOSE)
+        file.close_if_unused()
+
+    def close(self) -> None:
+        """End everything."""
+        self._closed = True
+        for file in list(self._files.values()):
+            file.session.handle(Event.CLOSE)
+            file.session.end_streams()
+            file.close_if_unused()
+        self._loop.stop(timeout=5.0)
+
+    def _open(self, path: Path, tables: Sequence[sa.Table], partition: str, error_handler: ErrorHandler | None) -> SyncedFile:
+        settings = self._app.settings
+        environment = self._app.environment
+        store = open_synced(path, tables, app=self._app.id, options=store_options(settings), environment=environment)
+        file = SyncedFile(store, self._forget)
+        parts = SessionParts(
+            store=store,
+            app=self._app.id,
+            partition=partition,
+            make_adapter=self._make_adapter,
+            loop=self._loop,
+            environment=environment,
+            limits=Limits(
+                connect_timeout=settings.connect_timeout,
+                request_timeout=settings.request_timeout,
+                poll=settings.poll,
+                page_bytes=settings.page_bytes,
+                page_count=settings.page_count,
+            ),
+            backoff=BackoffPolicy(
+                initial=settings.backoff_initial,
+                factor=settings.backoff_factor,
+                max=settings.backoff_max,
+                jitter=settings.backoff_jitter,
+            ),
+            error_handler=error_handler,
+        )
+        file.session = SyncSession(parts, on_dead=lambda: self._died(file))
+        return file
+
+    def _died(self, file: SyncedFile) -> None:
+        """A closed realm's session has finished. Closing the file waits for writers, so it is not done in the background loop."""
+        threading.Thread(target=file.close_if_unused, name="localstore-close").start()
+
+    def _forget(self, file: SyncedFile) -> None:
+        with self._changed:
+            if self._files.get(file.store.path) is file:
+                del self._files[file.store.path]
+            self._changed.notify_all()
+
+
+def store_options(settings: Settings) -> StoreOptions:
+    """The part of the settings that concerns files."""
+    return StoreOptions(
+        busy_timeout=settings.busy_timeout,
+        synchronous=settings.synchronous,
+        max_changeset_bytes=settings.max_changeset_bytes,
+        max_clock_drift=settings.max_clock_drift,
+    )

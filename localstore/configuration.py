@@ -1,0 +1,69 @@
+"""What to open: one SQLite file, local or synced, and the classes in it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from sqlmodel import SQLModel
+
+from localstore.app import User
+from localstore.sync.session import ErrorHandler
+
+if TYPE_CHECKING:
+    from localstore.settings import Settings
+
+__all__ = ["DEFAULT_PARTITION", "LocalConfiguration", "StopPolicy", "SyncConfiguration"]
+
+DEFAULT_PARTITION = "default"
+StopPolicy = Literal["after_changes_uploaded", "immediately"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalConfiguration:
+    """A realm that never syncs: a plain SQLite file.
+
+    Attributes:
+        path: the file; made when it does not exist, its folder must.
+        schema: the SQLModel classes in it.
+        settings: instead of those from environment and files.
+    """
+
+    path: str | Path
+    schema: Collection[type[SQLModel]] = ()
+    settings: Settings | None = None
+
+
+@dataclass(frozen=True)
+class SyncConfiguration:
+    """A realm that is kept in step with its app's remote.
+
+    Attributes:
+        user: who logged in.
+        schema: the SQLModel classes in it.
+        path: the file; made when it does not exist, its folder must. ``default.db`` unless set.
+        partition: which part of the application's data it holds.
+        error_handler: called in the background thread as ``error_handler(session, error)`` with every error that a user
+            should know of. Being offline is not one of them. Without a handler errors are logged.
+        stop_policy: what closing the realm does when changes are unsent: let the session finish first, or end it. Unsent
+            changes stay in the file either way.
+    """
+
+    user: User
+    schema: Collection[type[SQLModel]]
+    path: str | Path = "default.db"
+    partition: str = field(default=DEFAULT_PARTITION, kw_only=True)
+    error_handler: ErrorHandler | None = field(default=None, kw_only=True)
+    stop_policy: StopPolicy = field(default="after_changes_uploaded", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.user, User):
+            raise TypeError(f"SyncConfiguration takes the User that app.login() returned, not {self.user!r}.")
+        if not self.schema:
+            raise ValueError("A synced realm needs a schema: the SQLModel classes that it syncs.")
+        if not self.partition:
+            raise ValueError(f"partition must not be empty; the usual one is {DEFAULT_PARTITION!r}.")
+        if self.stop_policy not in ("after_changes_uploaded", "immediately"):
+            raise ValueError(f"stop_policy is 'after_changes_uploaded' or 'immediately', not {self.stop_policy!r}.")

@@ -1,0 +1,240 @@
+"""The realm: an open handle on one SQLite file, which an application reads, writes and, when it is synced, watches sync.
+
+Any thread may use it. Writing and reading go to the store, everything about sync to the session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+from sqlalchemy import Executable, Result, ScalarResult
+from sqlalchemy.orm import Session as OrmSession
+from sqlmodel import Session, SQLModel
+from sqlmodel.sql.expression import Select, SelectOfScalar
+
+from localstore.app import AppSync, SyncedFile, store_options
+from localstore.configuration import LocalConfiguration, SyncConfiguration
+from localstore.environment import Environment
+from localstore.errors import LocalStoreError, RealmClosed
+from localstore.schema import check_synced, tables_of
+from localstore.store.conflicts import Conflict
+from localstore.store.copy import copy_plain
+from localstore.store.engine import translated
+from localstore.store.file import Store
+from localstore.store.opening import open_local
+from localstore.store.outbox import PendingChangeset
+from localstore.sync.session import SyncSession
+
+__all__ = ["Realm"]
+
+T = TypeVar("T")
+Model = TypeVar("Model", bound=SQLModel)
+
+
+class Realm:
+    """An open file. Get one from ``Realm.open`` and ``close`` it, or use it in a ``with`` statement."""
+
+    def __init__(
+        self, configuration: SyncConfiguration | LocalConfiguration, store: Store, file: SyncedFile | None, sync: AppSync | None
+    ) -> None:
+        self._configuration = configuration
+        self._store = store
+        self._file = file
+        self._sync = sync
+        self._closed = False
+
+    @classmethod
+    def open(cls, configuration: SyncConfiguration | LocalConfiguration) -> Realm:
+        """Open a file, making it and its tables when they do not exist. A synced realm's session starts here.
+
+        Never waits for the network.
+
+        Raises:
+            SchemaError: a class cannot be opened as declared.
+            SchemaMismatch: the file needs a migration.
+            StoreUnusable: the file is not one that can be opened so.
+            StoreBusy: another program kept it locked.
+        """
+        tables = tables_of(configuration.schema)
+        path = Path(configuration.path).expanduser().resolve()
+        if isinstance(configuration, LocalConfiguration):
+            from localstore.settings import Settings
+
+            options = store_options(configuration.settings or Settings())
+            return cls(configuration, open_local(path, tables, options=options, environment=Environment()), None, None)
+        check_synced(tables)
+        sync = configuration.user.app.sync
+        file = sync.open_file(path, tables, partition=configuration.partition, error_handler=configuration.error_handler)
+        return cls(configuration, file.store, file, sync)
+
+    @classmethod
+    async def open_async(cls, configuration: SyncConfiguration | LocalConfiguration) -> Realm:
+        """``open`` for any event loop."""
+        return await asyncio.to_thread(cls.open, configuration)
+
+    # -- reading and writing
+
+    def write(self) -> AbstractContextManager[Session]:
+        """One write transaction, as a ``sqlmodel.Session``: committed when the block ends, rolled back by any exception.
+
+        Objects stay readable after the block. One writer at a time; others wait for their turn.
+
+        Raises:
+            NestedWrite: this thread is inside a write already.
+            StoreBusy: another writer did not finish in time.
+            ChangesetTooLarge: more was changed than one changeset may carry; everything was rolled back.
+        """
+        self._check_open()
+        return self._store.write()
+
+    @asynccontextmanager
+    async def write_async(self) -> AsyncIterator[Session]:
+        """``write`` for any event loop: tasks take turns, and waiting stops none of the others."""
+        self._check_open()
+        store, caller = self._store, self._store.lock.caller()
+        store.lock.check_not_held_by(caller)
+        turn = asyncio.get_running_loop().run_in_executor(None, store.lock.acquire_for, caller)
+        try:
+            await asyncio.shield(turn)
+        except asyncio.CancelledError:  # the thread may still get the lock: give it back then
+            turn.add_done_callback(lambda done: None if done.exception() else store.lock.release())
+            raise
+        try:
+            with translated(store.path), store.session() as session:
+                try:
+                    await asyncio.to_thread(store.begin, session)
+                    yield session
+                    await asyncio.to_thread(store.commit, session)
+                except BaseException:
+                    session.rollback()
+                    raise
+        finally:
+            store.lock.release()
+        store.announce()
+
+    @overload
+    def exec(self, statement: SelectOfScalar[T]) -> ScalarResult[T]: ...
+    @overload
+    def exec(self, statement: Select[T]) -> Result[T]: ...
+    def exec(self, statement: Any) -> Any:
+        """Run a query on one state of the file. The result is in memory: nothing stays open behind it.
+
+        Raises:
+            ReadOnlyRealm: the statement writes.
+        """
+        self._check_open()
+        with self._store.read() as session:
+            result = OrmSession.execute(session, _readable(statement)).freeze()()
+        return result.scalars() if isinstance(statement, SelectOfScalar) else result
+
+    def get(self, model: type[Model], key: Any) -> Model | None:
+        """The object with a primary key, None when there is none. A composite key is a tuple."""
+        self._check_open()
+        with self._store.read() as session:
+            return session.get(model, key)
+
+    # -- sync
+
+    @property
+    def sync_session(self) -> SyncSession:
+        """The session that syncs this file; the same object every time.
+
+        Raises:
+            RealmClosed: the realm was closed.
+            LocalStoreError: it is a local realm.
+        """
+        self._check_open()
+        return self._synced().session
+
+    @property
+    def device_id(self) -> str:
+        """This file's identity as a device: 32 hexadecimal digits."""
+        self._check_open()
+        return self._synced().store.state().device.hex()
+
+    def pending(self) -> list[PendingChangeset]:
+        """Changesets that the remote has not acknowledged, oldest first; none for a local realm."""
+        self._check_open()
+        return self._store.pending() if self._store.synced else []
+
+    def conflicts(self) -> list[Conflict]:
+        """Values written here that lost against another device's, oldest first; none for a local realm."""
+        self._check_open()
+        return self._store.conflicts() if self._store.synced else []
+
+    # -- the file
+
+    def write_copy_to(self, configuration: LocalConfiguration) -> None:
+        """Copy everything to a plain SQLite file outside sync, as it is at this moment. The way to leave sync for good.
+
+        Raises:
+            TargetExists: something is there already; it was left as it is.
+            StoreUnusable: the copy cannot be written there.
+        """
+        self._check_open()
+        if not isinstance(configuration, LocalConfiguration):
+            raise TypeError("write_copy_to takes a LocalConfiguration.")
+        copy_plain(self._store.path, Path(configuration.path).expanduser().resolve())
+
+    async def write_copy_to_async(self, configuration: LocalConfiguration) -> None:
+        """``write_copy_to`` for any event loop."""
+        await asyncio.to_thread(self.write_copy_to, configuration)
+
+    @property
+    def configuration(self) -> SyncConfiguration | LocalConfiguration:
+        """What the realm was opened with."""
+        return self._configuration
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies."""
+        return self._store.path
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed
+
+    def close(self) -> None:
+        """Let go of the file; a second call does nothing. Unsent changes stay in it, and go out first when the
+        configuration's stop policy says so and the remote can be reached."""
+        if self._closed:
+            return
+        if self._sync is None or self._file is None:
+            self._store.close()
+        else:
+            assert isinstance(self._configuration, SyncConfiguration)
+            self._sync.close_realm(self._file, after_upload=self._configuration.stop_policy == "after_changes_uploaded")
+        self._closed = True
+
+    async def close_async(self) -> None:
+        """``close`` for any event loop."""
+        await asyncio.to_thread(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _synced(self) -> SyncedFile:
+        if self._file is None:
+            raise LocalStoreError(
+                f"The realm {self.path} is local: it has no sync session.", hint="Open it with SyncConfiguration."
+            )
+        return self._file
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RealmClosed(f"The realm {self.path} was closed.", hint="Open it again with Realm.open().")
+
+
+def _readable(statement: Any) -> Executable:
+    if not isinstance(statement, Executable):
+        raise TypeError(f"exec takes a statement, such as select(Task), not {statement!r}.")
+    return statement

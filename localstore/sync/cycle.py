@@ -1,0 +1,288 @@
+"""The sync cycle, from top to bottom: connect, pull and apply until the head, push the outbox, wait for work.
+
+``Cycle.run`` is one life of an active session. It ends by cancellation or by a fatal error; every other error leads through
+a wait back to the connect. What may run when is the session's business, not this module's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from localstore.adapter import Cursor, Hello, Limit, Page, PushResult, SupportsWatch, SyncAdapter
+from localstore.environment import Environment
+from localstore.errors import ClockDrift, Offline, ProtocolError, Refused, RemoteDamage, ResetRequired, SyncError
+from localstore.store.apply import Applied
+from localstore.store.file import Store
+from localstore.sync.retry import Backoff
+from localstore.sync.state import ConnectionEvent
+from localstore.sync.waits import Waits
+
+__all__ = ["Cycle", "Limits", "Observer", "Signals"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Time limits (seconds) and page sizes of a cycle."""
+
+    connect_timeout: float
+    request_timeout: float
+    poll: float | None
+    page_bytes: int
+    page_count: int
+
+
+class Signals:
+    """How the session pokes a running cycle. To be used in the cycle's event loop."""
+
+    def __init__(self) -> None:
+        self.work = asyncio.Event()
+        """There may be something to do."""
+        self.reconnect = asyncio.Event()
+        """Do not wait any longer before the next attempt."""
+
+
+class Observer(Protocol):
+    """What a cycle tells its session."""
+
+    def connection(self, event: ConnectionEvent) -> None: ...
+    def report(self, error: SyncError) -> None: ...
+    def failed(self, error: SyncError) -> None: ...
+    def uploaded(self) -> None: ...
+
+
+class Cycle:
+    """One life of an active session.
+
+    Args:
+        adapter: the line to the remote; closed by the caller.
+        store: the file.
+        hello: how the device introduces itself; identity and cursor are filled in here.
+        waits: callers to release.
+        observer: the session.
+        signals: pokes.
+        backoff: waits after errors.
+        limits: time limits and page sizes.
+        environment: sleep and worker threads.
+    """
+
+    def __init__(
+        self,
+        *,
+        adapter: SyncAdapter,
+        store: Store,
+        app: str,
+        partition: str,
+        waits: Waits,
+        observer: Observer,
+        signals: Signals,
+        backoff: Backoff,
+        limits: Limits,
+        environment: Environment,
+    ) -> None:
+        self._adapter = adapter
+        self._store = store
+        self._app = app
+        self._partition = partition
+        self._waits = waits
+        self._observer = observer
+        self._signals = signals
+        self._backoff = backoff
+        self._limits = limits
+        self._environment = environment
+        self._cursor: Cursor | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._drift_reported: set[bytes] = set()
+        self._warned: set[str] = set()
+
+    async def run(self) -> None:
+        """Sync until cancelled.
+
+        Raises:
+            SyncError: a fatal one.
+        """
+        try:
+            while True:
+                try:
+                    await self._connect()
+                    while True:
+                        await self._pull_to_head()
+                        await self._push_outbox()
+                        await self._wait_for_work()
+                except SyncError as error:
+                    self._observer.connection(ConnectionEvent.LOST)
+                    self._observer.failed(error)
+                    if error.is_fatal:
+                        raise
+                    await self._back_off(self._backoff.failed(error))
+        finally:
+            self._stop_watching()
+
+    async def _connect(self) -> None:
+        self._signals.reconnect.clear()
+        self._observer.connection(ConnectionEvent.ATTEMPT)
+        state = await self._in_thread(self._store.state)
+        self._cursor = None if state.cursor is None else Cursor(state.cursor)
+        hello = Hello(
+            app=self._app, partition=self._partition, device=state.device, remote_id=state.remote_id, cursor=self._cursor
+        )
+        welcome = await self._request(self._adapter.connect(hello), self._limits.connect_timeout)
+        if state.remote_id is None:
+            await self._in_thread(self._store.meet, welcome.remote_id)
+        elif welcome.remote_id != state.remote_id:
+            raise ResetRequired(
+                "remote replaced", hint="Nothing was sent to it; this device's data and unsent changes are untouched."
+            )
+        if welcome.last_number > state.last_number:
+            raise ResetRequired(
+                f"device forked (the remote has changeset {welcome.last_number} of this device, the file only {state.last_number})",
+                hint="The file was copied, or restored from a backup. Its data and unsent changes are untouched.",
+            )
+        self._observer.connection(ConnectionEvent.WELCOME)
+
+    async def _pull_to_head(self) -> None:
+        mark = self._waits.download_requests
+        limit = Limit(max_bytes=self._limits.page_bytes, max_count=self._limits.page_count)
+        more = True
+        while more:
+            page: Page = await self._request(self._adapter.pull(self._cursor, limit))
+            if page.more and page.cursor == self._cursor:
+                raise ProtocolError(
+                    "The adapter says that there is more, and does not move on.", hint="Report this to its authors."
+                )
+            applied: Applied | None = await self._in_thread(
+                self._store.apply, page.changesets, after=self._cursor, cursor=page.cursor
+            )
+            if applied is None:  # another process of this device was quicker
+                state = await self._in_thread(self._store.state)
+                self._cursor = None if state.cursor is None else Cursor(state.cursor)
+                continue
+            self._cursor, more = page.cursor, page.more
+            self._tell(page, applied)
+            self._backoff.reset()
+        self._waits.reached_head(mark)
+
+    async def _push_outbox(self) -> None:
+        capabilities = self._adapter.capabilities
+        await self._in_thread(self._store.seal)
+        while True:
+            batch = await self._in_thread(
+                self._store.batch, max_bytes=capabilities.max_batch_bytes, max_count=capabilities.max_batch_count
+            )
+            if not batch:
+                break
+            result: PushResult = await self._request(self._adapter.push(batch))
+            if result.acknowledged < batch[0].number and not result.refusals:
+                raise ProtocolError("The adapter neither took nor refused what was pushed.", hint="Report this to its authors.")
+            await self._settle(result)
+            self._backoff.reset()
+        self._observer.uploaded()
+
+    async def _settle(self, result: PushResult) -> None:
+        """Let go of what the remote took, and set aside what it never will."""
+        await self._in_thread(self._store.acknowledge, result.acknowledged)
+        self._waits.acknowledged(result.acknowledged)
+        for refusal in result.refusals:
+            await self._in_thread(self._store.refuse, refusal.number, refusal.reason)
+            self._observer.report(
+                Refused(
+                    f"The remote refused changeset {refusal.number}: {refusal.reason}. It stays on this device and was set aside.",
+                    number=refusal.number,
+                    hint="Later changes go on.",
+                )
+            )
+
+    async def _wait_for_work(self) -> None:
+        self._watch()
+        poll = self._limits.poll or self._adapter.capabilities.poll_seconds
+        await self._sleep_until(self._signals.work, poll)
+        self._signals.work.clear()
+        self._signals.reconnect.clear()  # connected: the pull that follows shows whether the line still holds
+
+    async def _back_off(self, seconds: float) -> None:
+        self._stop_watching()
+        await self._sleep_until(self._signals.reconnect, seconds)
+        if self._signals.reconnect.is_set():
+            self._backoff.reset()
+
+    async def _sleep_until(self, event: asyncio.Event, seconds: float) -> None:
+        """Wait for an event, at most so many seconds."""
+        tasks = {asyncio.ensure_future(event.wait()), asyncio.ensure_future(self._environment.sleep(seconds))}
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def _watch(self) -> None:
+        """Keep a task that turns the remote's hints into work. It may fail: the timer looks for news as well."""
+        if not self._adapter.capabilities.watch or (self._watching is not None and not self._watching.done()):
+            return
+        adapter = self._adapter
+        if isinstance(adapter, SupportsWatch):
+            self._watching = asyncio.ensure_future(self._follow_hints(adapter))
+
+    async def _follow_hints(self, adapter: SupportsWatch) -> None:
+        try:
+            async for _ in adapter.watch(self._cursor):
+                self._signals.work.set()
+        except Offline:
+            self._signals.work.set()  # the pull will see for itself
+        except Exception as error:
+            self._warn(f"Watching the remote failed ({error}); the timer goes on looking for news.")
+
+    def _stop_watching(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+
+    def _tell(self, page: Page, applied: Applied) -> None:
+        """Report what the user should know of a page."""
+        for device in applied.drifting.keys() - self._drift_reported:
+            self._drift_reported.add(device)
+            self._observer.report(
+                ClockDrift(
+                    f"Device {device.hex()[:8]} has a clock ahead of this one. Its changes are kept and applied when their time comes.",
+                    hint="Set the clocks of both devices.",
+                )
+            )
+        for device, number, reason in applied.aside:
+            self._observer.report(
+                Refused(
+                    f"Changeset {number} of device {device.hex()[:8]} cannot be applied here: {reason}. It was set aside whole.",
+                    number=number,
+                    hint="Bring this device's schema up to date.",
+                )
+            )
+        for warning in page.warnings:
+            self._warn(warning)
+
+    def _warn(self, warning: str) -> None:
+        """Report damage once, not at every pull."""
+        if warning not in self._warned:
+            self._warned.add(warning)
+            self._observer.report(RemoteDamage(warning))
+
+    async def _request(self, call: Awaitable[T], timeout: float | None = None) -> T:
+        """A call of the adapter, within its time limit; what it may not raise becomes an error that names the adapter."""
+        seconds = timeout or self._limits.request_timeout
+        try:
+            async with asyncio.timeout(seconds):
+                return await call
+        except TimeoutError as error:
+            raise Offline(f"The remote did not answer within {seconds:g} s. Local work goes on.") from error
+        except (SyncError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            name = type(self._adapter).__name__
+            raise ProtocolError(
+                f"{name} failed with {type(error).__name__}: {error}. Sync stopped; local data is untouched.",
+                hint="This is a bug in the adapter: report it to its authors.",
+            ) from error
+
+    async def _in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return await self._environment.run_blocking(function, *args, **kwargs)

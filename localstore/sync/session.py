@@ -1,0 +1,354 @@
+"""The sync session of one file: what an application holds, and the thin shell around state table and cycle.
+
+Any thread may call it. Events go through the table in ``state.py`` under one lock; what a transition asks for is carried out
+here. The cycle runs as a task in the app's background loop; calls never wait for it, so that pausing is immediate whatever
+an adapter does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from localstore.environment import Environment
+from localstore.errors import OperationAborted, ProtocolError, SyncError
+from localstore.registry import AdapterFactory
+from localstore.store.file import Store
+from localstore.sync.cycle import Cycle, Limits, Signals
+from localstore.sync.loop import BackgroundLoop
+from localstore.sync.retry import Backoff, BackoffPolicy
+from localstore.sync.state import (
+    CONNECTIONS,
+    TRANSITIONS,
+    ConnectionEvent,
+    ConnectionState,
+    ConnectionStateChange,
+    Effect,
+    Event,
+    SessionState,
+)
+from localstore.sync.stream import Stream
+from localstore.sync.waits import Waits
+
+__all__ = ["ErrorHandler", "SessionParts", "SyncSession"]
+
+ErrorHandler = Callable[["SyncSession", SyncError], object]
+"""Called in the background thread with errors that a user should know of; what it raises is logged and dropped."""
+
+_log = logging.getLogger("localstore.sync")
+_CLOSE_SECONDS = 10.0  # how long an adapter may take to let go
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionParts:
+    """What a session is made of.
+
+    Attributes:
+        store: the file.
+        app, partition: whose data it is.
+        make_adapter: a new line to the remote; called once for each life of the cycle.
+        loop: where the cycle runs.
+        environment: the world.
+        limits, backoff: figures.
+        error_handler: who hears of errors.
+    """
+
+    store: Store
+    app: str
+    partition: str
+    make_adapter: AdapterFactory
+    loop: BackgroundLoop
+    environment: Environment
+    limits: Limits
+    backoff: BackoffPolicy
+    error_handler: ErrorHandler | None = None
+
+
+class SyncSession:
+    """Syncs one file in the background. Got from ``realm.sync_session``, the same object every time."""
+
+    def __init__(self, parts: SessionParts, on_dead: Callable[[], None]) -> None:
+        self._parts = parts
+        self._on_dead = on_dead
+        self._lock = threading.RLock()
+        self._state = SessionState.INACTIVE
+        self._connection = ConnectionState.DISCONNECTED
+        self._streams: list[Stream[ConnectionStateChange]] = []
+        self._waits = Waits()
+        self._life: _Life | None = None
+        self._last_error: SyncError | None = None
+        parts.store.on_commit(self._poke)
+
+    # -- what an application sees
+
+    @property
+    def state(self) -> SessionState:
+        """Whether the session may sync; being offline does not change it."""
+        return self._state
+
+    @property
+    def connection_state(self) -> ConnectionState:
+        """Whether the remote is reached."""
+        return self._connection
+
+    @property
+    def last_error(self) -> SyncError | None:
+        """The error that the session met last, transient ones too; None when there was none since it connected."""
+        return self._last_error
+
+    def connection_state_changes(self) -> Stream[ConnectionStateChange]:
+        """Changes from now on, for ``for`` or ``async for``; the stream ends when the realm is closed."""
+        stream: Stream[ConnectionStateChange] = Stream(self._forget_stream)
+        with self._lock:
+            self._streams.append(stream)
+        return stream
+
+    def pause(self) -> None:
+        """Stop syncing, both ways and at once, until ``resume()``. Reading and writing go on as ever."""
+        self.handle(Event.PAUSE)
+
+    def resume(self) -> None:
+        """Sync again, with a fresh attempt to connect; does nothing when the session is active."""
+        self.handle(Event.RESUME)
+
+    def upload_all_local_changes(self, timeout: float | None = None) -> bool:
+        """Wait until the remote has acknowledged everything committed before this call.
+
+        Args:
+            timeout: seconds to wait at most; None waits as long as it takes.
+
+        Returns:
+            True when done, at once when nothing is pending; False when the time was up. The upload goes on then.
+
+        Raises:
+            OperationAborted: the session was paused or closed meanwhile.
+            SyncError: a fatal error ended the session.
+            ValueError: the timeout is not positive.
+        """
+        _check_timeout(timeout)
+        future = self._wait_for_upload()
+        return future is None or _result(future, timeout)
+
+    async def upload_all_local_changes_async(self, timeout: float | None = None) -> bool:
+        """``upload_all_local_changes`` for any event loop."""
+        _check_timeout(timeout)
+        future = await asyncio.to_thread(self._wait_for_upload)
+        return future is None or await _result_async(future, timeout)
+
+    def download_all_server_changes(self, timeout: float | None = None) -> bool:
+        """Wait until everything that the remote had at some time after this call is in the file.
+
+        It needs a connection. Arguments, results and errors are those of ``upload_all_local_changes``.
+        """
+        _check_timeout(timeout)
+        return _result(self._wait_for_download(), timeout)
+
+    async def download_all_server_changes_async(self, timeout: float | None = None) -> bool:
+        """``download_all_server_changes`` for any event loop."""
+        _check_timeout(timeout)
+        return await _result_async(self._wait_for_download(), timeout)
+
+    # -- what the app does with it
+
+    def reconnect(self) -> None:
+        """End a wait after errors, or look at the remote at once."""
+        self._signal(lambda signals: (signals.reconnect.set(), signals.work.set()))
+
+    def handle(self, event: Event, error: SyncError | None = None, *, life: _Life | None = None) -> None:
+        """Feed an event to the state table and carry out what it asks for.
+
+        Args:
+            event: what happened.
+            error: why.
+            life: the run of the cycle that says so; ignored when it is not the present one.
+        """
+        with self._lock:
+            if life is not None and life is not self._life:
+                return
+            before, transition = self._state, TRANSITIONS[self._state, event]
+            self._state = transition.state
+            if Effect.STOP in transition.effects:
+                self._stop()
+            if Effect.ABORT_WAITS in transition.effects:
+                self._waits.abort(error or _aborted(event))
+            if Effect.START in transition.effects:
+                self._start()
+        if Effect.REPORT in transition.effects and error is not None:
+            self.report(error)
+        if before is SessionState.DYING and transition.state in (SessionState.INACTIVE, SessionState.PAUSED):
+            self._on_dead()
+
+    def end_streams(self) -> None:
+        """The realm was closed: nothing more will be told."""
+        self._waits.abort(_aborted(Event.CLOSE))
+        with self._lock:
+            for stream in self._streams:
+                stream.end()
+            self._streams.clear()
+
+    def report(self, error: SyncError) -> None:
+        """Give an error to the error handler, or log it when there is none."""
+        handler = self._parts.error_handler
+        if handler is None:
+            _log.warning("%s: %s", self._parts.store.path.name, error)
+            return
+        try:
+            handler(self, error)
+        except Exception:
+            _log.exception("The error handler of %s failed; sync goes on.", self._parts.store.path.name)
+
+    # -- inside
+
+    def _start(self) -> None:
+        self._last_error = None
+        life = self._life = _Life(self, self._parts)
+        self._parts.loop.post(life.start)
+
+    def _stop(self) -> None:
+        life, self._life = self._life, None
+        if life is not None:
+            self._parts.loop.post(life.stop)
+        self._connect(ConnectionEvent.LOST)
+
+    def _connect(self, event: ConnectionEvent) -> None:
+        new = CONNECTIONS[self._connection, event]
+        if new is not self._connection:
+            change = ConnectionStateChange(self._connection, new)
+            self._connection = new
+            for stream in list(self._streams):
+                stream.put(change)
+
+    def _life_connection(self, life: _Life, event: ConnectionEvent) -> None:
+        with self._lock:
+            if life is self._life:
+                if event is ConnectionEvent.WELCOME:
+                    self._last_error = None
+                self._connect(event)
+
+    def _life_failed(self, life: _Life, error: SyncError) -> None:
+        with self._lock:
+            if life is self._life:
+                self._last_error = error
+
+    def _poke(self) -> None:
+        self._signal(lambda signals: signals.work.set())
+
+    def _signal(self, poke: Callable[[Signals], object]) -> None:
+        life = self._life
+        if life is not None:
+            self._parts.loop.post(lambda: poke(life.signals))
+
+    def _wait_for_upload(self) -> concurrent.futures.Future[bool] | None:
+        store = self._parts.store
+        store.seal()
+        last = store.last_pending()
+        if last is None:
+            return None
+        future = self._waits.upload(last)
+        if store.last_pending() is None:  # acknowledged before the wait was known
+            self._waits.acknowledged(last)
+        self._poke()
+        return future
+
+    def _wait_for_download(self) -> concurrent.futures.Future[bool]:
+        self._parts.store.check_open()
+        future = self._waits.download()
+        self._poke()
+        return future
+
+    def _forget_stream(self, stream: Stream[ConnectionStateChange]) -> None:
+        with self._lock:
+            if stream in self._streams:
+                self._streams.remove(stream)
+
+
+class _Life:
+    """One run of the cycle, from START to STOP; what comes from it later is ignored."""
+
+    def __init__(self, session: SyncSession, parts: SessionParts) -> None:
+        self._session = session
+        self._parts = parts
+        self._task: asyncio.Task[None] | None = None
+        self.signals = Signals()
+
+    def start(self) -> None:
+        self._task = asyncio.ensure_future(self._run())
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        parts = self._parts
+        try:
+            adapter = parts.make_adapter()
+            cycle = Cycle(
+                adapter=adapter,
+                store=parts.store,
+                app=parts.app,
+                partition=parts.partition,
+                waits=self._session._waits,
+                observer=self,
+                signals=self.signals,
+                backoff=Backoff(parts.backoff, parts.environment.random),
+                limits=parts.limits,
+                environment=parts.environment,
+            )
+            try:
+                await cycle.run()
+            finally:
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await adapter.close()
+        except SyncError as error:
+            self._session.handle(Event.FATAL_ERROR, error, life=self)
+        except Exception as error:
+            broken = ProtocolError(
+                f"Sync stopped: {type(error).__name__}: {error}. Local data is untouched.", hint="Report this."
+            )
+            broken.__cause__ = error
+            self._session.handle(Event.FATAL_ERROR, broken, life=self)
+
+    def connection(self, event: ConnectionEvent) -> None:
+        self._session._life_connection(self, event)
+
+    def report(self, error: SyncError) -> None:
+        self._session.report(error)
+
+    def failed(self, error: SyncError) -> None:
+        self._session._life_failed(self, error)
+
+    def uploaded(self) -> None:
+        self._session.handle(Event.UPLOADED, life=self)
+
+
+def _aborted(event: Event) -> OperationAborted:
+    reason = {Event.PAUSE: "paused", Event.CLOSE: "closed", Event.LOG_OUT: "ended by logging out"}.get(event, "ended")
+    return OperationAborted(
+        f"The wait was broken off because the session was {reason}. All changes are safe in the file.",
+        hint="Wait again when the session is active.",
+    )
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not timeout > 0:
+        raise ValueError(
+            f"A timeout must be a positive number of seconds, or None to wait as long as it takes; got {timeout!r}."
+        )
+
+
+def _result(future: concurrent.futures.Future[bool], timeout: float | None) -> bool:
+    try:
+        return future.result(timeout)
+    except concurrent.futures.TimeoutError:
+        return False
+
+
+async def _result_async(future: concurrent.futures.Future[bool], timeout: float | None) -> bool:
+    waiting: asyncio.Future[Any] = asyncio.wrap_future(future)
+    done, _ = await asyncio.wait({waiting}, timeout=timeout)
+    return bool(waiting.result()) if done else False

@@ -1,0 +1,68 @@
+"""Callers that wait for uploads and downloads. Thread-safe; knows nothing of how either is done."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+
+__all__ = ["Waits"]
+
+
+class Waits:
+    """Pending waits of one session. A future is resolved once and may be abandoned by its caller at any time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._uploads: list[tuple[int, Future[bool]]] = []
+        self._downloads: list[tuple[int, Future[bool]]] = []
+        self._requests = 0
+
+    def upload(self, number: int) -> Future[bool]:
+        """Wait until the remote has acknowledged a changeset's number."""
+        future: Future[bool] = Future()
+        with self._lock:
+            self._uploads.append((number, future))
+        return future
+
+    def download(self) -> Future[bool]:
+        """Wait until the head was reached by a pull that began after this call."""
+        future: Future[bool] = Future()
+        with self._lock:
+            self._requests += 1
+            self._downloads.append((self._requests, future))
+        return future
+
+    @property
+    def download_requests(self) -> int:
+        """A mark to take before a pull begins, for ``reached_head``."""
+        return self._requests
+
+    def acknowledged(self, number: int) -> None:
+        """The remote has every changeset up to ``number``."""
+        with self._lock:
+            done = [future for wanted, future in self._uploads if wanted <= number]
+            self._uploads = [wait for wait in self._uploads if wait[0] > number]
+        _resolve(done)
+
+    def reached_head(self, mark: int) -> None:
+        """A pull that began at ``mark`` reached the head and everything was applied."""
+        with self._lock:
+            done = [future for request, future in self._downloads if request <= mark]
+            self._downloads = [wait for wait in self._downloads if wait[0] > mark]
+        _resolve(done)
+
+    def abort(self, error: Exception) -> None:
+        """Break all waits off."""
+        with self._lock:
+            futures = [future for _, future in (*self._uploads, *self._downloads)]
+            self._uploads, self._downloads = [], []
+        for future in futures:
+            with suppress(InvalidStateError):  # the caller gave up meanwhile
+                future.set_exception(error)
+
+
+def _resolve(futures: list[Future[bool]]) -> None:
+    for future in futures:
+        with suppress(InvalidStateError):
+            future.set_result(True)

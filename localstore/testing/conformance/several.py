@@ -1,0 +1,173 @@
+"""Rules for several devices at once, and random histories against a small model that shares no code with any adapter."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+import hypothesis
+from hypothesis import strategies
+
+from localstore.adapter import Limit
+from localstore.testing.conformance.remote import RemoteUnderTest
+from localstore.testing.conformance.suite import Line, Suite, numbers_by_device
+
+__all__ = ["SeveralDevicesRules"]
+
+_DEVICES = 3
+_EXAMPLES = 30
+_STEPS_MAX = 25
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One thing that a device does: ``commit``, ``push``, ``push again``, ``pull`` or ``connect``."""
+
+    device: int
+    action: str
+    count: int
+
+
+_steps = strategies.lists(
+    strategies.builds(
+        _Step,
+        device=strategies.integers(0, _DEVICES - 1),
+        action=strategies.sampled_from(["commit", "push", "push", "push again", "pull", "pull", "connect"]),
+        count=strategies.integers(1, 4),
+    ),
+    max_size=_STEPS_MAX,
+)
+
+
+@dataclass
+class _Player:
+    """A device and all that the model knows of it: three numbers, and what it has received of each other device."""
+
+    line: Line
+    committed: int = 0
+    acknowledged: int = 0
+    stored: int = 0
+    received: dict[bytes, int] = field(default_factory=dict)
+
+    async def act(self, step: _Step, others: Sequence[_Player]) -> None:
+        if step.action == "commit":
+            self.committed += step.count
+        elif step.action == "connect":
+            welcome = await self.line.connect_again()
+            assert welcome.last_number == self.stored
+        elif step.action == "pull":
+            await self.pull(Limit(max_count=step.count), others)
+        else:
+            first = self.acknowledged + 1 if step.action == "push" else max(1, self.acknowledged + 1 - step.count)
+            last = min(first + step.count - 1, self.committed)
+            if first <= last:
+                await self.push(first, last)
+
+    async def push(self, first: int, last: int) -> None:
+        result = await self.line.push(first, last)
+        self.stored = max(self.stored, last)
+        assert last <= result.acknowledged <= self.stored
+        self.acknowledged = max(self.acknowledged, result.acknowledged)
+
+    async def pull(self, limit: Limit, others: Sequence[_Player]) -> bool:
+        page = await self.line.pull(limit)
+        for sealed in page.changesets:
+            if sealed.device != self.line.device:
+                expected = self.received.get(sealed.device, 0) + 1
+                assert sealed.number == expected, "each device's changesets come without gap or repeat"
+                self.received[sealed.device] = expected
+        for other in others:
+            assert self.received.get(other.line.device, 0) <= other.stored, "nothing comes that was not pushed"
+        return page.more
+
+
+class SeveralDevicesRules(Suite):
+    def test_devices_that_push_at_once_lose_nothing(self, remote: RemoteUnderTest) -> None:
+        async def work(line: Line) -> None:
+            for first in range(1, 16, 3):
+                assert (await line.push(first, first + 2)).acknowledged == first + 2
+
+        async def rule() -> None:
+            async with AsyncExitStack() as stack:
+                lines = [await stack.enter_async_context(self.line(remote)) for _ in range(5)]
+                await asyncio.gather(*map(work, lines))
+            stored = await self.stored(remote)
+            assert numbers_by_device(stored) == {line.device: list(range(1, 16)) for line in lines}
+
+        self.run(rule())
+
+    def test_a_reader_beside_busy_writers_misses_nothing(self, remote: RemoteUnderTest) -> None:
+        async def work(line: Line) -> None:
+            for number in range(1, 13):
+                await line.push(number, number)
+
+        async def rule() -> None:
+            async with AsyncExitStack() as stack:
+                lines = [await stack.enter_async_context(self.line(remote)) for _ in range(3)]
+                reader = await stack.enter_async_context(self.line(remote))
+                writing = asyncio.gather(*map(work, lines))
+                while not writing.done():
+                    await reader.pull(Limit(max_count=2))
+                await writing
+                await reader.read()
+                assert numbers_by_device(reader.received) == {line.device: list(range(1, 13)) for line in lines}
+
+        self.run(rule())
+
+    def test_devices_in_threads_of_their_own_lose_nothing(self, remote: RemoteUnderTest) -> None:
+        """Several applications in one process: each has its own event loop."""
+        devices: list[bytes] = []
+        errors: list[BaseException] = []
+
+        async def work() -> None:
+            async with self.line(remote) as line:
+                for first in range(1, 11, 2):
+                    await line.push(first, first + 1)
+                    await line.read()
+                devices.append(line.device)
+
+        def thread() -> None:
+            try:
+                self.run(work())
+            except BaseException as error:  # noqa: BLE001 - shown by the test's own thread
+                errors.append(error)
+
+        threads = [threading.Thread(target=thread) for _ in range(4)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+        assert errors == []
+        stored = self.run(self.stored(remote))
+        assert numbers_by_device(stored) == {device: list(range(1, 11)) for device in devices}
+
+    @hypothesis.settings(
+        max_examples=_EXAMPLES,
+        deadline=None,
+        suppress_health_check=[  # one remote serves all examples, each of them with new devices; subclasses share the rule
+            hypothesis.HealthCheck.function_scoped_fixture,
+            hypothesis.HealthCheck.differing_executors,
+            hypothesis.HealthCheck.too_slow,
+        ],
+    )
+    @hypothesis.given(steps=_steps)
+    def test_any_history_gives_what_the_model_says(self, remote: RemoteUnderTest, steps: list[_Step]) -> None:
+        async def rule() -> None:
+            async with AsyncExitStack() as stack:
+                lines = [await stack.enter_async_context(self.line(remote)) for _ in range(_DEVICES)]
+                for line in lines:
+                    await line.read()  # what earlier examples left
+                players = [_Player(line) for line in lines]
+                for step in steps:
+                    await players[step.device].act(step, players)
+                for player in players:
+                    while await player.pull(Limit(), players):
+                        pass
+                for player in players:
+                    others = {other.line.device: other.stored for other in players if other is not player and other.stored}
+                    assert player.received == others
+
+        self.run(rule())
