@@ -47,7 +47,8 @@ class Capabilities:
     """What a remote can do, said once.
 
     Attributes:
-        max_batch_bytes: most bytes of one ``push``, counted by ``SealedChangeset.byte_count``; one changeset may exceed it alone.
+        max_batch_bytes: most bytes of one ``push``, counted by ``SealedChangeset.byte_count``; a single
+            changeset may exceed it.
         max_batch_count: most changesets of one ``push``.
         max_changeset_bytes: a larger changeset is refused; None when the remote sets no limit.
         ordered: pages come in causal order; an unordered remote leaves that to the receiver.

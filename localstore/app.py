@@ -15,10 +15,10 @@ from localstore.environment import Environment
 from localstore.registry import AdapterFactory, adapter_factory
 from localstore.store.file import Store, StoreOptions
 from localstore.store.opening import open_synced
-from localstore.sync.cycle import Limits
 from localstore.sync.loop import BackgroundLoop
+from localstore.sync.parts import Limits, SessionParts
 from localstore.sync.retry import BackoffPolicy
-from localstore.sync.session import ErrorHandler, SessionParts, SyncSession
+from localstore.sync.session import ErrorHandler, SyncSession
 from localstore.sync.state import Event, SessionState
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ class App:
 
         Args:
             app_id: the application's name; the same on all of its devices.
-            remote: URL of the remote, such as ``folder:///mnt/share/todo``, or a callable that makes adapters. When it is
-                None, the setting ``remote`` says it.
+            remote: URL of the remote, such as ``folder:///mnt/share/todo``, or a callable that makes adapters; None leaves
+                it to the setting ``remote``.
             settings: instead of those from environment and files.
             environment: the world; for tests and simulations.
 
@@ -91,7 +91,8 @@ class App:
         remote = remote or settings.remote
         if remote is None:
             raise ValueError(
-                "No remote is named. Give App.create(remote=...), set LOCALSTORE_REMOTE, or write remote = ... in localstore.toml."
+                "No remote is named. Give App.create(remote=...), set LOCALSTORE_REMOTE,"
+                " or write remote = ... in localstore.toml."
             )
         make_adapter = adapter_factory(remote) if isinstance(remote, str) else remote
         return cls(app_id, make_adapter, settings, environment or Environment())
@@ -232,13 +233,12 @@ class AppSync:
                 max=settings.backoff_max,
                 jitter=settings.backoff_jitter,
             ),
-            error_handler=error_handler,
         )
-        file.session = SyncSession(parts, on_dead=lambda: self._died(file))
+        file.session = SyncSession(parts, error_handler=error_handler, on_dead=lambda: self._died(file))
         return file
 
     def _died(self, file: SyncedFile) -> None:
-        """A closed realm's session has finished. Closing the file waits for writers, so it is not done in the background loop."""
+        """A closed realm's session has finished. Closing the file waits for writers, so the background loop does not do it."""
         threading.Thread(target=file.close_if_unused, name="localstore-close").start()
 
     def _forget(self, file: SyncedFile) -> None:

@@ -62,7 +62,7 @@ def _check_key(table: sa.Table) -> None:
     if table.autoincrement_column is not None:
         raise _refused(
             table,
-            f"numbers its rows itself (integer key {table.autoincrement_column.name!r}): two devices would give out the same numbers",
+            f"numbers its rows itself (integer key {table.autoincrement_column.name!r}), as two devices would alike",
             "Use id: UUID = Field(default_factory=uuid7, primary_key=True); for a number that your application assigns,"
             ' add sa_column_kwargs={"autoincrement": False}.',
         )
@@ -75,10 +75,10 @@ def _check_key(table: sa.Table) -> None:
 
 
 def _check_constraints(table: sa.Table) -> None:
-    unique = [c for c in table.constraints if isinstance(c, sa.UniqueConstraint)]
-    indexes = [index for index in table.indexes if index.unique]
-    if unique or indexes:
-        names = ", ".join(", ".join(column.name for column in item.columns) or str(item.name) for item in [*unique, *indexes])
+    unique = [[column.name for column in item.columns] for item in table.constraints if isinstance(item, sa.UniqueConstraint)]
+    unique += [[str(index.name)] for index in table.indexes if index.unique]
+    if unique:
+        names = "; ".join(", ".join(group) for group in unique)
         raise _refused(
             table,
             f"has a unique constraint ({names}), which two devices can each satisfy and together violate",

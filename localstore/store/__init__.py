@@ -1,1 +1,1 @@
-"""One SQLite file: engine, capture, outbox, merge, apply, copy and layout. Knows no network and no event loop."""
+"""One SQLite file: engine, capture, outbox, merge, apply, copy and layout. Knows no network."""

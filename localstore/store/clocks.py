@@ -69,7 +69,8 @@ class ClockTable:
     def save(self, table: int, states: Iterable[tuple[Value, RowState]]) -> None:
         """Write records, over those that are there."""
         self._connection.executemany(
-            "INSERT OR REPLACE INTO localstore_clock (tbl, key, born, born_by, died, died_by, detail) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO localstore_clock (tbl, key, born, born_by, died, died_by, detail)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
             ((table, key, *self._record(state)) for key, state in states),
         )
 

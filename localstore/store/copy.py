@@ -58,7 +58,8 @@ def _strip(path: Path) -> None:
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         ours = connection.execute(
-            "SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'table') AND name LIKE ? ESCAPE '\\' ORDER BY type DESC",
+            "SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'table')"
+            " AND name LIKE ? ESCAPE '\\' ORDER BY type DESC",
             (SYSTEM_PREFIX.replace("_", "\\_") + "%",),
         ).fetchall()
         connection.execute("BEGIN IMMEDIATE")

@@ -81,12 +81,12 @@ def _translation(error: sqlite3.Error | sa.exc.DBAPIError, path: Path) -> LocalS
     original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     code = str(getattr(original, "sqlite_errorname", ""))
     text = str(original)
-    if code.startswith("SQLITE_BUSY") or code.startswith("SQLITE_LOCKED"):
+    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return StoreBusy(
             f"{path} is being written by another thread or process. Nothing was written.",
             hint="Try again, keep write() blocks short, or raise the setting busy_timeout.",
         )
-    if code.startswith("SQLITE_NOTADB") or code.startswith("SQLITE_CORRUPT"):
+    if code.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
         return StoreUnusable(
             f"{path} is not a usable SQLite database ({text}). It was not changed.", hint="Restore it from a backup."
         )

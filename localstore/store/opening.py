@@ -34,7 +34,7 @@ def open_local(path: Path, tables: Sequence[sa.Table], *, options: StoreOptions,
             if layout.layout_of(connection) is not None:
                 raise StoreUnusable(
                     f"{path} is a synced file. It was not changed.",
-                    hint="Open it with SyncConfiguration, or copy it out of sync with realm.write_copy_to(LocalConfiguration(...)).",
+                    hint="Open it with SyncConfiguration; realm.write_copy_to(LocalConfiguration(...)) takes data out of sync.",
                 )
             bring_up_to_date(connection, tables)
     except BaseException:

@@ -53,7 +53,8 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int, lim
     sealed = wire.seal(Changeset(state.device, number, stamp, depends, groups))
     if sealed.size > max_bytes:
         raise ChangesetTooLarge(
-            f"This transaction changed {sealed.rows} rows, {sealed.size} bytes; a changeset may hold {max_bytes}. It was rolled back.",
+            f"This transaction changed {sealed.rows} rows, {sealed.size} bytes; a changeset may hold"
+            f" {max_bytes}. It was rolled back.",
             hint="Write in several transactions, or raise the setting max_changeset_bytes.",
         )
     connection.execute("DELETE FROM localstore_log WHERE seq <= ?", (upto,))

@@ -8,32 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from localstore.adapter import Cursor, Hello, Limit, Page, PushResult, SupportsWatch, SyncAdapter
-from localstore.environment import Environment
 from localstore.errors import ClockDrift, Offline, ProtocolError, Refused, RemoteDamage, ResetRequired, SyncError
 from localstore.store.apply import Applied
-from localstore.store.file import Store
+from localstore.sync.parts import SessionParts
 from localstore.sync.retry import Backoff
 from localstore.sync.state import ConnectionEvent
 from localstore.sync.waits import Waits
 
-__all__ = ["Cycle", "Limits", "Observer", "Signals"]
+__all__ = ["Cycle", "Observer", "Signals"]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Time limits (seconds) and page sizes of a cycle."""
-
-    connect_timeout: float
-    request_timeout: float
-    poll: float | None
-    page_bytes: int
-    page_count: int
 
 
 class Signals:
@@ -44,6 +31,13 @@ class Signals:
         """There may be something to do."""
         self.reconnect = asyncio.Event()
         """Do not wait any longer before the next attempt."""
+
+    def work_came(self) -> None:
+        self.work.set()
+
+    def reconnect_now(self) -> None:
+        self.reconnect.set()
+        self.work.set()
 
 
 class Observer(Protocol):
@@ -59,41 +53,24 @@ class Cycle:
     """One life of an active session.
 
     Args:
+        parts: what the session is made of.
         adapter: the line to the remote; closed by the caller.
-        store: the file.
-        hello: how the device introduces itself; identity and cursor are filled in here.
         waits: callers to release.
         observer: the session.
         signals: pokes.
-        backoff: waits after errors.
-        limits: time limits and page sizes.
-        environment: sleep and worker threads.
     """
 
     def __init__(
-        self,
-        *,
-        adapter: SyncAdapter,
-        store: Store,
-        app: str,
-        partition: str,
-        waits: Waits,
-        observer: Observer,
-        signals: Signals,
-        backoff: Backoff,
-        limits: Limits,
-        environment: Environment,
+        self, parts: SessionParts, *, adapter: SyncAdapter, waits: Waits, observer: Observer, signals: Signals
     ) -> None:
+        self._parts = parts
+        self._store = parts.store
+        self._limits = parts.limits
         self._adapter = adapter
-        self._store = store
-        self._app = app
-        self._partition = partition
         self._waits = waits
         self._observer = observer
         self._signals = signals
-        self._backoff = backoff
-        self._limits = limits
-        self._environment = environment
+        self._backoff = Backoff(parts.backoff, parts.environment.random)
         self._cursor: Cursor | None = None
         self._watching: asyncio.Task[None] | None = None
         self._drift_reported: set[bytes] = set()
@@ -128,7 +105,11 @@ class Cycle:
         state = await self._in_thread(self._store.state)
         self._cursor = None if state.cursor is None else Cursor(state.cursor)
         hello = Hello(
-            app=self._app, partition=self._partition, device=state.device, remote_id=state.remote_id, cursor=self._cursor
+            app=self._parts.app,
+            partition=self._parts.partition,
+            device=state.device,
+            remote_id=state.remote_id,
+            cursor=self._cursor,
         )
         welcome = await self._request(self._adapter.connect(hello), self._limits.connect_timeout)
         if state.remote_id is None:
@@ -139,7 +120,7 @@ class Cycle:
             )
         if welcome.last_number > state.last_number:
             raise ResetRequired(
-                f"device forked (the remote has changeset {welcome.last_number} of this device, the file only {state.last_number})",
+                f"device forked (the remote has changeset {welcome.last_number} of this device, the file {state.last_number})",
                 hint="The file was copied, or restored from a backup. Its data and unsent changes are untouched.",
             )
         self._observer.connection(ConnectionEvent.WELCOME)
@@ -151,9 +132,7 @@ class Cycle:
         while more:
             page: Page = await self._request(self._adapter.pull(self._cursor, limit))
             if page.more and page.cursor == self._cursor:
-                raise ProtocolError(
-                    "The adapter says that there is more, and does not move on.", hint="Report this to its authors."
-                )
+                raise ProtocolError("The adapter says that there is more, and does not move on.", hint="Tell its authors.")
             applied: Applied | None = await self._in_thread(
                 self._store.apply, page.changesets, after=self._cursor, cursor=page.cursor
             )
@@ -190,7 +169,7 @@ class Cycle:
             await self._in_thread(self._store.refuse, refusal.number, refusal.reason)
             self._observer.report(
                 Refused(
-                    f"The remote refused changeset {refusal.number}: {refusal.reason}. It stays on this device and was set aside.",
+                    f"The remote refused changeset {refusal.number}: {refusal.reason}. It was set aside on this device.",
                     number=refusal.number,
                     hint="Later changes go on.",
                 )
@@ -211,7 +190,7 @@ class Cycle:
 
     async def _sleep_until(self, event: asyncio.Event, seconds: float) -> None:
         """Wait for an event, at most so many seconds."""
-        tasks = {asyncio.ensure_future(event.wait()), asyncio.ensure_future(self._environment.sleep(seconds))}
+        tasks = {asyncio.ensure_future(event.wait()), asyncio.ensure_future(self._parts.environment.sleep(seconds))}
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -232,7 +211,7 @@ class Cycle:
                 self._signals.work.set()
         except Offline:
             self._signals.work.set()  # the pull will see for itself
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  a broken watch must not stop the sync it only speeds up
             self._warn(f"Watching the remote failed ({error}); the timer goes on looking for news.")
 
     def _stop_watching(self) -> None:
@@ -246,14 +225,14 @@ class Cycle:
             self._drift_reported.add(device)
             self._observer.report(
                 ClockDrift(
-                    f"Device {device.hex()[:8]} has a clock ahead of this one. Its changes are kept and applied when their time comes.",
+                    f"Device {device.hex()[:8]} has a clock ahead of this one. Its changes are kept until their time comes.",
                     hint="Set the clocks of both devices.",
                 )
             )
         for device, number, reason in applied.aside:
             self._observer.report(
                 Refused(
-                    f"Changeset {number} of device {device.hex()[:8]} cannot be applied here: {reason}. It was set aside whole.",
+                    f"Changeset {number} of device {device.hex()[:8]} cannot be applied here: {reason}. It was set aside.",
                     number=number,
                     hint="Bring this device's schema up to date.",
                 )
@@ -285,4 +264,4 @@ class Cycle:
             ) from error
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return await self._environment.run_blocking(function, *args, **kwargs)
+        return await self._parts.environment.run_blocking(function, *args, **kwargs)

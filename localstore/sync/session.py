@@ -12,16 +12,11 @@ import concurrent.futures
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from localstore.environment import Environment
 from localstore.errors import OperationAborted, ProtocolError, SyncError
-from localstore.registry import AdapterFactory
-from localstore.store.file import Store
-from localstore.sync.cycle import Cycle, Limits, Signals
-from localstore.sync.loop import BackgroundLoop
-from localstore.sync.retry import Backoff, BackoffPolicy
+from localstore.sync.cycle import Cycle, Signals
+from localstore.sync.parts import SessionParts
 from localstore.sync.state import (
     CONNECTIONS,
     TRANSITIONS,
@@ -35,7 +30,7 @@ from localstore.sync.state import (
 from localstore.sync.stream import Stream
 from localstore.sync.waits import Waits
 
-__all__ = ["ErrorHandler", "SessionParts", "SyncSession"]
+__all__ = ["ErrorHandler", "SyncSession"]
 
 ErrorHandler = Callable[["SyncSession", SyncError], object]
 """Called in the background thread with errors that a user should know of; what it raises is logged and dropped."""
@@ -44,36 +39,12 @@ _log = logging.getLogger("localstore.sync")
 _CLOSE_SECONDS = 10.0  # how long an adapter may take to let go
 
 
-@dataclass(frozen=True, kw_only=True)
-class SessionParts:
-    """What a session is made of.
-
-    Attributes:
-        store: the file.
-        app, partition: whose data it is.
-        make_adapter: a new line to the remote; called once for each life of the cycle.
-        loop: where the cycle runs.
-        environment: the world.
-        limits, backoff: figures.
-        error_handler: who hears of errors.
-    """
-
-    store: Store
-    app: str
-    partition: str
-    make_adapter: AdapterFactory
-    loop: BackgroundLoop
-    environment: Environment
-    limits: Limits
-    backoff: BackoffPolicy
-    error_handler: ErrorHandler | None = None
-
-
 class SyncSession:
     """Syncs one file in the background. Got from ``realm.sync_session``, the same object every time."""
 
-    def __init__(self, parts: SessionParts, on_dead: Callable[[], None]) -> None:
+    def __init__(self, parts: SessionParts, *, error_handler: ErrorHandler | None, on_dead: Callable[[], None]) -> None:
         self._parts = parts
+        self._error_handler = error_handler
         self._on_dead = on_dead
         self._lock = threading.RLock()
         self._state = SessionState.INACTIVE
@@ -157,7 +128,7 @@ class SyncSession:
 
     def reconnect(self) -> None:
         """End a wait after errors, or look at the remote at once."""
-        self._signal(lambda signals: (signals.reconnect.set(), signals.work.set()))
+        self._signal(Signals.reconnect_now)
 
     def handle(self, event: Event, error: SyncError | None = None, *, life: _Life | None = None) -> None:
         """Feed an event to the state table and carry out what it asks for.
@@ -193,20 +164,19 @@ class SyncSession:
 
     def report(self, error: SyncError) -> None:
         """Give an error to the error handler, or log it when there is none."""
-        handler = self._parts.error_handler
-        if handler is None:
+        if self._error_handler is None:
             _log.warning("%s: %s", self._parts.store.path.name, error)
             return
         try:
-            handler(self, error)
-        except Exception:
+            self._error_handler(self, error)
+        except Exception:  # noqa: BLE001  a handler of the application's must not stop its sync
             _log.exception("The error handler of %s failed; sync goes on.", self._parts.store.path.name)
 
     # -- inside
 
     def _start(self) -> None:
         self._last_error = None
-        life = self._life = _Life(self, self._parts)
+        life = self._life = _Life(self, self._parts, self._waits)
         self._parts.loop.post(life.start)
 
     def _stop(self) -> None:
@@ -236,7 +206,7 @@ class SyncSession:
                 self._last_error = error
 
     def _poke(self) -> None:
-        self._signal(lambda signals: signals.work.set())
+        self._signal(Signals.work_came)
 
     def _signal(self, poke: Callable[[Signals], object]) -> None:
         life = self._life
@@ -270,9 +240,10 @@ class SyncSession:
 class _Life:
     """One run of the cycle, from START to STOP; what comes from it later is ignored."""
 
-    def __init__(self, session: SyncSession, parts: SessionParts) -> None:
+    def __init__(self, session: SyncSession, parts: SessionParts, waits: Waits) -> None:
         self._session = session
         self._parts = parts
+        self._waits = waits
         self._task: asyncio.Task[None] | None = None
         self.signals = Signals()
 
@@ -287,18 +258,7 @@ class _Life:
         parts = self._parts
         try:
             adapter = parts.make_adapter()
-            cycle = Cycle(
-                adapter=adapter,
-                store=parts.store,
-                app=parts.app,
-                partition=parts.partition,
-                waits=self._session._waits,
-                observer=self,
-                signals=self.signals,
-                backoff=Backoff(parts.backoff, parts.environment.random),
-                limits=parts.limits,
-                environment=parts.environment,
-            )
+            cycle = Cycle(parts, adapter=adapter, waits=self._waits, observer=self, signals=self.signals)
             try:
                 await cycle.run()
             finally:
@@ -306,7 +266,7 @@ class _Life:
                     await adapter.close()
         except SyncError as error:
             self._session.handle(Event.FATAL_ERROR, error, life=self)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  a bug must be told, not lost with its task
             broken = ProtocolError(
                 f"Sync stopped: {type(error).__name__}: {error}. Local data is untouched.", hint="Report this."
             )

@@ -73,11 +73,12 @@ class Stream(Generic[T]):
 
     async def __anext__(self) -> T:
         loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
         while True:
-            ready = asyncio.Event()
             with self._changed:
                 if self._values or self._ended:
                     return self._take(StopAsyncIteration)
+                ready.clear()
                 self._wakers.append(lambda: loop.call_soon_threadsafe(ready.set))
             await ready.wait()
 

@@ -23,6 +23,7 @@ if not all(map(importlib.util.find_spec, ("pytest", "hypothesis"))):
     raise ImportError("The conformance suite needs pytest and hypothesis: pip install 'localstore-sync[testing]'")
 
 from localstore.testing.conformance.connecting import ConnectingRules
+from localstore.testing.conformance.converging import ConvergingRules
 from localstore.testing.conformance.failing import FailingRules
 from localstore.testing.conformance.pulling import PullingRules
 from localstore.testing.conformance.pushing import PushingRules
@@ -47,5 +48,7 @@ SUITE_VERSION = 1
 """Goes up when a rule is added or sharpened, so that an adapter can say which suite it has passed."""
 
 
-class AdapterConformance(ConnectingRules, PushingRules, PullingRules, SeveralDevicesRules, FailingRules, WatchingRules):
+class AdapterConformance(
+    ConnectingRules, PushingRules, PullingRules, SeveralDevicesRules, FailingRules, WatchingRules, ConvergingRules
+):
     """All rules. Its name does not begin with ``Test``, so that importing it collects nothing."""
