@@ -16,6 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
 
 from localstore.errors import LocalStoreError, ReadOnlyRealm, StoreBusy, StoreUnusable
 
@@ -50,7 +51,7 @@ def translated(path: Path) -> Iterator[None]:
     """Turn SQLite's errors that have a remedy into ours; others pass as they are."""
     try:
         yield
-    except (sqlite3.Error, sa.exc.DBAPIError) as error:
+    except (sqlite3.Error, DBAPIError) as error:
         ours = _translation(error, path)
         if ours is None:
             raise
@@ -77,8 +78,8 @@ def _engine(path: Path, busy_timeout: float, pragmas: tuple[str, ...], begin: st
     return engine
 
 
-def _translation(error: sqlite3.Error | sa.exc.DBAPIError, path: Path) -> LocalStoreError | None:
-    original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+def _translation(error: sqlite3.Error | DBAPIError, path: Path) -> LocalStoreError | None:
+    original = error if isinstance(error, sqlite3.Error) else error.orig
     code = str(getattr(original, "sqlite_errorname", ""))
     text = str(original)
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):

@@ -47,7 +47,7 @@ class PushingRules(Suite):
 
         self.run(rule())
 
-    @pytest.mark.parametrize(("lost", "again"), _REBATCHED)
+    @pytest.mark.parametrize(("lost", "again"), _REBATCHED, ids=str)
     def test_a_lost_acknowledgement_is_recovered_by_pushing_again(
         self, remote: RemoteUnderTest, lost: list[tuple[int, int]], again: list[tuple[int, int]]
     ) -> None:
