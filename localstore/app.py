@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from localstore.environment import Environment
 from localstore.registry import AdapterFactory, adapter_factory
 from localstore.store.file import Store, StoreOptions
-from localstore.store.opening import open_synced
+from localstore.store.opening import open_synced, prepare
 from localstore.sync.loop import BackgroundLoop
 from localstore.sync.parts import Limits, SessionParts
 from localstore.sync.retry import BackoffPolicy
@@ -135,6 +135,7 @@ class SyncedFile:
         self.store = store
         self.session: SyncSession
         self.realms = 0
+        self.tables: set[str] = set()
         self._on_closed = on_closed
 
     def close_if_unused(self) -> None:
@@ -183,8 +184,13 @@ class AppSync:
             raise ValueError(f"The app {self._app.id!r} was closed. Create a new one with App.create().")
         with self._changed:
             file = self._files.get(path)
+            names = {table.name for table in tables}
             if file is None:
                 file = self._files[path] = self._open(path, tables, partition, error_handler)
+            elif not names <= file.tables:
+                options = store_options(self._app.settings)
+                prepare(file.store, tables, app=self._app.id, options=options, environment=self._app.environment)
+            file.tables |= names
             file.realms += 1
             file.session.handle(Event.OPEN)
             return file
@@ -195,9 +201,9 @@ class AppSync:
             file.realms -= 1
             if file.realms:
                 return
-        unsent = after_upload and not self._closed and file.store.last_pending() is not None
-        file.session.handle(Event.CLOSE_AFTER_UPLOAD if unsent else Event.CLOSE)
-        file.close_if_unused()
+            unsent = after_upload and not self._closed and file.store.last_pending() is not None
+            file.session.handle(Event.CLOSE_AFTER_UPLOAD if unsent else Event.CLOSE)
+            file.close_if_unused()
 
     def close(self) -> None:
         """End everything."""
@@ -239,7 +245,11 @@ class AppSync:
 
     def _died(self, file: SyncedFile) -> None:
         """A closed realm's session has finished. Closing the file waits for writers, so the background loop does not do it."""
-        threading.Thread(target=file.close_if_unused, name="localstore-close").start()
+        threading.Thread(target=self._close_if_unused, args=(file,), name="localstore-close").start()
+
+    def _close_if_unused(self, file: SyncedFile) -> None:
+        with self._changed:  # nobody opens it again while it closes
+            file.close_if_unused()
 
     def _forget(self, file: SyncedFile) -> None:
         with self._changed:

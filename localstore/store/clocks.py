@@ -74,6 +74,14 @@ class ClockTable:
             ((table, key, *self._record(state)) for key, state in states),
         )
 
+    def save_births(self, table: int, keys: Iterable[Value], version: Version) -> None:
+        """Write records of rows that were inserted and not touched since."""
+        stamp, by = version[0], self.id_of(version[1])
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO localstore_clock (tbl, key, born, born_by, died, died_by) VALUES (?, ?, ?, ?, NULL, 0)",
+            ((table, key, stamp, by) for key in keys),
+        )
+
     def id_of(self, device: bytes) -> int:
         """The small number by which records name a device."""
         found = self._ids.get(device)

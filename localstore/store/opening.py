@@ -18,7 +18,7 @@ from localstore.store.seal import seal_leftovers
 from localstore.store.state import load_state
 from localstore.store.tables import bring_up_to_date
 
-__all__ = ["open_local", "open_synced"]
+__all__ = ["open_local", "open_synced", "prepare"]
 
 
 def open_local(path: Path, tables: Sequence[sa.Table], *, options: StoreOptions, environment: Environment) -> Store:
@@ -44,7 +44,7 @@ def open_local(path: Path, tables: Sequence[sa.Table], *, options: StoreOptions,
 
 
 def open_synced(path: Path, tables: Sequence[sa.Table], *, app: str, options: StoreOptions, environment: Environment) -> Store:
-    """Open a file whose writes are captured. Rows that a plain file held before become changesets of this device.
+    """Open a file whose writes are captured. Rows from before a table was synced become changesets of this device.
 
     Raises:
         StoreUnusable: not a database, cannot be opened, of a newer layout, or another application's.
@@ -52,12 +52,21 @@ def open_synced(path: Path, tables: Sequence[sa.Table], *, app: str, options: St
     """
     store = Store(path, synced=True, options=options, now_ms=environment.now_ms)
     try:
-        with store.connection() as connection:
-            _prepare(connection, tables, app, path, options, environment)
+        prepare(store, tables, app=app, options=options, environment=environment)
     except BaseException:
         store.close()
         raise
     return store
+
+
+def prepare(store: Store, tables: Sequence[sa.Table], *, app: str, options: StoreOptions, environment: Environment) -> None:
+    """Bring a synced file up to date with a schema; also for another realm on a file that is open already.
+
+    Raises:
+        What ``open_synced`` raises; nothing was changed then.
+    """
+    with store.connection() as connection:
+        _prepare(connection, tables, app, store.path, options, environment)
 
 
 def _prepare(
@@ -77,8 +86,8 @@ def _prepare(
     seal_leftovers(driver, now_ms=environment.now_ms(), max_bytes=options.max_changeset_bytes)
     bring_up_to_date(connection, tables)
     added = attach(driver, [table.name for table in tables])
-    if new:
-        for table in added:
-            log_all_rows(driver, table)
+    for table in added:
+        log_all_rows(driver, table)
+    if added:
         seal_leftovers(driver, now_ms=environment.now_ms(), max_bytes=options.max_changeset_bytes)
     replay_unknown(driver)

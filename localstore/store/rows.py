@@ -19,6 +19,8 @@ from localstore.store.merge import LONG_AGO, RowState, Saw, merge
 
 __all__ = ["Rows"]
 
+_MANY = 100  # inserts in one group from which it pays to look at all of them at once
+
 
 @dataclass(slots=True)
 class _Row:
@@ -53,14 +55,14 @@ class Rows:
             known, unknown = self._split(group)
             if unknown is not None:
                 self._keep_unknown(changeset, unknown)
-            if known is not None:
+            if known is not None and not self._take_fresh(changeset, known, write=True):
                 self._take_group(changeset, known, saw)
 
     def take_own(self, changeset: Changeset) -> None:
         """Note one of our own changesets in the clocks; its values are in the tables already."""
         for group in changeset.groups:
             known, _ = self._split(group)
-            if known is None:
+            if known is None or self._take_fresh(changeset, known, write=False):
                 continue
             columns = self._columns[group.table]
             for row, change in self._with_rows(known):
@@ -77,6 +79,29 @@ class Rows:
         for name, rows in self._rows.items():
             self.clocks.save(self._tables[name].id, ((key, row.state) for key, row in rows.items()))
         self._rows.clear()
+
+    def _take_fresh(self, changeset: Changeset, group: RowGroup, *, write: bool) -> bool:
+        """Take many inserts of rows that nobody has touched yet without looking at each: the bulk of a first sync.
+
+        Returns:
+            False when the group is not like that; then nothing was done.
+        """
+        table = self._tables[group.table]
+        if group.op is not Op.INSERT or group.row_count < _MANY or set(group.columns) != self._columns[group.table]:
+            return False
+        width = len(group.key)
+        keys = [key_value(key) for key in zip(*group.values[:width], strict=True)]
+        touched = self._rows.get(group.table, {})
+        if (
+            len(set(keys)) < len(keys)
+            or not touched.keys().isdisjoint(keys)
+            or any(True for _ in self.clocks.load(table.id, keys))
+        ):
+            return False
+        if write:
+            self._connection.executemany(_upsert(table, group.columns), group.rows)
+        self.clocks.save_births(table.id, keys, changeset.version)
+        return True
 
     def _take_group(self, changeset: Changeset, group: RowGroup, saw: Saw) -> None:
         table, columns = self._tables[group.table], self._columns[group.table]
