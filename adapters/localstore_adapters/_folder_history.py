@@ -1,0 +1,289 @@
+"""One partition's files as one history: which changesets are there, and the next page of them.
+
+Files are listed often and read once. Each device's changesets come in the order of their numbers; a missing or damaged file
+holds up its own device and nobody else. Devices are merged by stamp, so that a receiver seldom has to hold a changeset back.
+What is done here blocks.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from localstore.adapter import Limit
+from localstore.wire import SealedChangeset
+from localstore_adapters._folder_files import (
+    FileName,
+    UnreadableFile,
+    is_passing,
+    names_in,
+    parse_device,
+    parse_name,
+    read_changes,
+)
+
+__all__ = ["FilesPage", "FolderHistory"]
+
+_Head = tuple[int, bytes, SealedChangeset, Iterator[SealedChangeset]]
+"""A device's next changeset, sorted by stamp and device, and those after it."""
+
+_OPEN_BYTES_MAX = 64 * 1024 * 1024  # of files read and not yet handed out in full
+_LOOK_AGAIN_SECONDS = 60.0  # at a damaged file whose size and times stay: some cloud drives fill files in without a trace
+
+
+@dataclass(frozen=True)
+class FilesPage:
+    """What one reading gave.
+
+    Attributes:
+        changesets: in causal order as far as the files at hand allow.
+        positions: for each device, the last number handed out.
+        more: whether more could be read at once.
+        remaining_bytes: an estimate from the numbers that are left and the size of these changesets.
+    """
+
+    changesets: tuple[SealedChangeset, ...]
+    positions: dict[bytes, int]
+    more: bool
+    remaining_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    signature: tuple[int, ...]
+    reason: str
+    looked_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A file that was read and is not handed out in full."""
+
+    device: bytes
+    name: FileName
+    batch: list[SealedChangeset]
+    byte_count: int
+
+
+@dataclass(slots=True)
+class _Directory:
+    """A device's directory; names are parsed once."""
+
+    path: Path
+    files: dict[str, FileName] = field(default_factory=dict)
+
+    def pending(self, position: int) -> list[FileName]:
+        """Files that hold something after a position, in order."""
+        return sorted((name for name in self.files.values() if name.last > position), key=lambda name: (name.first, name.last))
+
+    def last_number(self) -> int:
+        """The highest number up to which the names leave no gap."""
+        last = 0
+        for name in self.pending(0):
+            if name.first > last + 1:
+                break
+            last = max(last, name.last)
+        return last
+
+
+class FolderHistory:
+    """The history in one partition's directory, as one adapter sees it. Not thread-safe.
+
+    Args:
+        path: the partition's directory; it need not exist.
+        own: the device that reads. Its changesets are not handed out to itself.
+        monotonic: seconds on a clock that never steps back.
+    """
+
+    def __init__(self, path: Path, own: bytes, monotonic: Callable[[], float]) -> None:
+        self.path = path
+        self.own = own
+        self.warnings: list[str] = []
+        self._monotonic = monotonic
+        self._directories: dict[bytes, _Directory] = {}
+        self._open: dict[Path, _Open] = {}
+        self._sound_end: FileName | None = None
+        self._unreadable: dict[Path, _Unreadable] = {}
+
+    def scan(self) -> None:
+        """Look at what is there now. Clears the warnings."""
+        self.warnings = []
+        found: dict[bytes, _Directory] = {}
+        for name in sorted(names_in(self.path)) if self.path.is_dir() else ():
+            device = parse_device(name)
+            if device is not None:
+                found[device] = self._directories.get(device) or _Directory(self.path / name)
+                self._list(device, found[device])
+            elif not is_passing(name):
+                self._warn(self.path / name, "is not localstore's and was left alone")
+        self._directories = found
+        present = (
+            {directory.path / name for directory in found.values() for name in directory.files} if self._unreadable else ()
+        )
+        self._unreadable = {path: why for path, why in self._unreadable.items() if path in present}
+
+    def last_own_number(self) -> int:
+        """The highest number up to which this device's changesets are stored without a gap, as of the last scan.
+
+        Names are taken at their word but for the end, which a crash may have left damaged.
+        """
+        directory = self._directories.get(self.own)
+        while directory is not None and (last := directory.last_number()):
+            ends = [name for name in directory.files.values() if name.last == last]
+            for name in ends:
+                if name == self._sound_end or self._read(self.own, directory, name) is not None:
+                    self.trust(name)
+                    return last
+            for name in ends:
+                del directory.files[str(name)]
+        return 0
+
+    def trust(self, end: FileName) -> None:
+        """Note that this device's last file is whole, so that it need not be read again to know."""
+        self._sound_end = end
+
+    def own_changesets(self, position: int) -> Iterator[SealedChangeset]:
+        """This device's changesets after a position, as far as they are stored without a gap."""
+        return self._stored(self.own, position)
+
+    def has_news(self, positions: Mapping[bytes, int]) -> bool:
+        """Whether a name promises something after the positions, as of the last scan."""
+        return any(
+            name.first <= positions.get(device, 0) + 1 <= name.last
+            for device, directory in self._directories.items()
+            if device != self.own
+            for name in directory.files.values()
+        )
+
+    def page(self, positions: Mapping[bytes, int], limit: Limit) -> FilesPage:
+        """The next changesets of the other devices, as of the last scan."""
+        heap, more = self._heads(positions)
+        after = dict(positions)
+        taken: list[SealedChangeset] = []
+        byte_count = 0
+        while heap and len(taken) < limit.max_count:
+            sealed = heap[0][2]
+            byte_count += sealed.byte_count
+            if taken and byte_count > limit.max_bytes:
+                break
+            taken.append(sealed)
+            after[sealed.device] = sealed.number
+            _advance(heap)
+        self._close_all_but({sealed.device: sealed.number for _, _, sealed, _ in heap})
+        more = more or bool(heap)
+        average = sum(sealed.byte_count for sealed in taken) // max(1, len(taken))
+        return FilesPage(tuple(taken), after, more, average * self._count_after(after) if more else 0)
+
+    def _stored(self, device: bytes, position: int) -> Iterator[SealedChangeset]:
+        """A device's changesets after a position, up to the first gap. A file is read when its first number is asked for."""
+        directory = self._directories.get(device)
+        if directory is None:
+            return
+        waiting = deque(directory.pending(position))
+        covering: list[FileName] = []
+        while True:
+            while waiting and waiting[0].first <= position + 1:
+                covering.append(waiting.popleft())
+            covering = [name for name in covering if name.last > position]
+            if not covering:
+                return
+            best = max(covering, key=lambda name: name.last)
+            batch = self._read(device, directory, best)
+            if batch is None:
+                covering.remove(best)
+                continue
+            yield from batch[position + 1 - best.first :]
+            position = best.last
+
+    def _heads(self, positions: Mapping[bytes, int]) -> tuple[list[_Head], bool]:
+        """Each device's next changeset, and whether devices were left for another page to bound the memory."""
+        heap: list[_Head] = []
+        for device in sorted(self._directories.keys() - {self.own}):
+            if heap and sum(file.byte_count for file in self._open.values()) > _OPEN_BYTES_MAX:
+                return heap, True
+            stream = self._stored(device, positions.get(device, 0))
+            sealed = next(stream, None)
+            if sealed is not None:
+                heapq.heappush(heap, (sealed.stamp, device, sealed, stream))
+        return heap, False
+
+    def _count_after(self, positions: Mapping[bytes, int]) -> int:
+        """How many changesets the names promise after the positions."""
+        counts = (
+            directory.last_number() - positions.get(device, 0)
+            for device, directory in self._directories.items()
+            if device != self.own
+        )
+        return sum(max(0, count) for count in counts)
+
+    def _close_all_but(self, heads: Mapping[bytes, int]) -> None:
+        """Keep only the files that hold the next changesets."""
+        self._open = {
+            path: file for path, file in self._open.items() if file.name.first <= heads.get(file.device, 0) <= file.name.last
+        }
+
+    def _list(self, device: bytes, directory: _Directory) -> None:
+        known, directory.files = directory.files, {}
+        try:
+            names = names_in(directory.path)
+        except FileNotFoundError:
+            return  # gone since its parent was listed
+        except OSError as error:
+            if device == self.own:
+                raise  # what cannot be read must not pass for what is not stored
+            self._warn(directory.path, f"cannot be read: {error.strerror or error}")
+            return
+        for name in names:
+            parsed = known.get(name) or parse_name(name)
+            if parsed is not None:
+                directory.files[name] = parsed
+            elif not is_passing(name):
+                self._warn(directory.path / name, "is not localstore's and was left alone")
+
+    def _read(self, device: bytes, directory: _Directory, name: FileName) -> list[SealedChangeset] | None:
+        """A file's changesets; None, and a warning, when it cannot be taken as it is."""
+        path = directory.path / str(name)
+        if path in self._open:
+            return self._open[path].batch
+        signature: tuple[int, ...] = ()
+        try:
+            signature = _signature(path)
+            known = self._unreadable.get(path)
+            if known and known.signature == signature and self._monotonic() - known.looked_at < _LOOK_AGAIN_SECONDS:
+                self._warn(path, known.reason)
+                return None
+            batch = read_changes(path, name, device)
+        except (UnreadableFile, OSError) as error:
+            if device == self.own and isinstance(error, OSError):
+                raise  # what cannot be read must not pass for what is not stored
+            reason = f"cannot be read: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+            self._unreadable[path] = _Unreadable(signature, reason, self._monotonic())
+            self._warn(path, reason)
+            return None
+        self._unreadable.pop(path, None)
+        self._open[path] = _Open(device, name, batch, sum(sealed.byte_count for sealed in batch))
+        return batch
+
+    def _warn(self, path: Path, reason: str) -> None:
+        warning = f"{path} {reason}. Everything else goes on."
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+
+
+def _advance(heap: list[_Head]) -> None:
+    """Put the first device's next changeset in the place of the one that was taken."""
+    _, device, _, stream = heap[0]
+    sealed = next(stream, None)
+    if sealed is None:
+        heapq.heappop(heap)
+    else:
+        heapq.heapreplace(heap, (sealed.stamp, device, sealed, stream))
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written, as far as the system tells."""
+    found = path.stat()
+    return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)

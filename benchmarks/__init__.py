@@ -1,0 +1,1 @@
+"""What is measured, and against what: ratios to a baseline measured in the same run, because machines differ."""

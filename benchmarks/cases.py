@@ -1,0 +1,177 @@
+"""The cases: each does the same work with localstore and without it, on fresh files with the same pragmas."""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Engine, event
+from sqlmodel import Field, Session, SQLModel, create_engine, select
+
+from localstore import App, Credentials, Realm, SyncConfiguration, uuid7
+
+__all__ = ["CASES", "Case"]
+
+WAIT_SECONDS = 300
+PRAGMAS = ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON", "recursive_triggers = ON")
+INSERT = "INSERT INTO reading (id, sensor, value, count, note) VALUES (?, ?, ?, ?, ?)"
+
+
+class Reading(SQLModel, table=True):
+    """A row as data loggers write it."""
+
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    sensor: str
+    value: float
+    count: int
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison. Both sides take a fresh directory and a number of rows, and return the seconds the work took."""
+
+    name: str
+    baseline_name: str
+    rows: int
+    subject: Callable[[Path, int], float]
+    baseline: Callable[[Path, int], float]
+
+
+def _rows(count: int) -> list[tuple[Any, ...]]:
+    return [(uuid7().hex, f"sensor {number % 40}", number / 7, number, None) for number in range(count)]
+
+
+class _Stopwatch:
+    """Seconds spent inside ``with`` blocks."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *exception: object) -> None:
+        self.seconds += time.perf_counter() - self._began
+
+
+# -- with localstore
+
+
+@contextmanager
+def _paused_realm(directory: Path, name: str = "device") -> Iterator[Realm]:
+    """A synced realm whose session does nothing in the background."""
+    remote = (directory / "remote").as_uri().replace("file:", "folder:", 1)
+    with closing(App.create("benchmarks", remote=remote)) as app:
+        config = SyncConfiguration(app.login(Credentials.anonymous()), schema={Reading}, path=directory / f"{name}.db")
+        with Realm.open(config) as realm:
+            realm.sync_session.pause()
+            yield realm
+
+
+def _insert(realm: Realm, count: int) -> float:
+    rows, watch = _rows(count), _Stopwatch()
+    with watch, realm.write() as tx:
+        tx.connection().exec_driver_sql(INSERT, rows)
+    return watch.seconds
+
+
+def captured_bulk_insert(directory: Path, count: int) -> float:
+    with _paused_realm(directory) as realm:
+        return _insert(realm, count)
+
+
+def captured_single_writes(directory: Path, count: int) -> float:
+    watch = _Stopwatch()
+    with _paused_realm(directory) as realm, watch:
+        for number in range(count):
+            with realm.write() as tx:
+                tx.add(Reading(sensor="sensor", value=number / 7, count=number))
+    return watch.seconds
+
+
+def realm_select(directory: Path, count: int) -> float:
+    watch = _Stopwatch()
+    with _paused_realm(directory) as realm:
+        _insert(realm, count)
+        with watch:
+            found = realm.exec(select(Reading)).all()
+    assert len(found) == count
+    return watch.seconds
+
+
+def receive(directory: Path, count: int) -> float:
+    """Pull, decode, merge and commit what another device uploaded, through a folder."""
+    watch = _Stopwatch()
+    with _paused_realm(directory, "sender") as sender:
+        _insert(sender, count)
+        sender.sync_session.resume()
+        assert sender.sync_session.upload_all_local_changes(timeout=WAIT_SECONDS)
+    with _paused_realm(directory, "receiver") as receiver:
+        with watch:
+            receiver.sync_session.resume()
+            assert receiver.sync_session.download_all_server_changes(timeout=WAIT_SECONDS)
+        assert len(receiver.exec(select(Reading.id)).all()) == count
+    return watch.seconds
+
+
+# -- without it
+
+
+def _plain_engine(directory: Path) -> Engine:
+    engine = create_engine(f"sqlite:///{directory / 'plain.db'}")
+    event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    SQLModel.metadata.create_all(engine)
+    return engine
+
+
+def _set_pragmas(connection: sqlite3.Connection, record: object = None) -> None:
+    connection.isolation_level = None
+    for pragma in PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def plain_bulk_insert(directory: Path, count: int) -> float:
+    _plain_engine(directory).dispose()
+    rows, watch = _rows(count), _Stopwatch()
+    with closing(sqlite3.connect(directory / "plain.db")) as connection:
+        _set_pragmas(connection)
+        with watch:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(INSERT, rows)
+            connection.execute("COMMIT")
+    return watch.seconds
+
+
+def plain_single_writes(directory: Path, count: int) -> float:
+    engine, watch = _plain_engine(directory), _Stopwatch()
+    with watch:
+        for number in range(count):
+            with Session(engine, expire_on_commit=False) as session:
+                session.add(Reading(sensor="sensor", value=number / 7, count=number))
+                session.commit()
+    engine.dispose()
+    return watch.seconds
+
+
+def plain_select(directory: Path, count: int) -> float:
+    plain_bulk_insert(directory, count)
+    engine, watch = _plain_engine(directory), _Stopwatch()
+    with watch, Session(engine) as session:
+        found = session.exec(select(Reading)).all()
+    engine.dispose()
+    assert len(found) == count
+    return watch.seconds
+
+
+CASES = (
+    Case("rows in one write()", "sqlite3 executemany", 100_000, captured_bulk_insert, plain_bulk_insert),
+    Case("one-row write()s", "SQLModel sessions", 2_000, captured_single_writes, plain_single_writes),
+    Case("rows selected", "SQLModel session", 100_000, realm_select, plain_select),
+    Case("rows received through a folder", "sqlite3 executemany", 100_000, receive, plain_bulk_insert),
+)

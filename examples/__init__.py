@@ -1,0 +1,1 @@
+"""Small real applications of localstore; ``python -m examples.<name>`` runs one."""
