@@ -7,6 +7,8 @@ the whole engine under virtual time. Nothing else in the package calls ``time``,
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
 import os
 import random
 import time
@@ -17,6 +19,15 @@ from typing import Any
 __all__ = ["DEVICE_BYTES", "Environment"]
 
 DEVICE_BYTES = 16
+
+
+async def _run_blocking(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    call = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
+    try:
+        future = asyncio.get_running_loop().run_in_executor(None, call)
+    except RuntimeError as error:  # the interpreter is ending and starts no more threads: nobody is left to be told
+        raise asyncio.CancelledError("the interpreter is ending") from error
+    return await future
 
 
 def _now_ms() -> int:
@@ -41,7 +52,7 @@ class Environment:
     random: Callable[[], float] = random.random
     random_bytes: Callable[[int], bytes] = os.urandom
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep
-    run_blocking: Callable[..., Awaitable[Any]] = asyncio.to_thread
+    run_blocking: Callable[..., Awaitable[Any]] = _run_blocking
 
     def new_device(self) -> bytes:
         """A fresh device identity: 16 random bytes."""

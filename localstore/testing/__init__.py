@@ -10,11 +10,11 @@ Nothing is imported here: ``memory://`` remotes are used by running applications
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 
 __all__: list[str] = []
 
-# Without this a failed rule is a bare AssertionError. Only where pytest is at work: applications pay nothing.
-if "pytest" in sys.modules and importlib.util.find_spec("pytest") is not None:
-    sys.modules["pytest"].register_assert_rewrite("localstore.testing.conformance")
+# Without this a failed rule is a bare AssertionError. Only where pytest is at work already: applications pay nothing.
+_pytest = sys.modules.get("pytest")
+if _pytest is not None:
+    _pytest.register_assert_rewrite("localstore.testing.conformance")

@@ -20,7 +20,7 @@ __all__ = ["SeveralDevicesRules"]
 _DEVICES = 3
 _EXAMPLES = 30
 _STEPS_MIN = 6
-_STEPS_MAX = 25
+_STEPS_MAX = 18
 
 
 @dataclass(frozen=True)
