@@ -36,7 +36,10 @@ class PendingChangeset:
 
 def pending(connection: sqlite3.Connection) -> list[PendingChangeset]:
     """All unsent changesets, oldest first."""
-    return [PendingChangeset(*row) for row in connection.execute("SELECT number, stamp, rows, bytes FROM localstore_outbox")]
+    return [
+        PendingChangeset(*row)
+        for row in connection.execute("SELECT number, stamp, rows, bytes FROM localstore_outbox ORDER BY number")
+    ]
 
 
 def last_pending(connection: sqlite3.Connection) -> int | None:

@@ -130,8 +130,13 @@ class FaultyAdapter:
         if not isinstance(self._inner, SupportsWatch):
             raise Offline("The adapter inside cannot watch.")
         await _with_fault(self._next_fault("watch"), _nothing)
-        async for hint in self._inner.watch(cursor):
-            yield hint
+        hints = self._inner.watch(cursor)
+        try:
+            async for hint in hints:
+                yield hint
+        finally:
+            if isinstance(hints, AsyncGenerator):
+                await hints.aclose()
 
     def _next_fault(self, name: str) -> Fault | None:
         call = Call(name, self._calls[name])

@@ -1,0 +1,56 @@
+"""What the README and the guides print is run as it is printed."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+README_LINES_MAX = 30
+
+
+def run(script: str, directory: Path) -> None:
+    """Run a script in an empty directory, as somebody would who copied it out of the page."""
+    (directory / "copied.py").write_text(script, encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCALSTORE_")}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "copied.py"],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def page_as_script(page: str) -> str:
+    """All of a page's Python blocks in one namespace, each on the lines where the page has it."""
+    lines = [""] * page.count("\n")
+    for block in BLOCK.finditer(page):
+        first = page.count("\n", 0, block.start(1))
+        code = block[1].splitlines()
+        lines[first : first + len(code)] = code
+    return "\n".join(lines) + "\n"
+
+
+def test_the_readmes_first_example_runs_as_printed(tmp_path: Path) -> None:
+    block = BLOCK.search((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert block is not None
+    assert block[1].count("\n") <= README_LINES_MAX
+    run(block[1], tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_python_block_of_a_page_runs(page: Path, tmp_path: Path) -> None:
+    run(page_as_script(page.read_text(encoding="utf-8")), tmp_path)
+
+
+def test_blocks_keep_their_lines() -> None:
+    page = "# Title\n\n```python\na = 1\nb = 2\n```\n\ntext\n\n```sh\nls\n```\n\n```python\nc = a + b\n```\n"
+    assert page_as_script(page).splitlines()[:15] == [""] * 3 + ["a = 1", "b = 2"] + [""] * 9 + ["c = a + b"]

@@ -1,0 +1,93 @@
+"""One device as a process, for tests that kill it: ``device_process.py DATABASE REMOTE NAME COUNT``.
+
+It writes its readings up to number COUNT, one transaction each, goes on where it stopped when it is started again on the
+same file, and says on standard output what is safe: ``written NUMBER ID`` comes after the transaction was committed. Then
+it does the commands that come in, and says when each is done: ``upload``, ``download``, and ``rows NUMBER``, which waits
+until so many readings are there.
+"""
+
+import sys
+import time
+from uuid import UUID
+
+from sqlmodel import Field, SQLModel, col, func, select
+
+from localstore import App, Credentials, Realm, SyncConfiguration, uuid7
+
+WAIT_SECONDS = 60
+
+
+class Reading(SQLModel, table=True):
+    """A measurement; nobody ever changes it."""
+
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    device: str
+    number: int
+    text: str
+
+
+class Latest(SQLModel, table=True):
+    """The last reading of all, in one row that every device inserts and then keeps changing."""
+
+    id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    device: str
+    number: int
+    total: int = 0
+
+
+def write_readings(realm: Realm, name: str, count: int) -> None:
+    """Write what is still missing, each reading with its trace in the row that all share."""
+    mine = realm.exec(select(Reading.number).where(col(Reading.device) == name)).all()
+    for number in range(max(mine, default=0) + 1, count + 1):
+        with realm.write() as tx:
+            reading = Reading(device=name, number=number, text=f"{name} {number} " * 20)
+            tx.add(reading)
+            latest = tx.get(Latest, 1)
+            if latest is None:
+                tx.add(Latest(id=1, device=name, number=number))
+            else:
+                latest.device, latest.number, latest.total = name, number, latest.total + 1
+        say("written", number, reading.id)
+
+
+def say(*words: object) -> None:
+    sys.stdout.write(" ".join(str(word) for word in words) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    database, remote, name, count = sys.argv[1:]
+    app = App.create("readings", remote=remote)
+    config = SyncConfiguration(
+        app.login(Credentials.anonymous()),
+        schema={Reading, Latest},
+        path=database,
+        error_handler=lambda session, error: say("error", type(error).__name__, error),
+    )
+    with Realm.open(config) as realm:
+        say("opened", realm.device_id)
+        write_readings(realm, name, int(count))
+        for line in sys.stdin:
+            say("done", line.strip(), wait(realm, *line.split()))
+    app.close()
+
+
+def wait(realm: Realm, what: str, number: str = "0") -> bool:
+    """Wait for what a command names; whether it came about in time."""
+    match what:
+        case "upload":
+            return realm.sync_session.upload_all_local_changes(timeout=WAIT_SECONDS)
+        case "download":
+            return realm.sync_session.download_all_server_changes(timeout=WAIT_SECONDS)
+        case "rows":
+            deadline = time.monotonic() + WAIT_SECONDS
+            while realm.exec(select(func.count()).select_from(Reading)).one() < int(number):
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.002)
+            return True
+    raise ValueError(what)
+
+
+if __name__ == "__main__":
+    main()
