@@ -159,7 +159,10 @@ class PushResult:
 
 
 class SyncAdapter(Protocol):
-    """One device's line to one remote. Used by one session at a time, from one event loop."""
+    """One device's line to one remote. Used by one session at a time, from one event loop.
+
+    Before ``connect`` and after ``close`` the other calls raise ``Offline``; ``connect`` is always allowed.
+    """
 
     @property
     def capabilities(self) -> Capabilities: ...
@@ -169,13 +172,14 @@ class SyncAdapter(Protocol):
 
         Raises:
             ResetRequired: the remote is not the one this device knows, or has trimmed what it needs.
+            ProtocolError: the remote holds the data of another application.
             Offline: it cannot be reached.
             Unauthorized: the token is not good.
         """
         ...
 
     async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
-        """Store changesets of the connected device: a non-empty run of consecutive numbers.
+        """Store changesets of the connected device: a non-empty run of consecutive numbers. A device counts from 1.
 
         Idempotent by device and number: what is stored already is acknowledged again. The changesets are seen by other
         devices in full or not at all.

@@ -145,23 +145,30 @@ def coalesce(touches: Iterable[Touch]) -> dict[Key, tuple[Op, int]]:
     present              present                update of all columns touched
     ===================  =====================  ======================
 
+    An update that comes before the insert, with no delete between, is by a trigger that the insert fired: an insert, too.
     The mask of an update is the union of its touches; other results carry 0, as they concern whole rows.
     """
     first: dict[Key, Op] = {}
     last: dict[Key, Op] = {}
     masks: dict[Key, int] = {}
     deleted: set[Key] = set()
+    begun: set[Key] = set()
     for op, key, mask in touches:
         first.setdefault(key, op)
         last[key] = op
         masks[key] = masks.get(key, 0) | mask
         if op is Op.DELETE:
             deleted.add(key)
+        elif op is Op.INSERT and key not in deleted:
+            begun.add(key)
     result: dict[Key, tuple[Op, int]] = {}
     for key, op in last.items():
         existed, exists = first[key] is not Op.INSERT, op is not Op.DELETE
         if existed and exists:
-            result[key] = (Op.REPLACE, 0) if key in deleted else (Op.UPDATE, masks[key])
+            if key in deleted:
+                result[key] = (Op.REPLACE, 0)
+            else:
+                result[key] = (Op.INSERT, 0) if key in begun else (Op.UPDATE, masks[key])
         elif exists:
             result[key] = (Op.INSERT, 0)
         elif existed:

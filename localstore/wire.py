@@ -12,6 +12,7 @@ can order, count and verify changesets without opening them. The body holds depe
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 import zlib
 from collections.abc import Sequence
@@ -145,6 +146,7 @@ def decode(data: bytes) -> SealedChangeset:
 
     Raises:
         MalformedChangeset: not a sealed changeset.
+        NewerFormat: made by a localstore newer than this one.
     """
     decoded: SealedChangeset = _decode_with(_sealed_decoder, data)
     return decoded
@@ -159,6 +161,7 @@ def decode_batch(data: bytes) -> list[SealedChangeset]:
 
     Raises:
         MalformedChangeset: not a list of sealed changesets.
+        NewerFormat: made by a localstore newer than this one.
     """
     decoded: list[SealedChangeset] = _decode_with(_batch_decoder, data)
     return decoded
@@ -168,7 +171,22 @@ def _decode_with(decoder: msgspec.msgpack.Decoder[Any], data: bytes) -> Any:
     try:
         return decoder.decode(data)
     except _BAD_INPUT as error:
+        _check_not_newer(data)
         raise MalformedChangeset(f"{len(data)} bytes are not sealed changesets: {error}.") from error
+
+
+def _check_not_newer(data: bytes) -> None:
+    """Tell a layout of the future, which only has to begin with its number, from garbage."""
+    try:
+        items = msgspec.msgpack.decode(data)
+    except _BAD_INPUT:
+        return
+    for item in [items, *(items if isinstance(items, list) else ())]:
+        if isinstance(item, list) and item and type(item[0]) is int and item[0] > FORMAT:
+            raise NewerFormat(
+                f"A changeset has format {item[0]}; this localstore knows up to {FORMAT}. Nothing was applied.",
+                hint="Upgrade localstore on this device.",
+            )
 
 
 def _compress(plain: bytes) -> tuple[int, bytes]:
@@ -226,6 +244,9 @@ def _problem_in(group: RowGroup) -> str | None:
 def _are_values(values: list[Any]) -> bool:
     types = set(map(type, values))
     if not types <= _VALUE_TYPES:
+        return False
+    reals = [value for value in values if type(value) is float] if float in types else []
+    if any(map(math.isnan, reals)):  # SQLite turns NaN into null
         return False
     integers = values if types == {int} else [value for value in values if type(value) is int] if int in types else []
     return not integers or (min(integers) >= -(2**63) and max(integers) < 2**63)

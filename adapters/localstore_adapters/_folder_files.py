@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from localstore.errors import MalformedChangeset, Offline
-from localstore.wire import MAX_CHANGESET_BYTES, SealedChangeset, decode_batch, encode_batch
+from localstore.errors import MalformedChangeset, NewerFormat, Offline
+from localstore.wire import FORMAT, MAX_CHANGESET_BYTES, SealedChangeset, decode_batch, encode_batch
 
 __all__ = [
     "FileName",
@@ -49,7 +49,8 @@ _SAFE = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 _SAFE_NAME_MAX = 100
 _PASSING_ENDS = (".tmp", ".part", ".partial")
 _PASSING_NAMES = frozenset({"desktop.ini", "thumbs.db"})
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EINVAL}
+# What systems say that have no hard links: FAT, some network shares, and Android's shared storage (EACCES).
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EINVAL, errno.EACCES}
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES}
 
 
@@ -114,8 +115,12 @@ def read_changes(path: Path, name: FileName, device: bytes) -> list[SealedChange
         raise UnreadableFile("is damaged: it does not match its hash")
     try:
         batch = decode_batch(payload)
+    except NewerFormat as error:
+        raise UnreadableFile(f"cannot be read yet: {error}") from error
     except MalformedChangeset as error:
         raise UnreadableFile(f"holds no changesets: {error}") from error
+    if any(sealed.format > FORMAT for sealed in batch):
+        raise UnreadableFile("was written by a newer localstore; upgrade localstore on this device")
     if [(sealed.device, sealed.number) for sealed in batch] != [(device, n) for n in range(name.first, name.last + 1)]:
         raise UnreadableFile("does not hold the changesets that its name says")
     return batch
@@ -213,7 +218,7 @@ def _read_payload(path: Path) -> tuple[bytes, bytes]:
             raise UnreadableFile(f"is damaged: it claims {length} bytes")
         payload = file.read(length + 1)
     if len(payload) < length:
-        raise UnreadableFile(f"is not whole yet: {len(payload)} of {length} bytes are there")
+        raise UnreadableFile("is not whole yet")  # no numbers: they would make a new warning at every look
     if len(payload) > length:
         raise UnreadableFile("is damaged: it is longer than it says")
     return payload, digest
@@ -232,10 +237,17 @@ def _written_aside(directory: Path, name: str, data: bytes, random_bytes: Random
 
 
 def _write(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        raise
+    except OSError:
+        with contextlib.suppress(OSError):  # what is half written is ours, and worth nothing to anybody
+            path.unlink()
+        raise
 
 
 def _sync_directory(directory: Path) -> None:

@@ -81,7 +81,7 @@ def read_identity(folder: Path) -> Identity | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Offline(
             f"{path} is not whole: it is being written or copied, or was damaged. Nothing was read or written.",
-            hint="If it stays so, restore that file from a backup of the folder.",
+            hint="If it stays so, restore that file from a backup of the folder, or delete it where the folder is still empty.",
         ) from error
     raise NewerFormat(
         f"The folder {folder} has format {found}; this localstore knows up to {_FORMAT}. Nothing was read or written.",

@@ -6,7 +6,6 @@ This module knows paths only: no changesets, no remote.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -17,8 +16,8 @@ from localstore.errors import Offline
 
 __all__ = ["can_watch", "changed_paths"]
 
-_STEP_MS = 5  # with a debounce of 100 ms: 7 ms from a rename to the wake-up, also under a steady stream of files
-_DEBOUNCE_MS = 100
+# 7 ms from a rename to the wake-up, also under a steady stream of files; the filter of watchfiles would hide some of ours.
+_OPTIONS: dict[str, Any] = {"step": 5, "debounce": 100, "watch_filter": None, "yield_on_timeout": True}
 
 
 def can_watch() -> bool:
@@ -31,22 +30,17 @@ async def changed_paths(
 ) -> AsyncGenerator[list[Path]]:
     """Paths that came or changed below a folder. The first list is empty: from then on nothing is missed.
 
+    Ends at once where the system cannot watch.
+
     Raises:
-        Offline: the folder cannot be watched, or is not the same any more; notifications would stay out silently.
+        Offline: the folder is not there, or not the same any more; notifications would stay out silently.
     """
     from watchfiles import Change, awatch
 
     inode = await environment.run_blocking(_inode, folder)
-    tick_ms = max(1, round(tick_seconds * 1000))
-    batches = awatch(
-        folder,
-        watch_filter=None,
-        step=_STEP_MS,
-        debounce=_DEBOUNCE_MS,
-        rust_timeout=tick_ms,
-        yield_on_timeout=True,
-        stop_event=stop,
-    )
+    if inode is None:
+        raise _gone(folder)
+    batches = awatch(folder, rust_timeout=max(1, round(tick_seconds * 1000)), stop_event=stop, **_OPTIONS)
     coming = asyncio.ensure_future(_next(batches))
     try:
         await asyncio.sleep(0)  # lets the watch be set up
@@ -56,25 +50,34 @@ async def changed_paths(
             if paths := [Path(path) for change, path in batch if change is not Change.deleted]:
                 yield paths
             elif inode != await environment.run_blocking(_inode, folder):
-                raise Offline(
-                    f"The folder {folder} was replaced. Local data is safe.", hint="Sync connects to it again by itself."
-                )
-    except OSError as error:
-        raise Offline(
-            f"The folder {folder} cannot be watched: {error.strerror or error}. Local data is safe, and sync goes on "
-            "by looking from time to time."
-        ) from error
+                raise _gone(folder)
+    except FileNotFoundError as error:
+        raise _gone(folder) from error
+    except (OSError, RuntimeError):
+        return  # the system has no more watches, or none for this disk; the session looks from time to time anyway
     finally:
         coming.cancel()
         await asyncio.wait([coming])
-        with contextlib.suppress(OSError):
-            await batches.aclose()
+        if not coming.cancelled():
+            coming.exception()  # nobody is left who wants to know
+        await batches.aclose()
 
 
 async def _next(batches: AsyncGenerator[set[tuple[Any, str]]]) -> set[tuple[Any, str]] | None:
     return await anext(batches, None)
 
 
-def _inode(folder: Path) -> tuple[int, int]:
-    found = folder.stat()
+def _inode(folder: Path) -> tuple[int, int] | None:
+    """What tells a folder from another one in its place; None when there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
     return (found.st_dev, found.st_ino)
+
+
+def _gone(folder: Path) -> Offline:
+    return Offline(
+        f"The folder {folder} went away, or another one took its place. Local data is safe.",
+        hint="Sync connects to it again by itself.",
+    )

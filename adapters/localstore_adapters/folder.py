@@ -13,6 +13,7 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -102,9 +103,7 @@ class FolderAdapter:
 
     async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
         line = self._connected()
-        if not batch or [(s.device, s.number - i) for i, s in enumerate(batch)] != [(line.device, batch[0].number)] * len(
-            batch
-        ):
+        if not _is_run(line.device, batch):
             raise ValueError("A batch is a run of consecutive numbers of the connected device, and not empty.")
         return await self._in_turn(self._push, line, batch)
 
@@ -118,10 +117,11 @@ class FolderAdapter:
         stop = asyncio.Event()
         self._watches.append(stop)
         try:
-            async for paths in changed_paths(self.folder, self._environment, self._poll_seconds, stop):
-                came_before = not paths and await self._in_turn(self._has_news, line, cursor)
-                if came_before or any(_is_news(path, line) for path in paths):
-                    yield Hint()
+            async with aclosing(changed_paths(self.folder, self._environment, self._poll_seconds, stop)) as changes:
+                async for paths in changes:
+                    came_before = not paths and await self._in_turn(self._has_news, line, cursor)
+                    if came_before or any(_is_news(path, line) for path in paths):
+                        yield Hint()
         finally:
             self._watches.remove(stop)
 
@@ -251,6 +251,12 @@ def _position(cursor: Cursor | None, remote_id: str) -> _Position:
     if position.remote_id != remote_id:
         raise ResetRequired("unknown cursor", hint="It belongs to another history.")
     return position
+
+
+def _is_run(device: bytes, batch: Sequence[SealedChangeset]) -> bool:
+    """Whether a batch is what may be pushed: consecutive numbers of one device."""
+    numbers = [sealed.number for sealed in batch if sealed.device == device]
+    return bool(batch) and numbers == list(range(batch[0].number, batch[0].number + len(batch)))
 
 
 def _count_stored(line: _Line, batch: Sequence[SealedChangeset]) -> int:

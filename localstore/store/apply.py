@@ -24,6 +24,8 @@ from localstore.wire import SealedChangeset
 
 __all__ = ["Applied", "apply", "fold", "has_waiting", "replay_unknown"]
 
+_FOLD_CHUNK = 500
+
 
 @dataclass(slots=True)
 class Applied:
@@ -114,12 +116,14 @@ def replay_unknown(connection: sqlite3.Connection) -> None:
     ).fetchall()
     if not kept:
         return
+    while fold(connection, _FOLD_CHUNK):
+        pass
     rows = Rows(connection, load_state(connection).device)
     set_capturing(connection, False)
     for id_, device, number, stamp, data in kept:
-        group = msgspec.msgpack.decode(data, type=RowGroup)
+        group, seen = msgspec.msgpack.decode(data, type=tuple[RowGroup, dict[bytes, int]])
         connection.execute("DELETE FROM localstore_unknown WHERE id = ?", (id_,))
-        rows.take(Changeset(device, number, stamp, (), (group,)))
+        rows.take_late(Changeset(device, number, stamp, (), (group,)), seen)
     rows.flush()
     set_capturing(connection, True)
 
@@ -143,6 +147,7 @@ def _take_each(connection: sqlite3.Connection, state: State, turn: _Turns, appli
             rows.flush()
         except sqlite3.Error as error:
             connection.execute("ROLLBACK TO changeset")
+            Rows(connection, state.device).learn(changeset)  # its writer knows that still, whatever became of its rows
             data = wire.encode(wire.seal(changeset))
             connection.execute(
                 "INSERT OR REPLACE INTO localstore_aside VALUES (?, ?, ?, ?)",
@@ -202,6 +207,9 @@ class _Turns:
             self._connection.execute(
                 "DELETE FROM localstore_waiting WHERE device = ? AND number <= ?", (device, self._number(device))
             )
+        for numbered in self._page.values():
+            for sealed in numbered.values():
+                wire.unseal(sealed)  # what is damaged must not get past the cursor
         self._connection.executemany(
             "INSERT OR IGNORE INTO localstore_waiting VALUES (?, ?, ?)",
             (

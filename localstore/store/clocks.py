@@ -7,7 +7,7 @@ and what concurrent lives need. A row that is there without a record is older th
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from localstore.clock import Version
 from localstore.store.merge import LONG_AGO, Candidate, Mark, RowState
 from localstore.store.state import device_ids, device_number
 
-__all__ = ["ClockTable", "Knowledge", "key_value"]
+__all__ = ["ClockTable", "Knowledge", "key_value", "saw_up_to"]
 
 _CHUNK = 500  # keys in one IN list; below SQLite's lowest limit of parameters
 
@@ -90,6 +90,20 @@ class ClockTable:
             self._devices[found] = device
         return found
 
+    def device_of(self, id_: int) -> bytes:
+        """The opposite of ``id_of``."""
+        return self._devices[id_]
+
+    def add_columns(self, table: int, columns: Iterable[str]) -> None:
+        """Note in all records of a table that no insert so far brought these columns, as they are new on this device."""
+        names = list(columns)
+        keys = self._connection.execute("SELECT key FROM localstore_clock WHERE tbl = ? AND born IS NOT NULL", (table,))
+        states = list(self.load(table, [key for (key,) in keys.fetchall()]))
+        for _, state in states:
+            for name in names:
+                state.marks.setdefault(name, Mark(LONG_AGO, state.lives[-1]))
+        self.save(table, states)
+
     def _version(self, stamp: int, by: int) -> Version:
         return (stamp, self._devices[by])
 
@@ -133,6 +147,16 @@ class ClockTable:
             )
 
 
+def saw_up_to(device: bytes, seen: Mapping[bytes, int]) -> Callable[[Version], bool]:
+    """Whether a change was seen by ``device``, which has seen the others' up to these stamps, and all of its own."""
+
+    def saw(version: Version) -> bool:
+        stamp, other = version
+        return other == device or version == LONG_AGO or seen.get(other, 0) >= stamp
+
+    return saw
+
+
 class Knowledge:
     """What each device had seen of the others at its last changeset applied here."""
 
@@ -149,13 +173,11 @@ class Knowledge:
 
     def saw(self, device: bytes) -> Callable[[Version], bool]:
         """Whether ``device`` had seen the change of a version."""
-        own = self._clocks.id_of(device)
+        return saw_up_to(device, self.of(device))
 
-        def saw(version: Version) -> bool:
-            stamp, other = version
-            return other == device or version == LONG_AGO or self._of(own).get(self._clocks.id_of(other), 0) >= stamp
-
-        return saw
+    def of(self, device: bytes) -> dict[bytes, int]:
+        """The stamps up to which ``device`` has seen others' changes."""
+        return {self._clocks.device_of(other): stamp for other, stamp in self._of(self._clocks.id_of(device)).items()}
 
     def _of(self, device: int) -> dict[int, int]:
         known = self._stamps.get(device)

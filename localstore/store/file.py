@@ -89,7 +89,12 @@ class Store:
                 raise
 
     def begin(self, session: Session) -> None:
-        """Start the transaction; changes that another program left in the log become a changeset of their own."""
+        """Start the transaction; changes that another program left in the log become a changeset of their own.
+
+        Raises:
+            RealmClosed: the file was closed while the caller waited for ``lock``.
+        """
+        self.check_open()
         connection = session.connection()
         if self.synced:
             self._seal_leftovers(driver_connection(connection))
@@ -142,6 +147,11 @@ class Store:
         """The highest unsent number, None when everything was acknowledged."""
         with self._reading() as connection:
             return outbox.last_pending(connection)
+
+    def acknowledged(self) -> int:
+        """The highest number that the remote has said it has."""
+        with self._reading() as connection:
+            return outbox.acknowledged(connection)
 
     def batch(self, *, max_bytes: int, max_count: int) -> list[SealedChangeset]:
         """The oldest unsent changesets, durable before they are handed out: a number once seen by a remote must never be

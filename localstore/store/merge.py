@@ -12,13 +12,15 @@ Two devices may insert the same key without knowing of each other; then two live
 one by one. A delete that knew only of the older life may still arrive, so a column keeps, beside its winner, every value
 that would win if older lives ended (*runners-up*). In all other cases there is one life and nothing but winners.
 
+An insert by a schema that lacks a column brings the column's default, as something older than every change.
+
 All of it is maxima and thresholds, so the order of arrival cannot matter, as long as each change comes after those its
 writer had seen. This module touches neither clock nor database.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from localstore.changes import Change, Op, Value
@@ -36,6 +38,11 @@ class Mark:
 
     version: Version
     life: Version
+
+    @property
+    def rank(self) -> tuple[Version, Version]:
+        """The highest wins. Lives decide only between defaults, which have all the same version."""
+        return (self.version, self.life)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +106,9 @@ Current = Callable[[str], Value]
 """The value of a column as it is now."""
 
 
-def merge(state: RowState, change: Change, version: Version, saw: Saw, current: Current, columns: Collection[str]) -> Merged:
+def merge(
+    state: RowState, change: Change, version: Version, saw: Saw, current: Current, defaults: Mapping[str, Value]
+) -> Merged:
     """Take a change into a row.
 
     Args:
@@ -108,13 +117,13 @@ def merge(state: RowState, change: Change, version: Version, saw: Saw, current: 
         version: of the changeset it belongs to.
         saw: what the writer knew.
         current: reads the row's values; called only where they may be lost.
-        columns: all columns of the table but the key.
+        defaults: all columns of the table but the key, each with what it holds when an insert does not bring it.
     """
     result = Merged()
     if change.op in (Op.DELETE, Op.REPLACE):
-        _end_lives(state, version, columns, result)
+        _end_lives(state, version, defaults, result)
     if change.op in (Op.INSERT, Op.REPLACE):
-        _begin_life(state, change, version, current, columns, result)
+        _begin_life(state, change, version, current, defaults, result)
     elif change.op is Op.UPDATE:
         life = max(filter(saw, state.lives), default=None)
         if life is not None:
@@ -124,52 +133,53 @@ def merge(state: RowState, change: Change, version: Version, saw: Saw, current: 
 
 
 def _begin_life(
-    state: RowState, change: Change, version: Version, current: Current, columns: Collection[str], result: Merged
+    state: RowState, change: Change, version: Version, current: Current, defaults: Mapping[str, Value], result: Merged
 ) -> None:
     if (state.died is not None and version < state.died) or version in state.lives:
         return
     if not state.lives:
         state.lives = (version,)
-        result.writes.update(change.values)
-        for column in columns:
+        result.writes.update({**defaults, **change.values})
+        for column in defaults:
             if column not in change.values:  # written by a schema without it: anything that sets it is newer
                 state.marks[column] = Mark(LONG_AGO, version)
         return
     if version > state.lives[-1]:  # the columns' unwritten mark is about to mean this life: write down what it meant before
-        for column in columns:
+        for column in defaults:
             state.marks.setdefault(column, state.mark(column))
     state.lives = tuple(sorted((*state.lives, version)))
-    for column, value in change.values.items():
-        _offer(state, column, Candidate(Mark(version, version), value), current, result)
+    for column, default in defaults.items():
+        brought = column in change.values
+        value, mark = (change.values[column], Mark(version, version)) if brought else (default, Mark(LONG_AGO, version))
+        _offer(state, column, Candidate(mark, value), current, result)
 
 
-def _end_lives(state: RowState, version: Version, columns: Collection[str], result: Merged) -> None:
+def _end_lives(state: RowState, version: Version, defaults: Mapping[str, Value], result: Merged) -> None:
     if state.died is not None and version <= state.died:
         return
     state.died = version
     ended = [life for life in state.lives if life < version]
     if not ended:
         return
-    before = [(column, state.mark(column)) for column in columns]
+    before = [(column, state.mark(column)) for column in defaults]
     state.lives = tuple(life for life in state.lives if life >= version)
     for column, mark in before:
         if mark.life >= version:
             continue
         result.lost.append(Lost(column, mark))
         if state.lives:
-            _promote(state, column, result)
+            _promote(state, column, defaults[column], result)
     if not state.lives:
         state.marks.clear()
         state.runners_up.clear()
 
 
-def _promote(state: RowState, column: str, result: Merged) -> None:
+def _promote(state: RowState, column: str, default: Value, result: Merged) -> None:
     """Give a column to the best runner-up whose life goes on."""
     left = [candidate for candidate in state.runners_up.pop(column, ()) if candidate.mark.life in state.lives]
-    if not left:  # only a schema that lacks the column leaves none: the value stays, for anyone to overwrite
-        state.marks[column] = Mark(LONG_AGO, state.lives[-1])
-        return
-    winner = max(left, key=lambda candidate: candidate.mark.version)
+    if not left:  # all lives that go on began before this device had the column
+        left = [Candidate(Mark(LONG_AGO, state.lives[-1]), default)]
+    winner = max(left, key=lambda candidate: candidate.mark.rank)
     state.marks[column] = winner.mark
     result.writes[column] = winner.value
     _keep_runners_up(state, column, [candidate for candidate in left if candidate is not winner])
@@ -179,15 +189,16 @@ def _offer(state: RowState, column: str, offered: Candidate, current: Current, r
     """Let a value compete for a column."""
     mark = state.mark(column)
     rivals = state.runners_up.get(column, ())
-    if offered.mark.version <= mark.version:
+    if offered.mark.rank <= mark.rank:
         if offered.mark.life > mark.life and not any(_dominates(rival.mark, offered.mark) for rival in rivals):
             _keep_runners_up(state, column, [*rivals, offered])
         return
     result.lost.append(Lost(column, mark))
+    if mark.life > offered.mark.life:  # it would win again if the offered value's life ended
+        value = result.writes[column] if column in result.writes else current(column)
+        rivals = (*rivals, Candidate(mark, value))
     result.writes[column] = offered.value
     state.marks[column] = offered.mark
-    if mark.life > offered.mark.life:  # it would win again if the offered value's life ended
-        rivals = (*rivals, Candidate(mark, current(column)))
     if rivals:
         _keep_runners_up(state, column, [*rivals])
 

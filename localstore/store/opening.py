@@ -11,7 +11,8 @@ from localstore.environment import Environment
 from localstore.errors import StoreUnusable
 from localstore.store import layout
 from localstore.store.apply import replay_unknown
-from localstore.store.capture import attach, log_all_rows
+from localstore.store.capture import attach, captured_tables, log_all_rows
+from localstore.store.clocks import ClockTable
 from localstore.store.engine import driver_connection
 from localstore.store.file import Store, StoreOptions
 from localstore.store.seal import seal_leftovers
@@ -85,7 +86,11 @@ def _prepare(
     # What is in the log was written with the columns and triggers of before: seal it before these change.
     seal_leftovers(driver, now_ms=environment.now_ms(), max_bytes=options.max_changeset_bytes)
     bring_up_to_date(connection, tables)
+    before = captured_tables(driver)
     added = attach(driver, [table.name for table in tables])
+    for name, table in captured_tables(driver).items():
+        if name in before and (columns := set(table.columns) - set(before[name].columns)):
+            ClockTable(driver).add_columns(table.id, columns)
     for table in added:
         log_all_rows(driver, table)
     if added:

@@ -10,7 +10,7 @@ from localstore.changes import Changeset
 from localstore.clock import stamp_time
 from localstore.wire import SealedChangeset
 
-__all__ = ["PendingChangeset", "acknowledge", "batch", "last_pending", "pending", "refuse"]
+__all__ = ["PendingChangeset", "acknowledge", "acknowledged", "batch", "last_pending", "pending", "refuse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,14 @@ def last_pending(connection: sqlite3.Connection) -> int | None:
     return None if row[0] is None else int(row[0])
 
 
+def acknowledged(connection: sqlite3.Connection) -> int:
+    """The highest number that was acknowledged, 0 for none."""
+    row = connection.execute(
+        "SELECT coalesce((SELECT min(number) FROM localstore_outbox) - 1, last_number) FROM localstore_state"
+    ).fetchone()
+    return int(row[0])
+
+
 def batch(connection: sqlite3.Connection, *, max_bytes: int, max_count: int) -> list[SealedChangeset]:
     """The oldest unsent changesets within the limits; at least one when there is any."""
     found: list[SealedChangeset] = []
@@ -76,7 +84,8 @@ def refuse(connection: sqlite3.Connection, number: int, reason: str) -> None:
     stamp, data = row
     original = wire.decode(data)
     depends = wire.unseal(original).depends
-    connection.execute("INSERT OR REPLACE INTO localstore_aside VALUES (?, ?, ?, ?)", (original.device, number, reason, data))
+    # OR IGNORE: when the empty one is refused as well, the original must not make room for it
+    connection.execute("INSERT OR IGNORE INTO localstore_aside VALUES (?, ?, ?, ?)", (original.device, number, reason, data))
     empty = wire.encode(wire.seal(Changeset(original.device, number, stamp, depends, ())))
     connection.execute(
         "UPDATE localstore_outbox SET rows = 0, bytes = ?, sealed = ? WHERE number = ?", (len(empty), empty, number)

@@ -13,7 +13,7 @@ import msgspec
 
 from localstore.changes import Change, Changeset, Key, Op, RowGroup, Value, row_changes
 from localstore.store.capture import CapturedTable, captured_tables
-from localstore.store.clocks import ClockTable, Knowledge, key_value
+from localstore.store.clocks import ClockTable, Knowledge, key_value, saw_up_to
 from localstore.store.engine import quote
 from localstore.store.merge import LONG_AGO, RowState, Saw, merge
 
@@ -40,7 +40,7 @@ class Rows:
         self._connection = connection
         self._own = own
         self._tables = captured_tables(connection)
-        self._columns = {name: frozenset(table.columns) for name, table in self._tables.items()}
+        self._columns = {name: _defaults(connection, table) for name, table in self._tables.items()}
         self._rows: dict[str, dict[Value, _Row]] = {}
         self.clocks = ClockTable(connection)
         self.knowledge = Knowledge(connection, self.clocks)
@@ -48,8 +48,7 @@ class Rows:
 
     def take(self, changeset: Changeset) -> None:
         """Merge another device's changeset."""
-        for dependency in changeset.depends:
-            self.knowledge.learn(changeset.device, dependency.device, dependency.stamp)
+        self.learn(changeset)
         saw = self.knowledge.saw(changeset.device)
         for group in changeset.groups:
             known, unknown = self._split(group)
@@ -58,15 +57,29 @@ class Rows:
             if known is not None and not self._take_fresh(changeset, known, write=True):
                 self._take_group(changeset, known, saw)
 
+    def learn(self, changeset: Changeset) -> None:
+        """Note what the writer of a changeset had seen."""
+        for dependency in changeset.depends:
+            self.knowledge.learn(changeset.device, dependency.device, dependency.stamp)
+
+    def take_late(self, changeset: Changeset, seen: dict[bytes, int]) -> None:
+        """Merge what ``_keep_unknown`` kept; ``seen`` is what its writer knew then, which may be more by now."""
+        for group in changeset.groups:
+            known, unknown = self._split(group)
+            if unknown is not None:
+                self._keep(changeset, unknown, seen)
+            if known is not None and not self._take_fresh(changeset, known, write=True):
+                self._take_group(changeset, known, saw_up_to(changeset.device, seen))
+
     def take_own(self, changeset: Changeset) -> None:
         """Note one of our own changesets in the clocks; its values are in the tables already."""
         for group in changeset.groups:
             known, _ = self._split(group)
             if known is None or self._take_fresh(changeset, known, write=False):
                 continue
-            columns = self._columns[group.table]
+            defaults = self._columns[group.table]
             for row, change in self._with_rows(known):
-                merge(row.state, change, changeset.version, lambda _: True, lambda _: None, columns)
+                merge(row.state, change, changeset.version, lambda _: True, lambda _: None, defaults)
 
     def flush(self) -> None:
         """Write rows and clocks."""
@@ -87,7 +100,7 @@ class Rows:
             False when the group is not like that; then nothing was done.
         """
         table = self._tables[group.table]
-        if group.op is not Op.INSERT or group.row_count < _MANY or set(group.columns) != self._columns[group.table]:
+        if group.op is not Op.INSERT or group.row_count < _MANY or set(group.columns) != self._columns[group.table].keys():
             return False
         width = len(group.key)
         keys = [key_value(key) for key in zip(*group.values[:width], strict=True)]
@@ -104,10 +117,10 @@ class Rows:
         return True
 
     def _take_group(self, changeset: Changeset, group: RowGroup, saw: Saw) -> None:
-        table, columns = self._tables[group.table], self._columns[group.table]
+        table, defaults = self._tables[group.table], self._columns[group.table]
         for row, change in self._with_rows(group):
             current = self._reader(table, row)
-            merged = merge(row.state, change, changeset.version, saw, current, columns)
+            merged = merge(row.state, change, changeset.version, saw, current, defaults)
             for lost in merged.lost:
                 if lost.mark.version[1] == self._own and not saw(lost.mark.version):
                     won = merged.writes.get(lost.column) if row.state.lives else None
@@ -160,7 +173,7 @@ class Rows:
             if not row.state.lives:
                 if row.existed:
                     deletes.append(row.key)
-            elif not row.existed:
+            elif not row.existed or len(columns) == len(table.columns):  # a row without a record may not be there after all
                 upserts.setdefault(columns, []).append(row.key + values)
             elif columns:
                 updates.setdefault(columns, []).append(values + row.key)
@@ -205,10 +218,22 @@ class Rows:
         return (_part(group, group.op, familiar) if familiar or group.op is not Op.UPDATE else None), unknown
 
     def _keep_unknown(self, changeset: Changeset, group: RowGroup) -> None:
+        self._keep(changeset, group, self.knowledge.of(changeset.device))
+
+    def _keep(self, changeset: Changeset, group: RowGroup, seen: dict[bytes, int]) -> None:
         self._connection.execute(
             "INSERT INTO localstore_unknown (device, number, stamp, tbl, changes) VALUES (?, ?, ?, ?, ?)",
-            (changeset.device, changeset.number, changeset.stamp, group.table, msgspec.msgpack.encode(group)),
+            (changeset.device, changeset.number, changeset.stamp, group.table, msgspec.msgpack.encode((group, seen))),
         )
+
+
+def _defaults(connection: sqlite3.Connection, table: CapturedTable) -> dict[str, Value]:
+    """What each column holds when an insert does not bring it."""
+    rows = connection.execute(f"PRAGMA table_xinfo({quote(table.name)})").fetchall()
+    sources = {row[1]: row[4] for row in rows if row[4] is not None}
+    return {
+        name: connection.execute(f"SELECT {sources[name]}").fetchone()[0] if name in sources else None for name in table.columns
+    }
 
 
 def _part(group: RowGroup, op: Op, columns: Sequence[str]) -> RowGroup:

@@ -125,7 +125,12 @@ def _insert_group(connection: sqlite3.Connection, table: CapturedTable, upto: in
 
 
 def _coalesced_groups(connection: sqlite3.Connection, table: CapturedTable, upto: int) -> Iterator[RowGroup]:
-    results = coalesce(_touches(connection, table, upto))
+    touches = list(_touches(connection, table, upto))
+    results = coalesce(touches)
+    for key in dict.fromkeys(touch.key for touch in touches if touch.op is Op.INSERT):
+        gone = results.get(key, (Op.DELETE, 0))[0] is Op.DELETE
+        if gone and _is_there(connection, table, key):  # a trigger put back what the statement that fired it deleted
+            results[key] = (Op.REPLACE, 0)
     carried = {kind: _carried(table, *kind) for kind in set(results.values())}
     needed = tuple(name for name in table.columns if any(name in columns for columns in carried.values()))
     width = len(table.key)
@@ -174,6 +179,11 @@ def _read_rows(
         " WHERE l.tbl = ? AND l.seq <= ? ORDER BY l.seq",
         (table.id, upto),
     ).fetchall()
+
+
+def _is_there(connection: sqlite3.Connection, table: CapturedTable, key: Key) -> bool:
+    same_key = " AND ".join(f"{quote(name)} = ?" for name in table.key)
+    return connection.execute(f"SELECT 1 FROM {quote(table.name)} WHERE {same_key}", key).fetchone() is not None
 
 
 def _transposed(rows: Iterable[tuple[Value, ...]], width: int) -> list[list[Value]]:

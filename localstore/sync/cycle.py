@@ -118,6 +118,12 @@ class Cycle:
             raise ResetRequired(
                 "remote replaced", hint="Nothing was sent to it; this device's data and unsent changes are untouched."
             )
+        acknowledged = await self._in_thread(self._store.acknowledged)
+        if welcome.last_number < acknowledged:
+            raise ResetRequired(
+                f"remote restored (it had acknowledged changeset {acknowledged} of this device, and has {welcome.last_number})",
+                hint="It lost history, as by going back to an old backup. This device's data is untouched.",
+            )
         if welcome.last_number > state.last_number:
             raise ResetRequired(
                 f"device forked (the remote has changeset {welcome.last_number} of this device, the file {state.last_number})",
@@ -210,7 +216,7 @@ class Cycle:
             async for _ in adapter.watch(self._cursor):
                 self._signals.work.set()
         except Offline:
-            self._signals.work.set()  # the pull will see for itself
+            return  # the next pull sees for itself; waking it at once would go round and round with a broken watch
         except Exception as error:  # noqa: BLE001  a broken watch must not stop the sync it only speeds up
             self._warn(f"Watching the remote failed ({error}); the timer goes on looking for news.")
 

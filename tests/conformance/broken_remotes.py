@@ -1,0 +1,184 @@
+"""Adapters with one bug each, for the test that the suite catches them. Not collected by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+import pytest
+
+from localstore.adapter import Capabilities, Cursor, Hello, Hint, Limit, Page, PushResult, SealedChangeset, Welcome
+from localstore.errors import Offline, ResetRequired
+from localstore.testing.conformance import AdapterConformance
+from localstore.testing.memory import MemoryAdapter, MemoryRemote
+
+
+class Wrapped:
+    """Delegates everything to a memory adapter; the bugs override one call each."""
+
+    def __init__(self, inner: MemoryAdapter) -> None:
+        self.inner = inner
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.inner.capabilities
+
+    async def connect(self, hello: Hello) -> Welcome:
+        self.hello = hello
+        return await self.inner.connect(hello)
+
+    async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
+        return await self.inner.push(batch)
+
+    async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
+        return await self.inner.pull(cursor, limit)
+
+    async def watch(self, cursor: Cursor | None) -> AsyncGenerator[Hint]:
+        async for hint in self.inner.watch(cursor):
+            yield hint
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+
+class NoDedup(Wrapped):
+    """Hands out what was pushed twice a second time."""
+
+    async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
+        log = self.inner._remote._histories[self.hello.partition].log
+        again = [sealed for sealed in batch if sealed in log]
+        result = await self.inner.push(batch)
+        log.extend(again)
+        return result
+
+
+class SkipsOne(Wrapped):
+    """Its cursor stands one changeset too far after a full page."""
+
+    async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
+        page = await self.inner.pull(cursor, limit)
+        if not page.more:
+            return page
+        return dataclasses.replace(page, cursor=(await self.inner.pull(page.cursor, Limit(max_count=1))).cursor)
+
+
+class Acknowledges(Wrapped):
+    """Swallows an error and acknowledges what was never stored."""
+
+    async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
+        try:
+            return await self.inner.push(batch)
+        except (Offline, ResetRequired):
+            return PushResult(acknowledged=batch[-1].number)
+
+
+class Forgets(Wrapped):
+    """Acknowledges the whole batch and stores all of it but the end."""
+
+    async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
+        if len(batch) > 1:
+            await self.inner.push(batch[:-1])
+        return PushResult(acknowledged=batch[-1].number)
+
+
+class TakesAnyCursor(Wrapped):
+    """Starts from the beginning when it does not know the cursor."""
+
+    async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
+        try:
+            return await self.inner.pull(cursor, limit)
+        except ResetRequired:
+            return await self.inner.pull(None, limit)
+
+
+class NeverMore(Wrapped):
+    """Says that the head was reached after every page."""
+
+    async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
+        return dataclasses.replace(await self.inner.pull(cursor, limit), more=False)
+
+
+class Reorders(Wrapped):
+    """Sends pages backwards."""
+
+    async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
+        page = await self.inner.pull(cursor, limit)
+        return dataclasses.replace(page, changesets=page.changesets[::-1])
+
+
+class OneHistory(Wrapped):
+    """Puts all partitions into one."""
+
+    async def connect(self, hello: Hello) -> Welcome:
+        return await super().connect(dataclasses.replace(hello, partition="default"))
+
+
+class NeverHints(Wrapped):
+    """Claims to watch, and stays silent."""
+
+    async def watch(self, cursor: Cursor | None) -> AsyncGenerator[Hint]:
+        async for hint in self.inner.watch(cursor):
+            if hint.reason == "never":
+                yield hint
+
+
+class Broken:
+    def __init__(self, wrap: Callable[[MemoryAdapter], Wrapped]) -> None:
+        self._wrap = wrap
+        self._remote = MemoryRemote()
+        self.go_offline, self.go_online, self.wipe = self._remote.go_offline, self._remote.go_online, self._remote.wipe
+
+    def make_adapter(self) -> Wrapped:
+        return self._wrap(self._remote.adapter())
+
+
+class Base(AdapterConformance):
+    powers = frozenset({"offline", "wipe", "watch"})
+    skips = frozenset({"refuse"})
+    timeout = 5.0
+    hint_timeout = 0.01
+    wrap: Callable[[MemoryAdapter], Wrapped]
+
+    @pytest.fixture
+    def remote(self) -> Broken:
+        return Broken(type(self).wrap)
+
+
+class TestSound(Base):
+    wrap = Wrapped
+
+
+class TestNoDedup(Base):
+    wrap = NoDedup
+
+
+class TestSkipsOne(Base):
+    wrap = SkipsOne
+
+
+class TestAcknowledges(Base):
+    wrap = Acknowledges
+
+
+class TestForgets(Base):
+    wrap = Forgets
+
+
+class TestTakesAnyCursor(Base):
+    wrap = TakesAnyCursor
+
+
+class TestNeverMore(Base):
+    wrap = NeverMore
+
+
+class TestReorders(Base):
+    wrap = Reorders
+
+
+class TestOneHistory(Base):
+    wrap = OneHistory
+
+
+class TestNeverHints(Base):
+    wrap = NeverHints

@@ -1,0 +1,40 @@
+"""The folder adapter against the contract."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from localstore.testing.conformance import AdapterConformance
+from localstore_adapters.folder import FolderAdapter
+
+
+class FolderUnderTest:
+    """A folder that goes offline as a disk does: it is not there any more."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._unplugged = folder.with_name("unplugged")
+
+    def make_adapter(self) -> FolderAdapter:
+        return FolderAdapter(self.folder)
+
+    def go_offline(self) -> None:
+        self.folder.rename(self._unplugged)
+
+    def go_online(self) -> None:
+        self._unplugged.rename(self.folder)
+
+    def wipe(self) -> None:
+        shutil.rmtree(self.folder)
+
+
+class TestFolder(AdapterConformance):
+    powers = frozenset({"offline", "wipe", "watch"})
+    skips = frozenset({"refuse"})  # a folder refuses only what is larger than any changeset may be
+
+    @pytest.fixture
+    def remote(self, tmp_path: Path) -> FolderUnderTest:
+        return FolderUnderTest(tmp_path / "shared")

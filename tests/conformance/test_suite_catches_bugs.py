@@ -1,0 +1,82 @@
+"""The conformance suite itself: a sound adapter passes, each planted bug fails the rule that is about it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from localstore.testing.conformance import AdapterConformance
+
+BROKEN = Path(__file__).with_name("broken_remotes.py")
+ROOT = BROKEN.parents[2]
+
+CAUGHT_BY = {
+    "TestNoDedup": {"test_push_twice_stores_once", "test_any_history_gives_what_the_model_says"},
+    "TestSkipsOne": {"test_pages_join_without_gap_or_repeat"},
+    "TestAcknowledges": {
+        "test_every_call_says_offline_when_the_remote_is_out_of_reach",
+        "test_a_gap_in_the_numbers_asks_for_a_reset",
+        "test_a_remote_replaced_under_an_open_line_acknowledges_and_serves_nothing",
+    },
+    "TestForgets": {
+        "test_a_pushed_batch_is_acknowledged_and_reaches_others",
+        "test_welcome_tells_the_highest_number_of_this_device",
+    },
+    "TestTakesAnyCursor": {"test_an_unknown_cursor_asks_for_a_reset", "test_a_cursor_of_a_replaced_remote_is_unknown"},
+    "TestNeverMore": {"test_a_page_holds_one_changeset_at_least_whatever_its_size"},
+    "TestReorders": {"test_every_device_comes_in_the_order_of_its_numbers"},
+    "TestOneHistory": {"test_partitions_do_not_mix"},
+    "TestNeverHints": {"test_a_hint_comes_after_another_device_has_pushed"},
+}
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """The rules that failed, by class, in a process of its own; the sound adapter goes through all rules that are named."""
+    report = tmp_path_factory.mktemp("broken") / "report.xml"
+    chosen = {**CAUGHT_BY, "TestSound": set().union(*CAUGHT_BY.values())}
+    nodes = [f"{BROKEN}::{bug}::{rule}" for bug, rules in chosen.items() for rule in sorted(rules)]
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider", f"--junitxml={report}", *nodes]
+    environment = {**os.environ, "CI": "true"}  # makes hypothesis repeatable
+    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert finished.returncode in (0, 1), finished.stdout + finished.stderr
+    failed: dict[str, set[str]] = defaultdict(set)
+    for case in ElementTree.parse(report).iter("testcase"):
+        if case.find("failure") is not None:
+            failed[case.attrib["classname"].rpartition(".")[2]].add(case.attrib["name"].partition("[")[0])
+    return failed
+
+
+def test_a_sound_adapter_passes(failed: dict[str, set[str]]) -> None:
+    assert failed["TestSound"] == set()
+
+
+@pytest.mark.parametrize("bug", CAUGHT_BY)
+def test_a_planted_bug_is_caught(failed: dict[str, set[str]], bug: str) -> None:
+    assert failed[bug] >= CAUGHT_BY[bug]
+
+
+class Undeclared(AdapterConformance):
+    powers = frozenset({"watch"})
+    skips = frozenset({"refuse"})
+
+
+def test_a_rule_whose_power_is_missing_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="lacks the power 'offline'"):
+        Undeclared().need("offline")
+    Undeclared().need("watch")
+
+
+def test_a_skip_that_was_not_declared_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="neither claims the power 'offline' nor declares in 'skips'"):
+        Undeclared().need("offline")
+    with pytest.raises(pytest.skip.Exception):
+        Undeclared().need("refuse")
