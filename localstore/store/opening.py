@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -30,17 +31,13 @@ def open_local(path: Path, tables: Sequence[sa.Table], *, options: StoreOptions,
         SchemaMismatch: the file needs a migration.
     """
     store = Store(path, synced=False, options=options, now_ms=environment.now_ms)
-    try:
-        with store.connection() as connection:
-            if layout.layout_of(connection) is not None:
-                raise StoreUnusable(
-                    f"{path} is a synced file. It was not changed.",
-                    hint="Open it with SyncConfiguration; realm.write_copy_to(LocalConfiguration(...)) takes data out of sync.",
-                )
-            bring_up_to_date(connection, tables)
-    except BaseException:
-        store.close()
-        raise
+    with _closed_on_error(store), store.connection() as connection:
+        if layout.layout_of(connection) is not None:
+            raise StoreUnusable(
+                f"{path} is a synced file. It was not changed.",
+                hint="Open it with SyncConfiguration; realm.write_copy_to(LocalConfiguration(...)) takes data out of sync.",
+            )
+        bring_up_to_date(connection, tables)
     return store
 
 
@@ -52,11 +49,8 @@ def open_synced(path: Path, tables: Sequence[sa.Table], *, app: str, options: St
         SchemaMismatch: the file needs a migration.
     """
     store = Store(path, synced=True, options=options, now_ms=environment.now_ms)
-    try:
+    with _closed_on_error(store):
         prepare(store, tables, app=app, options=options, environment=environment)
-    except BaseException:
-        store.close()
-        raise
     return store
 
 
@@ -68,6 +62,15 @@ def prepare(store: Store, tables: Sequence[sa.Table], *, app: str, options: Stor
     """
     with store.connection() as connection:
         _prepare(connection, tables, app, store.path, options, environment)
+
+
+@contextmanager
+def _closed_on_error(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        store.close()
+        raise
 
 
 def _prepare(
