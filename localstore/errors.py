@@ -8,6 +8,7 @@
      ├ SchemaMismatch        migrate the file
      ├ StoreBusy             try again: another writer held the file too long
      ├ StoreUnusable         the file is not a store we can open
+     │  └ DiskFull           make room
      ├ TargetExists          choose another path
      ├ UnsentChanges         upload first, or say that it does not matter
      ├ ChangesetTooLarge     split the transaction
@@ -36,6 +37,7 @@ __all__ = [
     "ClientResetFailed",
     "ClockDrift",
     "CompensatingWrite",
+    "DiskFull",
     "LocalStoreError",
     "MalformedChangeset",
     "NestedWrite",
@@ -104,6 +106,10 @@ class StoreBusy(LocalStoreError):
 
 class StoreUnusable(LocalStoreError):
     """The file cannot be used: not a database, newer than this library, damaged, or of the other kind."""
+
+
+class DiskFull(StoreUnusable):
+    """There is no room left for the file. The transaction was rolled back; everything before it is safe."""
 
 
 class TargetExists(LocalStoreError):

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from localstore.errors import LocalStoreError, ReadOnlyRealm, StoreBusy, StoreUnusable
+from localstore.errors import DiskFull, LocalStoreError, ReadOnlyRealm, StoreBusy, StoreUnusable
 
 __all__ = ["driver_connection", "quote", "reading_engine", "translated", "writing_engine"]
 
@@ -94,7 +94,7 @@ def _translation(error: sqlite3.Error | DBAPIError, path: Path) -> LocalStoreErr
     if code.startswith("SQLITE_CANTOPEN"):
         return StoreUnusable(f"{path} cannot be opened ({text}).", hint="Check that its folder exists and may be written.")
     if code.startswith("SQLITE_FULL"):
-        return StoreUnusable(
+        return DiskFull(
             f"The disk that holds {path} is full. The transaction was rolled back.", hint="Make room and try again."
         )
     if code == "SQLITE_READONLY" and "readonly database" in text:

@@ -37,7 +37,12 @@ def _add(connection: sa.Connection, table: sa.Table, column: sa.Column[object]) 
     if not column.nullable and column.server_default is None:
         raise _mismatch(table, f"lacks the column {column.name}, which is not nullable and has no server default")
     definition = CreateColumn(column).compile(dialect=connection.dialect)
-    connection.exec_driver_sql(f"ALTER TABLE {quote(table.name)} ADD COLUMN {definition}")
+    try:
+        connection.exec_driver_sql(f"ALTER TABLE {quote(table.name)} ADD COLUMN {definition}")
+    except (sa.exc.OperationalError, sa.exc.IntegrityError) as error:
+        if not str(getattr(error.orig, "sqlite_errorname", "")).startswith(("SQLITE_ERROR", "SQLITE_CONSTRAINT")):
+            raise
+        raise _mismatch(table, f"lacks the column {column.name}, which SQLite cannot add ({error.orig})") from error
 
 
 def _mismatch(table: sa.Table, what: str) -> SchemaMismatch:

@@ -11,7 +11,18 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 from localstore.adapter import Cursor, Hello, Limit, Page, PushResult, SupportsWatch, SyncAdapter
-from localstore.errors import ClockDrift, Offline, ProtocolError, Refused, RemoteDamage, ResetRequired, SyncError
+from localstore.errors import (
+    Busy,
+    ClockDrift,
+    DiskFull,
+    Offline,
+    ProtocolError,
+    Refused,
+    RemoteDamage,
+    ResetRequired,
+    StoreBusy,
+    SyncError,
+)
 from localstore.store.apply import Applied
 from localstore.sync.parts import SessionParts
 from localstore.sync.retry import Backoff
@@ -270,4 +281,8 @@ class Cycle:
             ) from error
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return await self._parts.environment.run_blocking(function, *args, **kwargs)
+        """Work on the file; what passes by itself, as a long write of another program, is waited out like an error of the remote."""
+        try:
+            return await self._parts.environment.run_blocking(function, *args, **kwargs)
+        except (StoreBusy, DiskFull) as error:
+            raise Busy(error.message, hint=error.hint) from error

@@ -137,10 +137,10 @@ TRANSITIONS: dict[tuple[SessionState, Event], Transition] = {
     **_row(
         _D,
         OPEN=Transition(_A),
-        OPEN_STALE=Transition(_A),
+        OPEN_STALE=Transition(_W, Effect.STOP | Effect.RENEW_TOKEN),
         PAUSE=Transition(_P, _END),
         RESUME=Transition(_A),
-        RESUME_STALE=Transition(_A),
+        RESUME_STALE=Transition(_W, Effect.STOP | Effect.RENEW_TOKEN),
         CLOSE=Transition(_I, _END),
         UPLOADED=Transition(_I, _END),
         TOKEN_REFUSED=Transition(_I, _END),

@@ -50,7 +50,10 @@ class Stream(Generic[T]):
             self._notify()
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading; what was not read yet is dropped."""
+        with self._changed:
+            self._values.clear()
+            self._overflown = False
         self.end()
         self._on_close(self)
 

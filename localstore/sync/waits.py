@@ -10,7 +10,7 @@ __all__ = ["Waits"]
 
 
 class Waits:
-    """Pending waits of one session. A future is resolved once and may be abandoned by its caller at any time."""
+    """Pending waits of one session. A future is resolved once; a caller who gives up cancels it, at any time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -18,10 +18,16 @@ class Waits:
         self._downloads: list[tuple[int, Future[bool]]] = []
         self._requests = 0
 
+    def __len__(self) -> int:
+        """How many callers wait, or gave up lately."""
+        with self._lock:
+            return len(self._uploads) + len(self._downloads)
+
     def upload(self, number: int) -> Future[bool]:
         """Wait until the remote has acknowledged a changeset's number."""
         future: Future[bool] = Future()
         with self._lock:
+            self._uploads = [wait for wait in self._uploads if not wait[1].cancelled()]
             self._uploads.append((number, future))
         return future
 
@@ -30,6 +36,7 @@ class Waits:
         future: Future[bool] = Future()
         with self._lock:
             self._requests += 1
+            self._downloads = [wait for wait in self._downloads if not wait[1].cancelled()]
             self._downloads.append((self._requests, future))
         return future
 
