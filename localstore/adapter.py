@@ -6,7 +6,7 @@ cancelled at any await, and is called again later with the same arguments. Error
 * ``Offline``, ``Busy``, ``RateLimited``: wait and try again
 * ``Unauthorized``: get a new token, or stop and ask
 * ``ResetRequired(reason)``: the histories parted
-* ``Refused``: never send this again, go on with the rest
+* ``Refused(number)``: never send this one again, go on with the rest; ``PushResult.refusals`` says it better
 * ``ProtocolError``: stop
 
 Anything else that comes out of an adapter is a bug in it. The rules are tested by ``localstore.testing.conformance``.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from localstore.settings import Settings
 
 __all__ = ["App", "AppSync", "Credentials", "SyncedFile", "User", "store_options"]
+
+_STOP_SECONDS = 5.0  # how long closing an app waits for its background thread
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ class App:
             environment: the world; for tests and simulations.
 
         Raises:
-            ValueError: no remote is named, or none of its kind is installed.
+            ValueError: no remote is named, none of its kind is installed, or its URL makes no sense.
+            ImportError: the remote needs an extra that is not installed.
         """
         from localstore.settings import Settings
 
@@ -94,7 +97,13 @@ class App:
                 "No remote is named. Give App.create(remote=...), set LOCALSTORE_REMOTE,"
                 " or write remote = ... in localstore.toml."
             )
-        make_adapter = adapter_factory(remote) if isinstance(remote, str) else remote
+        if isinstance(remote, str):
+            make_adapter = adapter_factory(remote)
+            make_adapter()  # a URL that makes no sense is refused here, and not by a session in the background
+        elif callable(remote):
+            make_adapter = remote
+        else:
+            raise TypeError(f"remote is a URL or a callable that makes adapters, not {remote!r}.")
         return cls(app_id, make_adapter, settings, environment or Environment())
 
     def login(self, credentials: Credentials) -> User:
@@ -131,19 +140,18 @@ class App:
 class SyncedFile:
     """A synced file that is open in this process, shared by all realms on it."""
 
-    def __init__(self, store: Store, on_closed: Callable[[SyncedFile], None]) -> None:
+    def __init__(self, store: Store, partition: str) -> None:
         self.store = store
+        self.partition = partition
         self.session: SyncSession
         self.realms = 0
         self.tables: set[str] = set()
-        self._on_closed = on_closed
+        self.closing = False
 
-    def close_if_unused(self) -> None:
-        """Close the store once no realm is open on it and its session has ended or only rests."""
-        if self.realms == 0 and self.session.state in (SessionState.INACTIVE, SessionState.PAUSED):
-            self.session.end_streams()
-            self.store.close()
-            self._on_closed(self)
+    @property
+    def unused(self) -> bool:
+        """Whether no realm is open on it, and its session has ended or only rests."""
+        return self.realms == 0 and self.session.state in (SessionState.INACTIVE, SessionState.PAUSED)
 
 
 class AppSync:
@@ -180,45 +188,69 @@ class AppSync:
         self, path: Path, tables: Sequence[sa.Table], *, partition: str, error_handler: ErrorHandler | None
     ) -> SyncedFile:
         """The open file at a path, and a running session for it. For ``Realm.open``."""
-        if self._closed:
-            raise ValueError(f"The app {self._app.id!r} was closed. Create a new one with App.create().")
         with self._changed:
+            self._changed.wait_for(lambda: path not in self._files or not self._files[path].closing)
+            if self._closed:
+                raise ValueError(f"The app {self._app.id!r} was closed. Create a new one with App.create().")
             file = self._files.get(path)
             names = {table.name for table in tables}
             if file is None:
                 file = self._files[path] = self._open(path, tables, partition, error_handler)
+            elif partition != file.partition:
+                raise ValueError(f"{path} is open for the partition {file.partition!r} and cannot hold {partition!r} as well.")
             elif not names <= file.tables:
                 options = store_options(self._app.settings)
-                prepare(file.store, tables, app=self._app.id, options=options, environment=self._app.environment)
+                prepare(
+                    file.store,
+                    tables,
+                    app=self._app.id,
+                    partition=partition,
+                    options=options,
+                    environment=self._app.environment,
+                )
             file.tables |= names
             file.realms += 1
             file.session.handle(Event.OPEN)
             return file
 
     def close_realm(self, file: SyncedFile, *, after_upload: bool) -> None:
-        """One realm less on a file; the last one ends its session, at once or when everything is uploaded."""
+        """One realm less on a file; the last one ends its session, at once or when everything is uploaded.
+
+        Raises:
+            NestedWrite, StoreBusy: somebody writes; nothing was changed.
+        """
+        if file.realms == 1:
+            file.store.lock.acquire()
+            file.store.lock.release()
         with self._changed:
             file.realms -= 1
             if file.realms:
                 return
             unsent = after_upload and not self._closed and file.store.last_pending() is not None
             file.session.handle(Event.CLOSE_AFTER_UPLOAD if unsent else Event.CLOSE)
-            file.close_if_unused()
+        self._close_if_unused(file)
 
     def close(self) -> None:
         """End everything."""
-        self._closed = True
-        for file in list(self._files.values()):
-            file.session.handle(Event.CLOSE)
-            file.session.end_streams()
-            file.close_if_unused()
-        self._loop.stop(timeout=5.0)
+        with self._changed:
+            self._closed = True
+            files = list(self._files.values())
+        try:
+            for file in files:
+                file.session.end()
+                self._close_if_unused(file)
+        finally:
+            self._loop.stop(timeout=_STOP_SECONDS)
+        with self._changed:  # what a session that died just now is still closing
+            self._changed.wait_for(lambda: not any(file.closing for file in files), _STOP_SECONDS)
 
     def _open(self, path: Path, tables: Sequence[sa.Table], partition: str, error_handler: ErrorHandler | None) -> SyncedFile:
         settings = self._app.settings
         environment = self._app.environment
-        store = open_synced(path, tables, app=self._app.id, options=store_options(settings), environment=environment)
-        file = SyncedFile(store, self._forget)
+        store = open_synced(
+            path, tables, app=self._app.id, partition=partition, options=store_options(settings), environment=environment
+        )
+        file = SyncedFile(store, partition)
         parts = SessionParts(
             store=store,
             app=self._app.id,
@@ -248,14 +280,19 @@ class AppSync:
         threading.Thread(target=self._close_if_unused, args=(file,), name="localstore-close").start()
 
     def _close_if_unused(self, file: SyncedFile) -> None:
-        with self._changed:  # nobody opens it again while it closes
-            file.close_if_unused()
-
-    def _forget(self, file: SyncedFile) -> None:
         with self._changed:
-            if self._files.get(file.store.path) is file:
-                del self._files[file.store.path]
-            self._changed.notify_all()
+            if file.closing or not file.unused:
+                return
+            file.closing = True  # who opens the path now waits for the end of this
+        try:
+            file.session.end()
+            file.store.close()
+        finally:
+            with self._changed:
+                file.closing = False
+                if self._files.get(file.store.path) is file:
+                    del self._files[file.store.path]
+                self._changed.notify_all()
 
 
 def store_options(settings: Settings) -> StoreOptions:

@@ -12,6 +12,8 @@
      ├ TargetExists          choose another path
      ├ UnsentChanges         upload first, or say that it does not matter
      ├ ChangesetTooLarge     split the transaction
+     ├ TextNotUnicode        store bytes as bytes
+     ├ CommitInsideWrite     let the block commit
      └ SyncError             what can go wrong between a device and its remote
         ├ Offline  RateLimited  Busy        try again later (the session does)
         ├ Unauthorized                      log in again
@@ -36,6 +38,7 @@ __all__ = [
     "ChangesetTooLarge",
     "ClientResetFailed",
     "ClockDrift",
+    "CommitInsideWrite",
     "CompensatingWrite",
     "DiskFull",
     "LocalStoreError",
@@ -58,6 +61,7 @@ __all__ = [
     "StreamOverflow",
     "SyncError",
     "TargetExists",
+    "TextNotUnicode",
     "Unauthorized",
     "UnsentChanges",
 ]
@@ -122,6 +126,14 @@ class UnsentChanges(LocalStoreError):
 
 class ChangesetTooLarge(LocalStoreError):
     """One transaction changed more than a changeset may carry. It was rolled back."""
+
+
+class TextNotUnicode(LocalStoreError):
+    """A text that is not valid UTF-8 was written by SQL. The transaction was rolled back."""
+
+
+class CommitInsideWrite(LocalStoreError):
+    """``commit()`` was called on the session of a ``write()``, which commits once, at the end of its block."""
 
 
 class SyncError(LocalStoreError):

@@ -6,13 +6,16 @@ Any thread may use it. Writing and reading go to the store, everything about syn
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, TypeVarTuple, overload
 
-from sqlalchemy import Executable, Result, ScalarResult
+from sqlalchemy import Executable, ScalarResult
+from sqlalchemy.engine import TupleResult
 from sqlalchemy.orm import Session as OrmSession
 from sqlmodel import Session, SQLModel
 from sqlmodel.sql.expression import Select, SelectOfScalar
@@ -20,12 +23,13 @@ from sqlmodel.sql.expression import Select, SelectOfScalar
 from localstore.app import AppSync, SyncedFile, store_options
 from localstore.configuration import LocalConfiguration, SyncConfiguration
 from localstore.environment import Environment
-from localstore.errors import LocalStoreError, RealmClosed
+from localstore.errors import LocalStoreError, RealmClosed, StoreBusy
 from localstore.schema import check_synced, tables_of
 from localstore.store.conflicts import Conflict
 from localstore.store.copy import copy_plain
 from localstore.store.engine import translated
 from localstore.store.file import Store
+from localstore.store.lock import WriteLock
 from localstore.store.opening import open_local
 from localstore.store.outbox import PendingChangeset
 from localstore.sync.session import SyncSession
@@ -33,6 +37,7 @@ from localstore.sync.session import SyncSession
 __all__ = ["Realm"]
 
 T = TypeVar("T")
+Columns = TypeVarTuple("Columns")
 Model = TypeVar("Model", bound=SQLModel)
 
 
@@ -47,6 +52,7 @@ class Realm:
         self._file = file
         self._sync = sync
         self._closed = False
+        self._closing = threading.Lock()
 
     @classmethod
     def open(cls, configuration: SyncConfiguration | LocalConfiguration) -> Realm:
@@ -98,29 +104,32 @@ class Realm:
         self._check_open()
         store, caller = self._store, self._store.lock.caller()
         store.lock.check_not_held_by(caller)
-        turn = asyncio.get_running_loop().run_in_executor(None, store.lock.acquire_for, caller)
-        try:
-            await asyncio.shield(turn)
-        except asyncio.CancelledError:  # the thread may still get the lock: give it back then
-            turn.add_done_callback(lambda done: None if done.exception() else store.lock.release())
-            raise
+        await _take_turn(store.lock, caller)
+        committed = False
+
+        def commit() -> None:
+            nonlocal committed
+            store.commit(session)
+            committed = True
+
         try:
             with translated(store.path), store.session() as session:
                 try:
-                    await asyncio.to_thread(store.begin, session)
+                    await _to_the_end(store.begin, session)
                     yield session
-                    await asyncio.to_thread(store.commit, session)
+                    await _to_the_end(commit)
                 except BaseException:
                     session.rollback()
                     raise
         finally:
             store.lock.release()
-        store.announce()
+            if committed:
+                store.announce()
 
     @overload
     def exec(self, statement: SelectOfScalar[T]) -> ScalarResult[T]: ...
     @overload
-    def exec(self, statement: Select[T]) -> Result[T]: ...
+    def exec(self, statement: Select[*Columns]) -> TupleResult[tuple[*Columns]]: ...
     def exec(self, statement: Any) -> Any:
         """Run a query on one state of the file. The result is in memory: nothing stays open behind it.
 
@@ -202,15 +211,21 @@ class Realm:
 
     def close(self) -> None:
         """Let go of the file; a second call does nothing. Unsent changes stay in it, and go out first when the
-        configuration's stop policy says so and the remote can be reached."""
-        if self._closed:
-            return
-        if self._sync is None or self._file is None:
-            self._store.close()
-        else:
-            assert isinstance(self._configuration, SyncConfiguration)
-            self._sync.close_realm(self._file, after_upload=self._configuration.stop_policy == "after_changes_uploaded")
-        self._closed = True
+        configuration's stop policy says so and the remote can be reached.
+
+        Raises:
+            NestedWrite: this thread is inside a write. The realm stays open.
+            StoreBusy: another writer did not finish in time. The realm stays open.
+        """
+        with self._closing:
+            if self._closed:
+                return
+            if self._sync is None or self._file is None:
+                self._store.close()
+            else:
+                assert isinstance(self._configuration, SyncConfiguration)
+                self._sync.close_realm(self._file, after_upload=self._configuration.stop_policy == "after_changes_uploaded")
+            self._closed = True
 
     async def close_async(self) -> None:
         """``close`` for any event loop."""
@@ -232,6 +247,44 @@ class Realm:
     def _check_open(self) -> None:
         if self._closed:
             raise RealmClosed(f"The realm {self.path} was closed.", hint="Open it again with Realm.open().")
+
+
+async def _take_turn(lock: WriteLock, caller: tuple[int, object]) -> None:
+    """Wait for the lock in a thread of its own: those of the event loop are left to the task whose turn it is."""
+    taken: Future[None] = Future()
+
+    def wait() -> None:
+        try:
+            lock.acquire_for(caller)
+        except StoreBusy as error:
+            with suppress(InvalidStateError):
+                taken.set_exception(error)
+            return
+        try:
+            taken.set_result(None)
+        except InvalidStateError:  # the task gave up meanwhile
+            lock.release()
+
+    threading.Thread(target=wait, name="localstore-turn", daemon=True).start()
+    try:
+        await asyncio.wrap_future(taken)
+    except asyncio.CancelledError:
+        if not taken.cancel() and taken.exception() is None:
+            lock.release()
+        raise
+
+
+async def _to_the_end(function: Callable[..., None], *args: Any) -> None:
+    """Run in a thread, which cannot be cancelled: a cancellation is raised when it has ended, not while it uses the file."""
+    running = asyncio.get_running_loop().run_in_executor(None, function, *args)
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({running})
+        running.exception()
+        raise
 
 
 def _readable(statement: Any) -> Executable:

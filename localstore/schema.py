@@ -27,16 +27,18 @@ def tables_of(schema: Collection[type[SQLModel]]) -> list[sa.Table]:
         SchemaError: a class has no table, or a table uses our prefix.
         TypeError: something that is not a class.
     """
+    if isinstance(schema, type):
+        raise TypeError(f"schema takes a set of classes: write schema={{{schema.__name__}}}.")
     found: dict[str, sa.Table] = {}
     for model in schema:
-        if not isinstance(model, type):
+        if not (isinstance(model, type) and issubclass(model, SQLModel)):
             raise TypeError(f"schema takes SQLModel classes, not {model!r}.")
         table = getattr(model, "__table__", None)
         if not isinstance(table, sa.Table):
             raise SchemaError(
                 f"{model.__name__} has no table.", hint=f"Declare it as class {model.__name__}(SQLModel, table=True)."
             )
-        if table.name.startswith(SYSTEM_PREFIX):
+        if table.name.casefold().startswith(SYSTEM_PREFIX):
             raise SchemaError(f"{model.__name__}'s table is called {table.name}.", hint=f"Names with {SYSTEM_PREFIX} are ours.")
         found[table.name] = table
     return [found[name] for name in sorted(found)]
@@ -67,9 +69,12 @@ def _check_key(table: sa.Table) -> None:
             ' add sa_column_kwargs={"autoincrement": False}.',
         )
     for column in key:
-        if isinstance(column.type, sa.Numeric):  # Float is one, too
-            raise _refused(table, f"has the key {column.name!r} of type {column.type}", "Use a UUID, text or whole number.")
-        collation = getattr(column.type, "collation", None)
+        kind: sa.types.TypeEngine[object] = column.type
+        while isinstance(kind, sa.TypeDecorator):
+            kind = kind.impl_instance
+        if isinstance(kind, sa.Numeric | sa.Float):
+            raise _refused(table, f"has the key {column.name!r} of type {kind}", "Use a UUID, text or whole number.")
+        collation = getattr(kind, "collation", None)
         if collation and collation.upper() != "BINARY":
             raise _refused(table, f"compares the key {column.name!r} by {collation}", "Use the BINARY collation for keys.")
 

@@ -44,6 +44,7 @@ class Settings(BaseSettings):
         pyproject_toml_table_header=("tool", "localstore"),
         extra="forbid",
         frozen=True,
+        allow_inf_nan=False,
     )
 
     remote: str | None = None

@@ -205,6 +205,8 @@ def _offline(error: OSError, path: Path) -> Offline:
 
 
 def _read_payload(path: Path) -> tuple[bytes, bytes]:
+    if not path.is_file():  # opening a pipe, for one, would wait for ever
+        raise UnreadableFile("is not a file")
     with path.open("rb") as file:
         header = file.read(_HEADER.size)
         if len(header) < _HEADER.size:

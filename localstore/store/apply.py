@@ -22,7 +22,10 @@ from localstore.store.rows import Rows
 from localstore.store.state import State, device_number, load_state
 from localstore.wire import SealedChangeset
 
-__all__ = ["Applied", "apply", "fold", "has_waiting", "replay_unknown"]
+__all__ = ["CANNOT_APPLY", "Applied", "apply", "fold", "has_waiting", "replay_unknown"]
+
+CANNOT_APPLY = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)
+"""What SQLite raises when a row itself is at fault, and not the disk or another program."""
 
 _FOLD_CHUNK = 500
 
@@ -145,7 +148,7 @@ def _take_each(connection: sqlite3.Connection, state: State, turn: _Turns, appli
             rows = Rows(connection, state.device)
             rows.take(changeset)
             rows.flush()
-        except sqlite3.Error as error:
+        except CANNOT_APPLY as error:
             connection.execute("ROLLBACK TO changeset")
             Rows(connection, state.device).learn(changeset)  # its writer knows that still, whatever became of its rows
             data = wire.encode(wire.seal(changeset))

@@ -15,7 +15,7 @@ from functools import cached_property
 
 from localstore.store.engine import quote
 
-__all__ = ["MASK_BITS", "CapturedTable", "attach", "captured_tables", "log_all_rows", "set_capturing"]
+__all__ = ["MASK_BITS", "CapturedTable", "attach", "captured_tables", "follow_migrations", "log_all_rows", "set_capturing"]
 
 MASK_BITS = 63  # columns in one log entry's mask: what fits in a positive SQLite integer
 _CAPTURING = "(SELECT capturing FROM localstore_state)"
@@ -73,6 +73,29 @@ def attach(connection: sqlite3.Connection, names: Iterable[str]) -> list[Capture
         if before is None:
             added.append(table)
     return added
+
+
+def follow_migrations(connection: sqlite3.Connection) -> None:
+    """Bring what is known of captured tables in line with a file that something else may have migrated.
+
+    A table that is gone, under another name, or has another key starts anew or never; what its log and clocks said is void.
+    Where columns are gone or have other names, the log's masks have lost their meaning: the rows are sent whole.
+    """
+    for table in captured_tables(connection).values():
+        key, columns = _columns_of(connection, table.name)
+        if key != table.key:
+            for name in _triggers(table, set()):  # a renamed table took them along
+                connection.execute(f"DROP TRIGGER IF EXISTS {quote(name)}")
+            for system_table, column in (("log", "tbl"), ("clock", "tbl"), ("table", "id")):
+                connection.execute(f"DELETE FROM localstore_{system_table} WHERE {column} = ?", (table.id,))
+        elif columns[: len(table.columns)] == table.columns:  # nothing, or columns added at the end: masks mean what they did
+            connection.execute("UPDATE localstore_table SET columns = ? WHERE id = ?", (json.dumps(columns), table.id))
+        elif not set(table.columns) <= set(columns):
+            connection.execute("UPDATE localstore_table SET columns = ? WHERE id = ?", (json.dumps(columns), table.id))
+            logged = f"tbl, {', '.join(table.log_key)}"
+            updates = "FROM localstore_log WHERE tbl = ? AND op = 2"
+            connection.execute(f"INSERT INTO localstore_log (op, {logged}) SELECT DISTINCT 1, {logged} {updates}", (table.id,))
+            connection.execute(f"DELETE {updates}", (table.id,))
 
 
 def log_all_rows(connection: sqlite3.Connection, table: CapturedTable) -> None:

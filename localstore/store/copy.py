@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from pathlib import Path
 
 from localstore.errors import StoreUnusable, TargetExists
@@ -29,7 +30,7 @@ def copy_plain(source: Path, target: Path) -> None:
     """
     if target.exists():
         raise TargetExists(f"{target} exists already and was left as it is.", hint="Choose another path, or delete it first.")
-    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    aside = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         aside.unlink(missing_ok=True)
         _vacuum_into(source, aside)

@@ -47,13 +47,18 @@ def quote(name: str) -> str:
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors that have a remedy into ours; others pass as they are."""
+def translated(path: Path, only: type[LocalStoreError] = LocalStoreError) -> Iterator[None]:
+    """Turn SQLite's errors that have a remedy into ours; others pass as they are.
+
+    Args:
+        path: the file that they are about.
+        only: leave those alone that would become another kind; around statements that may be about another file.
+    """
     try:
         yield
     except (sqlite3.Error, DBAPIError) as error:
         ours = _translation(error, path)
-        if ours is None:
+        if not isinstance(ours, only):
             raise
         raise ours from error
 

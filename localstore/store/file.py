@@ -16,7 +16,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlmodel import Session
 
-from localstore.errors import RealmClosed
+from localstore.errors import CommitInsideWrite, DiskFull, RealmClosed
 from localstore.store import apply as applying
 from localstore.store import outbox
 from localstore.store.apply import Applied
@@ -24,7 +24,7 @@ from localstore.store.conflicts import Conflict, conflicts
 from localstore.store.engine import driver_connection, reading_engine, translated, writing_engine
 from localstore.store.lock import WriteLock
 from localstore.store.outbox import PendingChangeset
-from localstore.store.seal import has_unsealed, seal_leftovers, seal_log
+from localstore.store.seal import has_unsealed, seal_leftovers, seal_log, take_unsealed
 from localstore.store.state import State, load_state
 from localstore.wire import SealedChangeset
 
@@ -41,6 +41,16 @@ class StoreOptions:
     synchronous: str = "NORMAL"
     max_changeset_bytes: int = 64 * 1024 * 1024
     max_clock_drift: float = 300.0
+
+
+class _WriteSession(Session):
+    """The session of a ``write()``. What is committed in the middle of the block could not be rolled back at its end."""
+
+    def commit(self) -> None:
+        raise CommitInsideWrite(
+            "commit() was called inside write(), which commits once, at the end of its block. Nothing was committed.",
+            hint="Leave the call out; flush() sends what is pending to the database, begin_nested() makes a savepoint.",
+        )
 
 
 class Store:
@@ -60,6 +70,8 @@ class Store:
         self._reader = reading_engine(path, busy_timeout=options.busy_timeout)
         self.lock = WriteLock(options.busy_timeout)
         self._closed = threading.Event()
+        self._readers = 0
+        self._readers_changed = threading.Condition()
         self._on_commit: list[Callable[[], None]] = []
 
     # -- what an application does
@@ -79,10 +91,11 @@ class Store:
     @contextmanager
     def writing_session(self) -> Iterator[Session]:
         """The body of ``write``, for a caller that holds ``lock``."""
-        with translated(self.path), Session(self._writer, expire_on_commit=False) as session:
-            self.begin(session)
+        with self.session() as session:
             try:
-                yield session
+                self.begin(session)
+                with translated(self.path, only=DiskFull):
+                    yield session
                 self.commit(session)
             except BaseException:
                 session.rollback()
@@ -95,27 +108,28 @@ class Store:
             RealmClosed: the file was closed while the caller waited for ``lock``.
         """
         self.check_open()
-        connection = session.connection()
-        if self.synced:
-            self._seal_leftovers(driver_connection(connection))
+        with translated(self.path):
+            connection = session.connection()
+            if self.synced:
+                self._seal_leftovers(driver_connection(connection))
 
     def commit(self, session: Session) -> None:
         """Seal and commit."""
-        session.flush()
-        if self.synced:
-            connection = driver_connection(session.connection())
-            seal_log(connection, now_ms=self._now_ms(), max_bytes=self._options.max_changeset_bytes)
-        session.commit()
+        with translated(self.path):
+            session.flush()
+            if self.synced:
+                connection = driver_connection(session.connection())
+                seal_log(connection, now_ms=self._now_ms(), max_bytes=self._options.max_changeset_bytes)
+            Session.commit(session)
 
     def session(self) -> Session:
         """A session that begins a write transaction at its first use; for a caller that holds ``lock``."""
-        return Session(self._writer, expire_on_commit=False)
+        return _WriteSession(self._writer, expire_on_commit=False)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that sees one state of the file and cannot write."""
-        self.check_open()
-        with translated(self.path), Session(self._reader, expire_on_commit=False) as session:
+        with self._in_use(), translated(self.path), Session(self._reader, expire_on_commit=False) as session:
             yield session
 
     def pending(self) -> list[PendingChangeset]:
@@ -134,6 +148,14 @@ class Store:
         """What the file knows about itself and its remote."""
         with self._reading() as connection:
             return load_state(connection)
+
+    def take_unsealed(self) -> list[tuple[str, str]]:
+        """Table and reason of each row of another program that cannot be synced; each is told once."""
+        with self._reading() as connection:
+            if connection.execute("SELECT 1 FROM localstore_unsealed WHERE NOT told").fetchone() is None:
+                return []
+        with self.transaction() as connection:
+            return take_unsealed(connection)
 
     def seal(self) -> None:
         """Turn what other programs wrote into a changeset."""
@@ -196,7 +218,7 @@ class Store:
         self._fold()
         try:
             return self._apply(page, after, cursor, cautious=False)
-        except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError):
+        except applying.CANNOT_APPLY:
             return self._apply(page, after, cursor, cautious=True)
 
     def _apply(self, page: Sequence[SealedChangeset], after: bytes | None, cursor: bytes, *, cautious: bool) -> Applied | None:
@@ -226,16 +248,31 @@ class Store:
             raise RealmClosed(f"The realm {self.path} was closed.", hint="Open it again with Realm.open().")
 
     def close(self) -> None:
-        """Let go of the file; a second call does nothing. Waits for a write in progress."""
+        """Let go of the file; a second call does nothing. Waits for a write and for reads in progress."""
         if self._closed.is_set():
             return
         self.lock.acquire()
         try:
             self._closed.set()
+            with self._readers_changed:
+                self._readers_changed.wait_for(lambda: not self._readers, self._options.busy_timeout)
             self._reader.dispose()
             self._writer.dispose()
         finally:
             self.lock.release()
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Keep ``close`` from letting go of a file that is being read."""
+        with self._readers_changed:
+            self.check_open()
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._readers_changed:
+                self._readers -= 1
+                self._readers_changed.notify_all()
 
     @contextmanager
     def transaction(self, *, unconstrained: bool = False) -> Iterator[sqlite3.Connection]:
@@ -274,8 +311,7 @@ class Store:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        self.check_open()
-        with translated(self.path), self._reader.connect() as connection:
+        with self._in_use(), translated(self.path), self._reader.connect() as connection:
             connection.exec_driver_sql("SELECT 1")
             yield driver_connection(connection)
 

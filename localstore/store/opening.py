@@ -12,12 +12,12 @@ from localstore.environment import Environment
 from localstore.errors import StoreUnusable
 from localstore.store import layout
 from localstore.store.apply import replay_unknown
-from localstore.store.capture import attach, captured_tables, log_all_rows
+from localstore.store.capture import attach, captured_tables, follow_migrations, log_all_rows
 from localstore.store.clocks import ClockTable
 from localstore.store.engine import driver_connection
 from localstore.store.file import Store, StoreOptions
 from localstore.store.seal import seal_leftovers
-from localstore.store.state import load_state
+from localstore.store.state import State, load_state
 from localstore.store.tables import bring_up_to_date
 
 __all__ = ["open_local", "open_synced", "prepare"]
@@ -41,27 +41,51 @@ def open_local(path: Path, tables: Sequence[sa.Table], *, options: StoreOptions,
     return store
 
 
-def open_synced(path: Path, tables: Sequence[sa.Table], *, app: str, options: StoreOptions, environment: Environment) -> Store:
+def open_synced(
+    path: Path,
+    tables: Sequence[sa.Table],
+    *,
+    app: str,
+    partition: str = "default",
+    options: StoreOptions,
+    environment: Environment,
+) -> Store:
     """Open a file whose writes are captured. Rows from before a table was synced become changesets of this device.
 
     Raises:
-        StoreUnusable: not a database, cannot be opened, of a newer layout, or another application's.
+        StoreUnusable: not a database, cannot be opened, of a newer layout, or another application's or partition's.
         SchemaMismatch: the file needs a migration.
     """
     store = Store(path, synced=True, options=options, now_ms=environment.now_ms)
     with _closed_on_error(store):
-        prepare(store, tables, app=app, options=options, environment=environment)
+        prepare(store, tables, app=app, partition=partition, options=options, environment=environment)
     return store
 
 
-def prepare(store: Store, tables: Sequence[sa.Table], *, app: str, options: StoreOptions, environment: Environment) -> None:
+def prepare(
+    store: Store,
+    tables: Sequence[sa.Table],
+    *,
+    app: str,
+    partition: str = "default",
+    options: StoreOptions,
+    environment: Environment,
+) -> None:
     """Bring a synced file up to date with a schema; also for another realm on a file that is open already.
 
     Raises:
         What ``open_synced`` raises; nothing was changed then.
     """
     with store.connection() as connection:
-        _prepare(connection, tables, app, store.path, options, environment)
+        new = layout.upgrade(connection)
+        driver = driver_connection(connection)
+        if new:
+            driver.execute(
+                "INSERT INTO localstore_state (id, device, app, partition) VALUES (1, ?, ?, ?)",
+                (environment.new_device(), app, partition),
+            )
+        _check_owner(store.path, load_state(driver), app, partition)
+        _prepare(connection, tables, environment.now_ms(), options.max_changeset_bytes)
 
 
 @contextmanager
@@ -73,29 +97,35 @@ def _closed_on_error(store: Store) -> Iterator[None]:
         raise
 
 
-def _prepare(
-    connection: sa.Connection, tables: Sequence[sa.Table], app: str, path: Path, options: StoreOptions, environment: Environment
-) -> None:
-    new = layout.upgrade(connection)
-    driver = driver_connection(connection)
-    if new:
-        driver.execute("INSERT INTO localstore_state (id, device, app) VALUES (1, ?, ?)", (environment.new_device(), app))
-    state = load_state(driver)
+def _check_owner(path: Path, state: State, app: str, partition: str) -> None:
     if state.app != app:
         raise StoreUnusable(
             f"{path} belongs to the application {state.app!r}, not {app!r}. It was not changed.",
             hint="Give each application a file of its own.",
         )
-    # What is in the log was written with the columns and triggers of before: seal it before these change.
-    seal_leftovers(driver, now_ms=environment.now_ms(), max_bytes=options.max_changeset_bytes)
-    bring_up_to_date(connection, tables)
+    if state.partition != partition:
+        raise StoreUnusable(
+            f"{path} holds the partition {state.partition!r}, not {partition!r}. It was not changed.",
+            hint="Give each partition a file of its own.",
+        )
+
+
+def _prepare(connection: sa.Connection, tables: Sequence[sa.Table], now_ms: int, max_bytes: int) -> None:
+    driver = driver_connection(connection)
     before = captured_tables(driver)
+    follow_migrations(driver)
+    # What is in the log was written with the columns and triggers of before: seal it before these change.
+    seal_leftovers(driver, now_ms=now_ms, max_bytes=max_bytes)
+    bring_up_to_date(connection, tables)
     added = attach(driver, [table.name for table in tables])
+    wider = False
     for name, table in captured_tables(driver).items():
         if name in before and (columns := set(table.columns) - set(before[name].columns)):
             ClockTable(driver).add_columns(table.id, columns)
+            wider = True
     for table in added:
         log_all_rows(driver, table)
     if added:
-        seal_leftovers(driver, now_ms=environment.now_ms(), max_bytes=options.max_changeset_bytes)
-    replay_unknown(driver)
+        seal_leftovers(driver, now_ms=now_ms, max_bytes=max_bytes)
+    if added or wider:
+        replay_unknown(driver)

@@ -197,11 +197,12 @@ class Rows:
         deleted = not row.state.lives
         if value == won and type(value) is type(won) and not deleted:
             return  # both wrote the same
-        rule = "a delete beats every update" if deleted else "the later write wins"
+        winner = changeset.version if deleted else row.state.mark(column).version
+        rule = "a delete beats every update" if deleted or winner < version else "the later write wins"
         self._connection.execute(
             "INSERT INTO localstore_conflict (tbl, key, column, lost_value, lost_stamp, lost_device,"
             " won_value, won_stamp, won_device, rule) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (table.name, msgspec.msgpack.encode(row.key), column, value, *version, won, *changeset.version, rule),
+            (table.name, msgspec.msgpack.encode(row.key), column, value, *version, won, *winner, rule),
         )
         self.conflicts += 1
 

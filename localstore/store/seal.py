@@ -8,15 +8,17 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
+import msgspec
+
 from localstore import wire
 from localstore.changes import Changeset, Dependency, Key, Op, RowGroup, Touch, Value, coalesce
 from localstore.clock import next_stamp
-from localstore.errors import ChangesetTooLarge
+from localstore.errors import ChangesetTooLarge, LocalStoreError, TextNotUnicode
 from localstore.store.capture import MASK_BITS, CapturedTable, captured_tables
 from localstore.store.engine import quote
 from localstore.store.state import load_state
 
-__all__ = ["has_unsealed", "seal_leftovers", "seal_log"]
+__all__ = ["has_unsealed", "seal_leftovers", "seal_log", "take_unsealed"]
 
 _LEFTOVER_ENTRIES = 10_000
 
@@ -38,12 +40,19 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int, lim
         The changeset's number, or None when the log amounts to no change.
 
     Raises:
-        ChangesetTooLarge: the caller must roll back.
+        ChangesetTooLarge, TextNotUnicode: the caller must roll back.
     """
     upto = _last_entry(connection, limit)
     if upto is None:
         return None
-    groups = tuple(_read_groups(connection, upto))
+    try:
+        groups = tuple(_read_groups(connection, upto))
+    except sqlite3.OperationalError as error:
+        if "decode" not in str(error):
+            raise
+        raise TextNotUnicode(
+            f"This transaction wrote text that is not UTF-8 ({error}). It was rolled back.", hint="Store bytes as a BLOB."
+        ) from error
     if not groups:
         connection.execute("DELETE FROM localstore_log WHERE seq <= ?", (upto,))
         return None
@@ -69,17 +78,37 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int, lim
 def seal_leftovers(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int) -> None:
     """Seal what other programs wrote, in changesets of a bounded size, as nobody is there to split the transaction.
 
-    Raises:
-        ChangesetTooLarge: a single row is larger than a changeset may be.
+    A row that no changeset can hold must not keep the application from its file: it stays in its table, is noted in
+    ``localstore_unsealed``, and does not travel.
     """
     limit = _LEFTOVER_ENTRIES
     while has_unsealed(connection):
         try:
             seal_log(connection, now_ms=now_ms, max_bytes=max_bytes, limit=limit)
-        except ChangesetTooLarge:
+        except (ChangesetTooLarge, TextNotUnicode) as error:
             if limit == 1:
-                raise
+                _set_aside(connection, error)
             limit = max(1, limit // 10)
+
+
+def take_unsealed(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    """Table and reason of each row that could not be sealed and was not told of yet."""
+    rows = connection.execute("SELECT tbl, reason FROM localstore_unsealed WHERE NOT told ORDER BY id").fetchall()
+    if rows:
+        connection.execute("UPDATE localstore_unsealed SET told = 1")
+    return rows
+
+
+def _set_aside(connection: sqlite3.Connection, error: LocalStoreError) -> None:
+    """Take the oldest entry out of the log."""
+    seq, tbl, *values = connection.execute(
+        "SELECT seq, tbl, k0, k1, k2, k3, k4, k5, k6, k7 FROM localstore_log ORDER BY seq LIMIT 1"
+    ).fetchone()
+    table = next(table for table in captured_tables(connection).values() if table.id == tbl)
+    key = msgspec.msgpack.encode(values[: len(table.key)])
+    reason = "it is too large" if isinstance(error, ChangesetTooLarge) else "it holds text that is not UTF-8"
+    connection.execute("INSERT INTO localstore_unsealed (tbl, key, reason) VALUES (?, ?, ?)", (table.name, key, reason))
+    connection.execute("DELETE FROM localstore_log WHERE seq = ?", (seq,))
 
 
 def _last_entry(connection: sqlite3.Connection, limit: int | None) -> int | None:

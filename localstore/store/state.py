@@ -14,7 +14,7 @@ class State:
 
     Attributes:
         device: its identity.
-        app: the application whose data it holds.
+        app, partition: whose data it holds.
         last_number: number of its last changeset, 0 for none.
         last_stamp: the highest stamp made or applied here.
         folded: its own changesets up to this number are in the clocks.
@@ -24,6 +24,7 @@ class State:
 
     device: bytes
     app: str
+    partition: str
     last_number: int
     last_stamp: int
     folded: int
@@ -33,7 +34,7 @@ class State:
 
 def load_state(connection: sqlite3.Connection) -> State:
     row = connection.execute(
-        "SELECT device, app, last_number, last_stamp, folded, remote_id, cursor FROM localstore_state"
+        "SELECT device, app, partition, last_number, last_stamp, folded, remote_id, cursor FROM localstore_state"
     ).fetchone()
     return State(*row)
 

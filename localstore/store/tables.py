@@ -12,6 +12,13 @@ from localstore.store.engine import quote
 
 __all__ = ["bring_up_to_date"]
 
+_AFFINITIES = (
+    ("integer", ("INT",)),
+    ("text", ("CHAR", "CLOB", "TEXT")),
+    ("blob", ("BLOB",)),
+    ("real", ("REAL", "FLOA", "DOUB")),
+)  # in the order in which SQLite tries them
+
 
 def bring_up_to_date(connection: sa.Connection, tables: Sequence[sa.Table]) -> None:
     """Create missing tables and add missing columns that are nullable or have a default.
@@ -23,14 +30,33 @@ def bring_up_to_date(connection: sa.Connection, tables: Sequence[sa.Table]) -> N
         return
     tables[0].metadata.create_all(connection, tables=list(tables))
     for table in tables:
-        stored = {row[1]: row[5] for row in connection.exec_driver_sql(f"PRAGMA table_xinfo({quote(table.name)})")}
-        key = [name for _, name in sorted((position, name) for name, position in stored.items() if position)]
+        rows = connection.exec_driver_sql(f"PRAGMA table_xinfo({quote(table.name)})").all()
+        stored = {row[1]: row for row in rows}
+        key = [row[1] for row in sorted(rows, key=lambda row: row[5]) if row[5]]
         declared_key = [column.name for column in table.primary_key.columns]
         if key != declared_key:
             raise _mismatch(table, f"has the key ({', '.join(key)}), the class declares ({', '.join(declared_key)})")
         for column in table.columns:
             if column.name not in stored:
                 _add(connection, table, column)
+            else:
+                _check_type(connection, table, column, stored[column.name][2])
+        for _, name, _, not_null, default, in_key, hidden in rows:
+            if name not in table.columns and not_null and default is None and not in_key and not hidden:
+                raise _mismatch(table, f"has the column {name}, which must have a value and is not declared")
+
+
+def _check_type(connection: sa.Connection, table: sa.Table, column: sa.Column[object], stored: str) -> None:
+    """Types may be spelt in many ways; what counts is how SQLite stores values because of them."""
+    declared = column.type.compile(dialect=connection.dialect)
+    if _affinity(declared) != _affinity(stored):
+        raise _mismatch(table, f"has the column {column.name} of type {stored or 'none'}, the class declares {declared}")
+
+
+def _affinity(declared: str) -> str:
+    """A declared type's affinity: https://www.sqlite.org/datatype3.html §3.1."""
+    found = (affinity for affinity, words in _AFFINITIES if any(word in declared.upper() for word in words))
+    return next(found, "numeric" if declared else "blob")
 
 
 def _add(connection: sa.Connection, table: sa.Table, column: sa.Column[object]) -> None:

@@ -7,10 +7,20 @@ a wait back to the connect. What may run when is the session's business, not thi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from localstore.adapter import Cursor, Hello, Limit, Page, PushResult, SupportsWatch, SyncAdapter
+from localstore.adapter import (
+    Cursor,
+    Hello,
+    Limit,
+    Page,
+    PushResult,
+    Refusal,
+    SealedChangeset,
+    SupportsWatch,
+    SyncAdapter,
+)
 from localstore.errors import (
     Busy,
     ClockDrift,
@@ -122,22 +132,25 @@ class Cycle:
             remote_id=state.remote_id,
             cursor=self._cursor,
         )
+        # Another process of this device may push meanwhile. Both numbers only grow, so what was acknowledged before the
+        # remote answered, and what was made after it, are safe to compare with its answer.
+        acknowledged = await self._in_thread(self._store.acknowledged)
         welcome = await self._request(self._adapter.connect(hello), self._limits.connect_timeout)
+        made = (await self._in_thread(self._store.state)).last_number
         if state.remote_id is None:
             await self._in_thread(self._store.meet, welcome.remote_id)
         elif welcome.remote_id != state.remote_id:
             raise ResetRequired(
                 "remote replaced", hint="Nothing was sent to it; this device's data and unsent changes are untouched."
             )
-        acknowledged = await self._in_thread(self._store.acknowledged)
         if welcome.last_number < acknowledged:
             raise ResetRequired(
                 f"remote restored (it had acknowledged changeset {acknowledged} of this device, and has {welcome.last_number})",
                 hint="It lost history, as by going back to an old backup. This device's data is untouched.",
             )
-        if welcome.last_number > state.last_number:
+        if welcome.last_number > made:
             raise ResetRequired(
-                f"device forked (the remote has changeset {welcome.last_number} of this device, the file {state.last_number})",
+                f"device forked (the remote has changeset {welcome.last_number} of this device, the file {made})",
                 hint="The file was copied, or restored from a backup. Its data and unsent changes are untouched.",
             )
         self._observer.connection(ConnectionEvent.WELCOME)
@@ -159,30 +172,58 @@ class Cycle:
                 continue
             self._cursor, more = page.cursor, page.more
             self._tell(page, applied)
-            self._backoff.reset()
+            if page.changesets:
+                self._backoff.reset()
         self._waits.reached_head(mark)
 
     async def _push_outbox(self) -> None:
         capabilities = self._adapter.capabilities
         await self._in_thread(self._store.seal)
+        for table, reason in await self._in_thread(self._store.take_unsealed):
+            self._observer.report(
+                Refused(
+                    f"A row of {table} that another program wrote cannot be synced: {reason}. It stays on this device.",
+                    hint="Correct it with that program, or through localstore.",
+                )
+            )
         while True:
             batch = await self._in_thread(
                 self._store.batch, max_bytes=capabilities.max_batch_bytes, max_count=capabilities.max_batch_count
             )
-            if not batch:
+            if not batch:  # another process may have emptied it: nobody told those who wait here
+                self._waits.acknowledged(await self._in_thread(self._store.acknowledged))
                 break
-            result: PushResult = await self._request(self._adapter.push(batch))
-            if result.acknowledged < batch[0].number and not result.refusals:
-                raise ProtocolError("The adapter neither took nor refused what was pushed.", hint="Report this to its authors.")
-            await self._settle(result)
+            await self._settle(batch, await self._push(batch))
             self._backoff.reset()
+        self._backoff.reset()
         self._observer.uploaded()
 
-    async def _settle(self, result: PushResult) -> None:
+    async def _push(self, batch: Sequence[SealedChangeset]) -> PushResult:
+        """Push a batch; an answer that does not fit it must not make us forget what was never stored."""
+        try:
+            result: PushResult = await self._request(self._adapter.push(batch))
+        except Refused as error:
+            result = PushResult(acknowledged=0, refusals=(Refusal(number=error.number or 0, reason=error.message),))
+        numbers = [sealed.number for sealed in batch]
+        answered = [result.acknowledged] if result.acknowledged >= numbers[0] else []
+        answered += [refusal.number for refusal in result.refusals]
+        if not answered or not set(answered) <= set(numbers):
+            raise ProtocolError(
+                f"The adapter answered for {answered} when {numbers[0]} to {numbers[-1]} were pushed. Nothing was let go.",
+                hint="Report this to its authors.",
+            )
+        return result
+
+    async def _settle(self, batch: Sequence[SealedChangeset], result: PushResult) -> None:
         """Let go of what the remote took, and set aside what it never will."""
         await self._in_thread(self._store.acknowledge, result.acknowledged)
         self._waits.acknowledged(result.acknowledged)
         for refusal in result.refusals:
+            if any(sealed.number == refusal.number and not sealed.rows for sealed in batch):  # it stands for a refused one
+                raise ProtocolError(
+                    f"The remote refuses even an empty changeset: {refusal.reason}. Sync stopped; local data is untouched.",
+                    hint="Ask whoever runs the remote.",
+                )
             await self._in_thread(self._store.refuse, refusal.number, refusal.reason)
             self._observer.report(
                 Refused(
@@ -226,7 +267,7 @@ class Cycle:
         try:
             async for _ in adapter.watch(self._cursor):
                 self._signals.work.set()
-        except Offline:
+        except SyncError:
             return  # the next pull sees for itself; waking it at once would go round and round with a broken watch
         except Exception as error:  # noqa: BLE001  a broken watch must not stop the sync it only speeds up
             self._warn(f"Watching the remote failed ({error}); the timer goes on looking for news.")
@@ -268,21 +309,32 @@ class Cycle:
         seconds = timeout or self._limits.request_timeout
         try:
             async with asyncio.timeout(seconds):
-                return await call
+                answer = await call
         except TimeoutError as error:
             raise Offline(f"The remote did not answer within {seconds:g} s. Local work goes on.") from error
-        except (SyncError, asyncio.CancelledError):
+        except SyncError:
             raise
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if _is_cancelled():
+                raise
             name = type(self._adapter).__name__
             raise ProtocolError(
                 f"{name} failed with {type(error).__name__}: {error}. Sync stopped; local data is untouched.",
                 hint="This is a bug in the adapter: report it to its authors.",
             ) from error
+        if _is_cancelled():  # the adapter swallowed it
+            raise asyncio.CancelledError
+        return answer
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Work on the file; what passes by itself, as a long write of another program, is waited out like an error of the remote."""
+        """Work on the file; what passes by itself, as another program's long write, is waited out like errors of the remote."""
         try:
             return await self._parts.environment.run_blocking(function, *args, **kwargs)
         except (StoreBusy, DiskFull) as error:
             raise Busy(error.message, hint=error.hint) from error
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody wants the current task to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

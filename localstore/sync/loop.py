@@ -30,6 +30,10 @@ class BackgroundLoop:
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(function)
 
+    def is_current(self) -> bool:
+        """Whether the caller is in the loop's thread."""
+        return threading.current_thread() is self._thread
+
     def stop(self, timeout: float) -> None:
         """Cancel what runs and end the thread, waiting at most ``timeout`` seconds for it."""
         with self._lock:

@@ -12,9 +12,10 @@ import concurrent.futures
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
 
-from localstore.errors import OperationAborted, ProtocolError, SyncError
+from localstore.adapter import SyncAdapter
+from localstore.errors import LocalStoreError, OperationAborted, ProtocolError, SyncError
 from localstore.sync.cycle import Cycle, Signals
 from localstore.sync.parts import SessionParts
 from localstore.sync.state import (
@@ -53,6 +54,7 @@ class SyncSession:
         self._waits = Waits()
         self._life: _Life | None = None
         self._last_error: SyncError | None = None
+        self._ended = False
         parts.store.on_commit(self._poke)
 
     # -- what an application sees
@@ -76,7 +78,10 @@ class SyncSession:
         """Changes from now on, for ``for`` or ``async for``; the stream ends when the realm is closed."""
         stream: Stream[ConnectionStateChange] = Stream(self._forget_stream)
         with self._lock:
-            self._streams.append(stream)
+            if self._ended:
+                stream.end()
+            else:
+                self._streams.append(stream)
         return stream
 
     def pause(self) -> None:
@@ -99,9 +104,11 @@ class SyncSession:
         Raises:
             OperationAborted: the session was paused or closed meanwhile.
             SyncError: a fatal error ended the session.
+            LocalStoreError: this is the background thread, as in an error handler, which would wait for itself.
             ValueError: the timeout is not positive.
         """
         _check_timeout(timeout)
+        self._check_may_wait()
         future = self._wait_for_upload()
         return future is None or _result(future, timeout)
 
@@ -117,6 +124,7 @@ class SyncSession:
         It needs a connection. Arguments, results and errors are those of ``upload_all_local_changes``.
         """
         _check_timeout(timeout)
+        self._check_may_wait()
         return _result(self._wait_for_download(), timeout)
 
     async def download_all_server_changes_async(self, timeout: float | None = None) -> bool:
@@ -139,7 +147,7 @@ class SyncSession:
             life: the run of the cycle that says so; ignored when it is not the present one.
         """
         with self._lock:
-            if life is not None and life is not self._life:
+            if self._ended or (life is not None and life is not self._life):
                 return
             before, transition = self._state, TRANSITIONS[self._state, event]
             self._state = transition.state
@@ -149,18 +157,22 @@ class SyncSession:
                 self._waits.abort(error or _aborted(event))
             if Effect.START in transition.effects:
                 self._start()
+        if event is Event.CLOSE_AFTER_UPLOAD:
+            self._poke()  # the last change may have gone out just before, and the cycle rest already
         if Effect.REPORT in transition.effects and error is not None:
             self.report(error)
         if before is SessionState.DYING and transition.state in (SessionState.INACTIVE, SessionState.PAUSED):
             self._on_dead()
 
-    def end_streams(self) -> None:
-        """The realm was closed: nothing more will be told."""
-        self._waits.abort(_aborted(Event.CLOSE))
+    def end(self) -> None:
+        """The file or the app was closed: nothing more will happen, nor be told."""
         with self._lock:
+            self.handle(Event.CLOSE)
+            self._ended = True
             for stream in self._streams:
                 stream.end()
             self._streams.clear()
+        self._waits.abort(_aborted(Event.CLOSE))
 
     def report(self, error: SyncError) -> None:
         """Give an error to the error handler, or log it when there is none."""
@@ -222,14 +234,26 @@ class SyncSession:
         future = self._waits.upload(last)
         if store.last_pending() is None:  # acknowledged before the wait was known
             self._waits.acknowledged(last)
-        self._poke()
+        self._waiting_has_begun()
         return future
 
     def _wait_for_download(self) -> concurrent.futures.Future[bool]:
         self._parts.store.check_open()
         future = self._waits.download()
-        self._poke()
+        self._waiting_has_begun()
         return future
+
+    def _waiting_has_begun(self) -> None:
+        self._poke()
+        if self._ended:
+            self._waits.abort(_aborted(Event.CLOSE))
+
+    def _check_may_wait(self) -> None:
+        if self._parts.loop.is_current():
+            raise LocalStoreError(
+                "The background thread cannot wait for itself: all sync would stand still.",
+                hint="Wait in another thread, not in an error handler.",
+            )
 
     def _forget_stream(self, stream: Stream[ConnectionStateChange]) -> None:
         with self._lock:
@@ -245,33 +269,39 @@ class _Life:
         self._parts = parts
         self._waits = waits
         self._task: asyncio.Task[None] | None = None
+        self._failed = False
         self.signals = Signals()
 
     def start(self) -> None:
         self._task = asyncio.ensure_future(self._run())
 
     def stop(self) -> None:
-        if self._task is not None:
+        if self._task is not None and not self._failed:
             self._task.cancel()
 
     async def _run(self) -> None:
         parts = self._parts
+        adapter: SyncAdapter | None = None
         try:
             adapter = parts.make_adapter()
             cycle = Cycle(parts, adapter=adapter, waits=self._waits, observer=self, signals=self.signals)
-            try:
-                await cycle.run()
-            finally:
-                async with asyncio.timeout(_CLOSE_SECONDS):
-                    await adapter.close()
+            await cycle.run()
         except SyncError as error:
-            self._session.handle(Event.FATAL_ERROR, error, life=self)
+            self._fail(error)
         except Exception as error:  # noqa: BLE001  a bug must be told, not lost with its task
             broken = ProtocolError(
                 f"Sync stopped: {type(error).__name__}: {error}. Local data is untouched.", hint="Report this."
             )
             broken.__cause__ = error
-            self._session.handle(Event.FATAL_ERROR, broken, life=self)
+            self._fail(broken)
+        finally:
+            if adapter is not None:
+                await _let_go(adapter)
+
+    def _fail(self, error: SyncError) -> None:
+        self._failed = True  # what is left to do is closing the adapter
+        self.failed(error)
+        self._session.handle(Event.FATAL_ERROR, error, life=self)
 
     def connection(self, event: ConnectionEvent) -> None:
         self._session._life_connection(self, event)
@@ -284,6 +314,15 @@ class _Life:
 
     def uploaded(self) -> None:
         self._session.handle(Event.UPLOADED, life=self)
+
+
+async def _let_go(adapter: SyncAdapter) -> None:
+    """Close an adapter. That it fails or hangs concerns nobody: it is not used any more."""
+    try:
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await adapter.close()
+    except Exception:  # noqa: BLE001
+        _log.warning("%s could not be closed.", type(adapter).__name__, exc_info=True)
 
 
 def _aborted(event: Event) -> OperationAborted:
@@ -303,12 +342,25 @@ def _check_timeout(timeout: float | None) -> None:
 
 def _result(future: concurrent.futures.Future[bool], timeout: float | None) -> bool:
     try:
-        return future.result(timeout)
+        return future.result(None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
     except concurrent.futures.TimeoutError:
-        return False
+        return not future.cancel() and future.result()
 
 
 async def _result_async(future: concurrent.futures.Future[bool], timeout: float | None) -> bool:
-    waiting: asyncio.Future[Any] = asyncio.wrap_future(future)
-    done, _ = await asyncio.wait({waiting}, timeout=timeout)
-    return bool(waiting.result()) if done else False
+    loop = asyncio.get_running_loop()
+    resolved = asyncio.Event()
+
+    def tell(_: concurrent.futures.Future[bool]) -> None:
+        with suppress(RuntimeError):  # the caller's event loop is gone, and so is the caller
+            loop.call_soon_threadsafe(resolved.set)
+
+    future.add_done_callback(tell)
+    try:
+        async with asyncio.timeout(timeout):
+            await resolved.wait()
+    except TimeoutError:
+        pass
+    finally:
+        gave_up = future.cancel()
+    return not gave_up and future.result()

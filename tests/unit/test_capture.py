@@ -84,7 +84,8 @@ def wide(key: str, value: int) -> Values:
 
 
 def shape(name: str, columns: list[sa.Column[Any]], *rows: Values, update: Values) -> Shape:
-    return Shape(sa.Table(name, sa.MetaData(), *columns), *rows, update=update)
+    kept, changed, deleted, added = rows
+    return Shape(sa.Table(name, sa.MetaData(), *columns), kept, changed, deleted, added, update)
 
 
 SHAPES = {
@@ -138,6 +139,15 @@ SHAPES = {
         {"select": "added", 'a "b" c': "4", "it's": "4", "new": 4},
         update={'a "b" c': "5", "it's": "6"},
     ),
+    "eight key columns and names like ours": shape(
+        "log",
+        [*keys(*(f"k{n}" for n in range(8))), *(sa.Column(name, sa.Integer) for name in ("mask", "seq", "op", "tbl", "part"))],
+        {**dict.fromkeys((f"k{n}" for n in range(8)), "a"), "mask": 1, "seq": 1, "op": 1, "tbl": 1, "part": 1},
+        {**dict.fromkeys((f"k{n}" for n in range(8)), "b"), "mask": 2, "seq": 2, "op": 2, "tbl": 2, "part": 2},
+        {**dict.fromkeys((f"k{n}" for n in range(8)), "c"), "mask": 3, "seq": 3, "op": 3, "tbl": 3, "part": 3},
+        {**dict.fromkeys((f"k{n}" for n in range(8)), "d"), "mask": 4, "seq": 4, "op": 4, "tbl": 4, "part": 4},
+        update={"mask": 5, "part": 5},
+    ),
     "a reserved word": shape(
         "select",
         [*keys("from"), sa.Column("where", sa.String), sa.Column("group", sa.String)],
@@ -150,7 +160,7 @@ SHAPES = {
 }
 
 
-@pytest.fixture(params=SHAPES.values(), ids=SHAPES.keys())
+@pytest.fixture(params=list(SHAPES.values()), ids=list(SHAPES))
 def case(request: pytest.FixtureRequest) -> Shape:
     found: Shape = request.param
     return found
@@ -212,7 +222,7 @@ def as_bulk(tx: Session, case: Shape, operation: str) -> None:
     if operation == "insert":
         tx.connection().execute(sa.insert(case.table), [case.added])
     elif operation == "update":
-        values = {name: sa.bindparam(f"value{n}") for n, name in enumerate(case.update)}
+        values: dict[str, sa.BindParameter[Any]] = {name: sa.bindparam(f"value{n}") for n, name in enumerate(case.update)}
         given = {f"value{n}": value for n, value in enumerate(case.update.values())}
         given |= {f"key{n}": case.changed[name] for n, name in enumerate(case.key_names)}
         tx.connection().execute(sa.update(case.table).where(*same_key).values(values), [given])
@@ -280,9 +290,7 @@ def check_captured(path: Path, case: Shape, before: Table, *, changesets: int = 
 
 
 OPERATIONS = [
-    pytest.param(case, operation, id=f"{operation} of {name}")
-    for name, case in SHAPES.items()
-    for operation in case.operations
+    pytest.param(case, operation, id=f"{operation} of {name}") for name, case in SHAPES.items() for operation in case.operations
 ]
 
 
@@ -390,7 +398,8 @@ def test_a_column_set_to_the_value_it_has_is_no_change(path: Path, case: Shape) 
     store, _ = filled(path, case)
     with store.write() as tx:
         tx.exec(sa.update(case.table).where(case.is_row(case.changed)).values(case.changed))
-        tx.connection().exec_driver_sql(f"UPDATE {quote(case.table.name)} SET {quote(case.key_names[0])} = {quote(case.key_names[0])}")
+        key = quote(case.key_names[0])
+        tx.connection().exec_driver_sql(f"UPDATE {quote(case.table.name)} SET {key} = {key}")
     store.close()
     assert changesets_in(path) == []
     assert is_clean(path)
@@ -458,7 +467,7 @@ def test_a_key_that_takes_anothers_place_deletes_both_and_replaces_one(store: St
 def test_what_a_savepoint_takes_back_is_not_captured(store: Store, path: Path) -> None:
     with store.write() as tx:
         tx.connection().exec_driver_sql("INSERT INTO note VALUES ('a', 't', 1)")
-        with pytest.raises(IntegrityError), tx.begin_nested():
+        with pytest.raises(IntegrityError), tx.begin_nested():  # noqa: PT012
             tx.connection().exec_driver_sql("INSERT INTO note VALUES ('b', 't', 1)")
             tx.connection().exec_driver_sql("INSERT INTO note VALUES ('b', 'again', 1)")
         tx.connection().exec_driver_sql("INSERT INTO note VALUES ('c', 't', 1)")
@@ -486,6 +495,18 @@ def test_a_table_outside_the_schema_is_not_captured(store: Store, path: Path) ->
 
 
 # -- values
+
+
+class Spelt(sa.types.UserDefinedType[Any]):
+    """A column type by its name in SQL, without a conversion of values."""
+
+    cache_ok = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_col_spec(self, **_: Any) -> str:
+        return self.name
 
 
 ODD_TYPES = ["BLOB", "NUMERIC", "", "DECIMAL(10, 2)", "DATE", "BOOLEAN", "JSON", "TEXT", "INTEGER", "REAL", "VARCHAR(5)"]
@@ -517,9 +538,7 @@ ODD_VALUES: list[Value] = [
 
 @pytest.mark.parametrize("kind", ODD_TYPES, ids=lambda kind: kind or "no type")
 def test_a_value_that_differs_only_in_type_is_a_change_where_the_column_keeps_types(path: Path, kind: str) -> None:
-    with other_program(path) as connection:
-        connection.execute(f"CREATE TABLE odd (id TEXT NOT NULL PRIMARY KEY, value {kind})")
-    store = open_store(path, [sa.Table("odd", sa.MetaData(), *keys("id"), sa.Column("value"))])
+    store = open_store(path, [sa.Table("odd", sa.MetaData(), *keys("id"), sa.Column("value", Spelt(kind)))])
     write(store, "INSERT INTO odd VALUES ('a', NULL)")
     store.acknowledge(1)
     for value in [*ODD_VALUES, *reversed(ODD_VALUES)]:
@@ -615,7 +634,8 @@ def test_a_table_without_rowids_is_captured(path: Path) -> None:
 
 TRIGGERS = {
     "fills a column in after an insert": "AFTER INSERT ON note BEGIN UPDATE note SET stars = 9 WHERE id = NEW.id; END",
-    "fills a column in after an update": "AFTER UPDATE OF title ON note BEGIN UPDATE note SET stars = stars + 1 WHERE id = NEW.id; END",
+    "fills a column in after an update": "AFTER UPDATE OF title ON note BEGIN"
+    " UPDATE note SET stars = stars + 1 WHERE id = NEW.id; END",
     "writes another row": "AFTER INSERT ON note WHEN NEW.id NOT LIKE 'log %' BEGIN"
     " INSERT INTO note VALUES ('log ' || NEW.id, NEW.title, 0); END",
     "deletes another row": "AFTER UPDATE OF title ON note BEGIN DELETE FROM note WHERE id = 'deleted'; END",
@@ -674,7 +694,7 @@ STEPS = st.one_of(
     st.builds(lambda k, v, w: Step("INSERT OR IGNORE INTO thing VALUES (?, ?, ?)", (k, v, w)), KEYS, ANY_VALUE, ANY_VALUE),
     st.builds(lambda k, v, w: Step("INSERT OR REPLACE INTO thing VALUES (?, ?, ?)", (k, v, w)), KEYS, ANY_VALUE, ANY_VALUE),
     st.builds(
-        lambda k, v: Step("INSERT INTO thing (id, loose) VALUES (?, ?) ON CONFLICT DO UPDATE SET loose = excluded.loose", (k, v)),
+        lambda k, v: Step("INSERT INTO thing VALUES (?, ?, 'c') ON CONFLICT DO UPDATE SET loose = excluded.loose", (k, v)),
         KEYS,
         ANY_VALUE,
     ),
@@ -686,16 +706,16 @@ STEPS = st.one_of(
     st.just(Step("DELETE FROM thing", ())),
 )
 TRANSACTIONS = st.lists(st.lists(st.tuples(STEPS, st.booleans()), min_size=1, max_size=6), min_size=1, max_size=5)
-THING = sa.Table("thing", sa.MetaData(), *keys("id"), sa.Column("loose"), sa.Column("caseless"))
+THING = sa.Table(
+    "thing", sa.MetaData(), *keys("id"), sa.Column("loose", Spelt("")), sa.Column("caseless", Spelt("TEXT COLLATE NOCASE"))
+)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(transactions=TRANSACTIONS)
 def test_any_statements_are_captured_as_what_they_did(transactions: list[list[tuple[Step, bool]]]) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder, "store.db")
-        with other_program(path) as connection:
-            connection.execute("CREATE TABLE thing (id TEXT NOT NULL PRIMARY KEY, loose, caseless TEXT COLLATE NOCASE)")
         store = open_store(path, [THING])
         for number, steps in enumerate(transactions):
             before = rows_of(path, "thing")
@@ -720,8 +740,6 @@ def test_any_statements_of_another_program_are_captured_as_what_they_did(steps: 
     """Another program has no recursive triggers: what its OR REPLACE deletes leaves no trace but the insert."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "store.db")
-        with other_program(path) as connection:
-            connection.execute("CREATE TABLE thing (id TEXT NOT NULL PRIMARY KEY, loose, caseless TEXT COLLATE NOCASE)")
         store = open_store(path, [THING])
         with other_program(path) as connection:
             for step in steps:

@@ -13,6 +13,7 @@ TABLES = {
         id INTEGER PRIMARY KEY CHECK (id = 1),
         device BLOB NOT NULL,
         app TEXT NOT NULL,
+        partition TEXT NOT NULL,
         capturing INTEGER NOT NULL DEFAULT 1,
         last_number INTEGER NOT NULL DEFAULT 0,
         last_stamp INTEGER NOT NULL DEFAULT 0,
@@ -86,6 +87,13 @@ TABLES = {
         reason TEXT NOT NULL,
         sealed BLOB NOT NULL,
         PRIMARY KEY (device, number)""",
+    # Rows that another program wrote and no changeset can hold; told: whether the error handler heard of it.
+    "unsealed": """
+        id INTEGER PRIMARY KEY,
+        tbl TEXT NOT NULL,
+        key BLOB NOT NULL,
+        reason TEXT NOT NULL,
+        told INTEGER NOT NULL DEFAULT 0""",
     # Local values that lost against another device's.
     "conflict": """
         id INTEGER PRIMARY KEY,
