@@ -89,6 +89,8 @@ def seal_leftovers(connection: sqlite3.Connection, *, now_ms: int, max_bytes: in
             if limit == 1:
                 _set_aside(connection, error)
             limit = max(1, limit // 10)
+        else:
+            limit = min(limit * 10, _LEFTOVER_ENTRIES)
 
 
 def take_unsealed(connection: sqlite3.Connection) -> list[tuple[str, str]]:

@@ -212,6 +212,13 @@ class SyncSession:
                     self._last_error = None
                 self._connect(event)
 
+    def _life_uploaded(self, life: _Life) -> None:
+        with self._lock:  # a realm may have been opened, written and closed since the cycle found nothing to upload
+            if life is self._life and self._state is SessionState.DYING and self._parts.store.last_pending() is not None:
+                self._poke()
+            else:
+                self.handle(Event.UPLOADED, life=life)
+
     def _life_failed(self, life: _Life, error: SyncError) -> None:
         with self._lock:
             if life is self._life:
@@ -313,7 +320,7 @@ class _Life:
         self._session._life_failed(self, error)
 
     def uploaded(self) -> None:
-        self._session.handle(Event.UPLOADED, life=self)
+        self._session._life_uploaded(self)
 
 
 async def _let_go(adapter: SyncAdapter) -> None:

@@ -294,9 +294,15 @@ class Device:
         return [type(error).__name__ for error in self.told]
 
 
+def is_open(path: Path) -> bool:
+    """Whether somebody has the file open: SQLite takes its write-ahead log away with the last connection."""
+    return path.with_name(path.name + "-wal").exists()
+
+
 def is_let_go(path: Path) -> bool:
-    """Whether nobody has the file open: SQLite takes its write-ahead log away with the last connection."""
-    return not path.with_name(path.name + "-wal").exists()
+    """Whether nobody has the file open any more; a read that was under way when it was closed may come to its end."""
+    eventually(lambda: not is_open(path) or gc.collect() < 0, f"{path.name} to be let go")
+    return True
 
 
 class World:

@@ -58,11 +58,12 @@ def open_store(
     clock: ManualClock | None = None,
     seed: int = 0,
     app: str = APP,
+    partition: str = "default",
     **options: Any,
 ) -> Store:
     """A synced store; the seed decides which device identity a new file gets."""
     world = environment(clock or ManualClock(), seed)
-    return open_synced(path, tables, app=app, options=StoreOptions(**options), environment=world)
+    return open_synced(path, tables, app=app, partition=partition, options=StoreOptions(**options), environment=world)
 
 
 def write(store: Store, *statements: Statement) -> None:

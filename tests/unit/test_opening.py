@@ -197,6 +197,13 @@ def test_another_applications_file_is_refused_with_both_names(path: Path) -> Non
     open_and_close(path)
 
 
+def test_a_file_of_another_partition_is_refused_with_both_names(path: Path) -> None:
+    open_and_close(path)
+    with pytest.raises(StoreUnusable, match=r"'default'.*'garden'"):
+        open_store(path, [LINK], partition="garden")
+    assert query(path, "SELECT name FROM sqlite_master WHERE name = 'link'") == []
+
+
 def test_a_synced_file_cannot_be_opened_as_a_local_one(path: Path) -> None:
     open_and_close(path)
     with pytest.raises(StoreUnusable, match="SyncConfiguration"):

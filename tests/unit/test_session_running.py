@@ -47,6 +47,7 @@ from tests.unit.session_kit import (
     in_loop,
     in_thread,
     is_let_go,
+    is_open,
     joined,
     no_threads_are_left,
     nothing_was_lost,
@@ -889,6 +890,7 @@ class TestHistoriesThatParted:
             add(realm, "before the copy")
             upload(realm)
         assert first.app.sync.wait_for_sessions_to_terminate(timeout=PATIENCE)
+        assert is_let_go(first.path)
         shutil.copy(first.path, tmp_path / "copy.db")
         second = world.device("copy")
         original = first.open()
@@ -911,6 +913,7 @@ class TestHistoriesThatParted:
         with first.open():
             pass
         assert first.app.sync.wait_for_sessions_to_terminate(timeout=PATIENCE)
+        assert is_let_go(first.path)
         shutil.copy(first.path, tmp_path / "copy.db")
         second = world.device("copy")
         one, other = first.open(), second.open()
@@ -1089,7 +1092,7 @@ class TestClosing:
         assert session.state is SessionState.DYING
         assert app.sync.has_sync_sessions
         assert app.sync.wait_for_sessions_to_terminate(timeout=0.01) is False
-        assert not is_let_go(offline.path)
+        assert is_open(offline.path)
         world.remote.go_online()
         world.clock.advance(1)
         assert app.sync.wait_for_sessions_to_terminate(timeout=PATIENCE) is True

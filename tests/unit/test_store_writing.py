@@ -510,6 +510,24 @@ def test_a_large_transaction_of_another_program_becomes_several_changesets(path:
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("sql", "value"), [("?", "x" * 30_000), ("CAST(? AS TEXT)", b"\xffA")], ids=["too large", "not Unicode"]
+)
+def test_one_row_that_cannot_travel_does_not_make_the_others_travel_one_by_one(path: Path, sql: str, value: object) -> None:
+    store = open_store(path, max_changeset_bytes=20_000)
+    with other_program(path) as connection:
+        connection.execute("BEGIN")
+        connection.executemany("INSERT INTO note VALUES (?, 't', ?)", [(f"{n:03}", n) for n in range(500)])
+        connection.execute(f"INSERT INTO note VALUES ('bad', {sql}, 0)", (value,))
+        connection.executemany("INSERT INTO note VALUES (?, 't', ?)", [(f"{n:03}", n) for n in range(500, 999)])
+        connection.execute("COMMIT")
+    store.seal()
+    store.close()
+    assert len(changes_of(changesets_in(path))) == 999
+    assert len(sealed_in(path)) < 50
+    assert is_clean(path)
+
+
 # -- telling others
 
 
