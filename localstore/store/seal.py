@@ -45,14 +45,7 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int, lim
     upto = _last_entry(connection, limit)
     if upto is None:
         return None
-    try:
-        groups = tuple(_read_groups(connection, upto))
-    except sqlite3.OperationalError as error:
-        if "decode" not in str(error):
-            raise
-        raise TextNotUnicode(
-            f"This transaction wrote text that is not UTF-8 ({error}). It was rolled back.", hint="Store bytes as a BLOB."
-        ) from error
+    groups = _groups(connection, upto)
     if not groups:
         connection.execute("DELETE FROM localstore_log WHERE seq <= ?", (upto,))
         return None
@@ -73,6 +66,17 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int, lim
     data = wire.encode(sealed)
     connection.execute("INSERT INTO localstore_outbox VALUES (?, ?, ?, ?, ?)", (number, stamp, sealed.rows, len(data), data))
     return number
+
+
+def _groups(connection: sqlite3.Connection, upto: int) -> tuple[RowGroup, ...]:
+    try:
+        return tuple(_read_groups(connection, upto))
+    except sqlite3.OperationalError as error:
+        if "decode" not in str(error):
+            raise
+        raise TextNotUnicode(
+            f"This transaction wrote text that is not UTF-8 ({error}). It was rolled back.", hint="Store bytes as a BLOB."
+        ) from error
 
 
 def seal_leftovers(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int) -> None:
@@ -107,10 +111,17 @@ def _set_aside(connection: sqlite3.Connection, error: LocalStoreError) -> None:
         "SELECT seq, tbl, k0, k1, k2, k3, k4, k5, k6, k7 FROM localstore_log ORDER BY seq LIMIT 1"
     ).fetchone()
     table = next(table for table in captured_tables(connection).values() if table.id == tbl)
-    key = msgspec.msgpack.encode(values[: len(table.key)])
     reason = "it is too large" if isinstance(error, ChangesetTooLarge) else "it holds text that is not UTF-8"
-    connection.execute("INSERT INTO localstore_unsealed (tbl, key, reason) VALUES (?, ?, ?)", (table.name, key, reason))
+    _note_unsealed(connection, table, tuple(values[: len(table.key)]), reason)
     connection.execute("DELETE FROM localstore_log WHERE seq = ?", (seq,))
+
+
+def _note_unsealed(connection: sqlite3.Connection, table: CapturedTable, key: Key, reason: str) -> None:
+    """Remember that a row does not travel, until it is changed into one that does."""
+    connection.execute(
+        "INSERT INTO localstore_unsealed (tbl, key, reason) VALUES (?, ?, ?)",
+        (table.name, msgspec.msgpack.encode(key), reason),
+    )
 
 
 def _last_entry(connection: sqlite3.Connection, limit: int | None) -> int | None:
@@ -156,12 +167,7 @@ def _insert_group(connection: sqlite3.Connection, table: CapturedTable, upto: in
 
 
 def _coalesced_groups(connection: sqlite3.Connection, table: CapturedTable, upto: int) -> Iterator[RowGroup]:
-    touches = list(_touches(connection, table, upto))
-    results = coalesce(touches)
-    for key in dict.fromkeys(touch.key for touch in touches if touch.op is Op.INSERT):
-        gone = results.get(key, (Op.DELETE, 0))[0] is Op.DELETE
-        if gone and _is_there(connection, table, key):  # a trigger put back what the statement that fired it deleted
-            results[key] = (Op.REPLACE, 0)
+    results = _results(connection, table, upto)
     carried = {kind: _carried(table, *kind) for kind in set(results.values())}
     needed = tuple(name for name in table.columns if any(name in columns for columns in carried.values()))
     width = len(table.key)
@@ -173,6 +179,8 @@ def _coalesced_groups(connection: sqlite3.Connection, table: CapturedTable, upto
         if op is not Op.DELETE and key not in present:  # gone without a trigger: another program's INSERT OR REPLACE
             if op is not Op.INSERT:
                 rows_of.setdefault((Op.DELETE, ()), []).append(key)
+            elif None in key:
+                _note_unsealed(connection, table, key, "its key is null")
             continue
         columns = carried[op, mask]
         values = present.get(key, ())
@@ -180,6 +188,23 @@ def _coalesced_groups(connection: sqlite3.Connection, table: CapturedTable, upto
         rows_of.setdefault((op, columns), []).append(row)
     for (op, columns), rows in rows_of.items():
         yield RowGroup(table.name, op, table.key, columns, _transposed(rows, width + len(columns)))
+
+
+def _results(connection: sqlite3.Connection, table: CapturedTable, upto: int) -> dict[Key, tuple[Op, int]]:
+    """What the log amounts to, row by row; corrected where triggers and earlier trouble make it say less than there is."""
+    touches = list(_touches(connection, table, upto))
+    results = coalesce(touches)
+    for key in dict.fromkeys(touch.key for touch in touches if touch.op is Op.INSERT):
+        gone = results.get(key, (Op.DELETE, 0))[0] is Op.DELETE
+        if gone and _is_there(connection, table, key):  # a trigger put back what the statement that fired it deleted
+            results[key] = (Op.REPLACE, 0)
+    for id_, data in connection.execute("SELECT id, key FROM localstore_unsealed WHERE tbl = ?", (table.name,)).fetchall():
+        key = tuple(msgspec.msgpack.decode(data))
+        if key in results:  # what was held back before goes out with this change
+            connection.execute("DELETE FROM localstore_unsealed WHERE id = ?", (id_,))
+            if results[key][0] is Op.UPDATE:
+                results[key] = (Op.INSERT, 0)
+    return results
 
 
 def _carried(table: CapturedTable, op: Op, mask: int) -> tuple[str, ...]:

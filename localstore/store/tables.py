@@ -48,7 +48,7 @@ def bring_up_to_date(connection: sa.Connection, tables: Sequence[sa.Table]) -> N
 
 def _check_type(connection: sa.Connection, table: sa.Table, column: sa.Column[object], stored: str) -> None:
     """Types may be spelt in many ways; what counts is how SQLite stores values because of them."""
-    declared = column.type.compile(dialect=connection.dialect)
+    declared = "" if isinstance(column.type, sa.types.NullType) else column.type.compile(dialect=connection.dialect)
     if _affinity(declared) != _affinity(stored):
         raise _mismatch(table, f"has the column {column.name} of type {stored or 'none'}, the class declares {declared}")
 

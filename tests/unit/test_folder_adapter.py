@@ -34,6 +34,17 @@ class TestFiles:
         assert (int(first), int(last), len(digest), file.suffix) == (1, 3, 16, ".changes")
         assert files(folder) == [file]
 
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+    def test_a_pipe_under_a_files_name_is_passed_over(self, folder: Path) -> None:
+        file = push(folder, A, 1, 3)
+        push(folder, B, 1, 1)
+        file.unlink()
+        os.mkfifo(file)
+        adapter, _ = connect(folder)
+        page = pull(adapter)
+        assert numbers(page) == [(B, 1)]
+        assert ["is not a file" in warning for warning in page.warnings] == [True]
+
     def test_a_pushed_file_is_never_touched_again(self, folder: Path) -> None:
         file = push(folder, A, 1, 3)
         before = (file.read_bytes(), file.stat().st_mtime_ns, file.stat().st_ino)

@@ -281,6 +281,43 @@ def test_rows_of_a_table_that_joins_the_schema_later_are_synced(path: Path) -> N
     assert changes_of(changesets_in(path)) == {("link", ("a", 1)): (Op.INSERT, {"label": "l"})}
 
 
+# -- schemas that differ
+
+
+@pytest.mark.parametrize(
+    ("stored", "problem"),
+    [
+        ("title TEXT, stars TEXT", "column stars of type TEXT"),
+        ("title TEXT, stars REAL", "column stars of type REAL"),
+        ("title TEXT, stars INTEGER, place TEXT NOT NULL", "column place, which must have a value"),
+    ],
+)
+def test_a_file_that_does_not_fit_the_classes_is_refused_with_the_command_to_run(path: Path, stored: str, problem: str) -> None:
+    with other_program(path) as program:
+        program.execute(f"CREATE TABLE note (id TEXT NOT NULL PRIMARY KEY, {stored})")
+    before = query(path, EVERYTHING)
+    for attempt in (open_store, open_plain):
+        with pytest.raises(SchemaMismatch, match=problem) as caught:
+            attempt(path)
+        assert "alembic upgrade head" in caught.value.hint
+    assert query(path, EVERYTHING) == before
+
+
+def test_columns_of_a_later_version_and_other_spellings_of_a_type_do_no_harm(path: Path) -> None:
+    with other_program(path) as program:
+        program.execute("CREATE TABLE note (id NVARCHAR(9) NOT NULL PRIMARY KEY, title CLOB, stars BIGINT, place TEXT)")
+    open_and_close(path)
+
+
+def test_an_insert_into_a_column_that_was_just_added_is_sealed_with_it(path: Path) -> None:
+    open_and_close(path)
+    with other_program(path) as program:
+        program.execute("ALTER TABLE note ADD COLUMN due TEXT")
+        program.execute("INSERT INTO note (id, due) VALUES ('a', 'today')")
+    open_and_close(path)
+    assert changes_of(changesets_in(path))["note", ("a",)] == (Op.INSERT, {"title": None, "stars": None, "due": "today"})
+
+
 # -- schemas that grow
 
 

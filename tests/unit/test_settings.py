@@ -188,6 +188,15 @@ class TestTheRemoteOfAnApp:
         App.create("todo", remote="memory://argument").close()
         App.create("todo", settings=Settings(remote="memory://settings")).close()
 
+    @pytest.mark.parametrize("remote", ["folder://relative/path", "folder:///shared#1", "folder:///"])
+    def test_a_url_that_makes_no_sense_is_refused_at_once(self, remote: str) -> None:
+        with pytest.raises(ValueError, match="folder"):
+            App.create("todo", remote=remote)
+
+    def test_a_path_is_no_remote(self, directory: Path) -> None:
+        with pytest.raises(TypeError, match="URL"):
+            App.create("todo", remote=directory)  # type: ignore[arg-type]
+
     def test_an_argument_beats_the_settings(self) -> None:
         with pytest.raises(ValueError, match="nowhere"):
             App.create("todo", remote="nowhere://x", settings=Settings(remote="memory://settings"))

@@ -187,6 +187,18 @@ def test_a_row_of_another_program_that_cannot_be_sealed_keeps_nobody_from_the_fi
     assert query(path, "SELECT id FROM note ORDER BY id") == [("a",), ("bad",), ("fine",), ("good",)]
 
 
+def test_a_row_that_was_held_back_goes_out_whole_once_it_is_mended(path: Path) -> None:
+    store = open_store(path)
+    with other_program(path) as program:
+        program.execute("INSERT INTO note (id, title, stars) VALUES ('bad', CAST(x'ff41' AS TEXT), 3)")
+    write(store, INSERT_A)
+    write(store, "UPDATE note SET title = 'good' WHERE id = 'bad'")
+    assert changes_of(changesets_in(path))["note", ("bad",)] == (Op.INSERT, {"title": "good", "stars": 3})
+    write(store, "UPDATE note SET title = 'better' WHERE id = 'bad'")
+    assert changes_of(changesets_in(path)[-1:])["note", ("bad",)] == (Op.UPDATE, {"title": "better"})
+    store.close()
+
+
 def test_text_that_is_not_unicode_is_refused_in_a_transaction_of_ours(store: Store, path: Path) -> None:
     with pytest.raises(TextNotUnicode, match="rolled back"):
         write(store, "INSERT INTO note (id, title) VALUES ('a', CAST(x'ff41' AS TEXT))")
