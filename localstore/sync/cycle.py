@@ -39,7 +39,7 @@ from localstore.sync.retry import Backoff
 from localstore.sync.state import ConnectionEvent
 from localstore.sync.waits import Waits
 
-__all__ = ["Cycle", "Observer", "Signals"]
+__all__ = ["Cycle", "Observer", "Signals", "answers"]
 
 T = TypeVar("T")
 
@@ -199,17 +199,17 @@ class Cycle:
         self._observer.uploaded()
 
     async def _push(self, batch: Sequence[SealedChangeset]) -> PushResult:
-        """Push a batch; an answer that does not fit it must not make us forget what was never stored."""
+        """Push a batch; an answer that makes no sense must not make us forget what was never stored."""
         try:
             result: PushResult = await self._request(self._adapter.push(batch))
         except Refused as error:
             result = PushResult(acknowledged=0, refusals=(Refusal(number=error.number or 0, reason=error.message),))
-        numbers = [sealed.number for sealed in batch]
-        answered = [result.acknowledged] if result.acknowledged >= numbers[0] else []
-        answered += [refusal.number for refusal in result.refusals]
-        if not answered or not set(answered) <= set(numbers):
+        first, last = batch[0].number, batch[-1].number
+        made = last if result.acknowledged <= last else (await self._in_thread(self._store.state)).last_number
+        if not answers(result, first, last, made):
             raise ProtocolError(
-                f"The adapter answered for {answered} when {numbers[0]} to {numbers[-1]} were pushed. Nothing was let go.",
+                f"The adapter's answer does not fit: changesets {first} to {last} were pushed, {result.acknowledged} was"
+                f" acknowledged, {len(result.refusals)} were refused. Nothing was let go.",
                 hint="Report this to its authors.",
             )
         return result
@@ -332,6 +332,22 @@ class Cycle:
             return await self._parts.environment.run_blocking(function, *args, **kwargs)
         except (StoreBusy, DiskFull) as error:
             raise Busy(error.message, hint=error.hint) from error
+
+
+def answers(result: PushResult, first: int, last: int, made: int) -> bool:
+    """Whether a result can be the answer to a batch.
+
+    Args:
+        result: what the adapter said. It may acknowledge what was stored before, beyond the batch.
+        first, last: the batch's numbers.
+        made: the highest number that this device has given to a changeset.
+    """
+    refused = {refusal.number for refusal in result.refusals}
+    return (
+        result.acknowledged <= made
+        and refused <= set(range(first, last + 1))
+        and (result.acknowledged >= first or bool(refused))
+    )
 
 
 def _is_cancelled() -> bool:
