@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.schema import CreateColumn
 
 from localstore.errors import SchemaMismatch
@@ -65,7 +66,7 @@ def _add(connection: sa.Connection, table: sa.Table, column: sa.Column[object]) 
     definition = CreateColumn(column).compile(dialect=connection.dialect)
     try:
         connection.exec_driver_sql(f"ALTER TABLE {quote(table.name)} ADD COLUMN {definition}")
-    except (sa.exc.OperationalError, sa.exc.IntegrityError) as error:
+    except (OperationalError, IntegrityError) as error:
         if not str(getattr(error.orig, "sqlite_errorname", "")).startswith(("SQLITE_ERROR", "SQLITE_CONSTRAINT")):
             raise
         raise _mismatch(table, f"lacks the column {column.name}, which SQLite cannot add ({error.orig})") from error
