@@ -133,7 +133,7 @@ class Touch(NamedTuple):
 
 
 def coalesce(touches: Iterable[Touch]) -> dict[Key, tuple[Op, int]]:
-    """What a series of touches amounts to, row by row: the last column of the table says it all.
+    """What a series of touches amounts to, row by row.
 
     ===================  =====================  ======================
     row before           row after              result
@@ -145,8 +145,7 @@ def coalesce(touches: Iterable[Touch]) -> dict[Key, tuple[Op, int]]:
     present              present                update of all columns touched
     ===================  =====================  ======================
 
-    An update that comes before the insert, with no delete between, is by a trigger that the insert fired: an insert, too.
-    The mask of an update is the union of its touches; other results carry 0, as they concern whole rows.
+    An update before the insert, with no delete between, is by a trigger that the insert fired. Only updates carry a mask.
     """
     first: dict[Key, Op] = {}
     last: dict[Key, Op] = {}

@@ -46,7 +46,8 @@ class SyncConfiguration:
         path: the file; made when it does not exist, its folder must. ``default.db`` unless set.
         partition: which part of the application's data it holds.
         error_handler: called in the background thread as ``error_handler(session, error)`` with every error that a user
-            should know of. Being offline is not one of them. Without a handler errors are logged.
+            should know of. Being offline is not one of them. Without a handler errors are logged. Realms on
+            the same file share the handler of the one that was opened first.
         stop_policy: what closing the realm does when changes are unsent: let the session finish first, or end it. Unsent
             changes stay in the file either way.
     """

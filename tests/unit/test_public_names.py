@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from importlib import import_module
+from importlib.metadata import version
 
 import pytest
 
@@ -97,8 +98,6 @@ def sorting(name: str) -> tuple[int, str]:
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
-    from importlib.metadata import version
-
     assert localstore.__version__ == version("localstore-sync")
 
 

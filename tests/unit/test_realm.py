@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, MultipleResultsFound, NoResultFound, OperationalError
 from sqlmodel import Field, SQLModel, delete, func, insert, select, text, update
 
-from localstore import LocalConfiguration, Realm, SyncConfiguration, uuid7
+from localstore import App, Credentials, LocalConfiguration, Realm, SyncConfiguration, uuid7
 from localstore.errors import (
     LocalStoreError,
     NestedWrite,
@@ -839,8 +839,6 @@ class TestOpeningInVain:
         device.open().close()
 
     def test_another_applications_file(self, world: World, tmp_path: Path) -> None:
-        from localstore import App, Credentials
-
         device = world.device()
         device.open().close()
         with App.create("another", remote=world.remote.adapter) as other:

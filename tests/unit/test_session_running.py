@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from localstore import App, ConnectionState, ConnectionStateChange, Realm, SessionState
+from localstore import App, ConnectionState, ConnectionStateChange, Credentials, Realm, SessionState, SyncConfiguration
 from localstore.adapter import Cursor, Hello, Hint, Limit, Page, PushResult, SealedChangeset, SyncAdapter, Welcome
 from localstore.errors import (
     Busy,
@@ -1622,8 +1622,6 @@ class TestHello:
         download(one)
         heard: list[Any] = []
         other = App.create("another", remote=world.remote.adapter)
-        from localstore import Credentials, SyncConfiguration
-
         configuration = SyncConfiguration(
             other.login(Credentials.anonymous()),
             {Note},

@@ -34,6 +34,7 @@ from tests.unit.session_kit import (
     in_loop,
     nothing_was_lost,
     numbers,
+    sql,
     texts,
     waiting,
 )
@@ -125,8 +126,6 @@ class TestUploading:
     def test_what_another_program_wrote_is_waited_for_as_well(self, world: World) -> None:
         realm = world.open()
         world.at_rest()
-        from tests.unit.session_kit import sql
-
         sql(realm.path, "INSERT INTO note (id, text) VALUES ('b3ce3f9a4b5c4a5f8e4b9b3f1d2a6c7e', 'by hand')")
         assert realm.sync_session.upload_all_local_changes(timeout=PATIENCE)
         assert world.remote_texts() == ["by hand"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from localstore import App, Credentials, LocalConfiguration, Realm, Settings
+from localstore import App, Credentials, LocalConfiguration, Realm, Settings, SyncConfiguration
 from localstore.errors import StoreBusy
 from localstore.testing.memory import MemoryRemote
 from tests.unit.session_kit import PATIENCE, Note, add, in_background
@@ -202,8 +202,6 @@ class TestTheRemoteOfAnApp:
             App.create("todo", remote="nowhere://x", settings=Settings(remote="memory://settings"))
 
     def test_it_really_is_the_one_that_was_named(self, directory: Path) -> None:
-        from localstore import SyncConfiguration
-
         write_toml(directory, remote="memory://settings-test")
         with App.create("todo") as app:
             configuration = SyncConfiguration(app.login(Credentials.anonymous()), {Note}, "notes.db")
