@@ -14,7 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -25,7 +25,7 @@ from sqlmodel import Field, SQLModel, select
 
 from localstore import App, Credentials, Realm, Settings, SyncConfiguration, uuid7
 from localstore.adapter import Capabilities, Cursor, Hello, Limit, Page, PushResult, SealedChangeset, SyncAdapter, Welcome
-from localstore.errors import SyncError
+from localstore.errors import LocalStoreError, SyncError
 from localstore.sync.session import SyncSession
 from localstore.testing.clock import ManualClock, environment
 from localstore.testing.faulty import Call, Fault, FaultyAdapter
@@ -268,6 +268,7 @@ class Device:
         self.path = path
         self.told: list[SyncError] = []
         self.told_by: list[SyncSession] = []
+        self._realms: list[Realm] = []
         self.app = App.create("kit", remote=remote, settings=Settings(**settings), environment=environment(clock, seed))
         self.user = self.app.login(Credentials.anonymous())
 
@@ -275,7 +276,16 @@ class Device:
         return SyncConfiguration(self.user, **{"schema": {Note}, "path": self.path, "error_handler": self.hear, **changes})
 
     def open(self, **changes: Any) -> Realm:
-        return Realm.open(self.configuration(**changes))
+        realm = Realm.open(self.configuration(**changes))
+        self._realms.append(realm)
+        return realm
+
+    def close(self) -> None:
+        """Close what a test left open, so that no file is left to the garbage collector."""
+        self.app.close()
+        for realm in self._realms:
+            with suppress(LocalStoreError):
+                realm.close()
 
     def hear(self, session: SyncSession, error: SyncError) -> None:
         self.told_by.append(session)
@@ -362,7 +372,7 @@ class World:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for device in self._devices:
-            device.app.close()
+            device.close()
         self.lost.__exit__(kind, error, trace)
 
 

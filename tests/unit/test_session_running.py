@@ -1429,7 +1429,7 @@ for number in range(50):
     add(realm, f"note {number}")
 """
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", script],
+            [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", "-c", script],
             cwd=tmp_path,
             env={"PYTHONPATH": str(Path(__file__).parents[2])},
             capture_output=True,
