@@ -195,6 +195,15 @@ def clock_of(state: RowState, columns: Iterable[str]) -> Any:
     return state.lives, state.died, marks, rivals
 
 
+_devices: list[Device] = []
+
+
+def close_devices() -> None:
+    """Close what a test left open, so that no file is left to the garbage collector."""
+    while _devices:
+        _devices.pop().close()
+
+
 class Device:
     """A store with a name, and the simplest of remotes: whoever calls ``receive`` is the network."""
 
@@ -208,6 +217,7 @@ class Device:
         self._tables = tables
         self._options = options
         self._open()
+        _devices.append(self)
 
     def _open(self) -> None:
         seed = int.from_bytes(self.name.encode(), "big")

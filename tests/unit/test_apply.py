@@ -41,6 +41,12 @@ REFUSE_POISON = (
 )
 
 
+@pytest.fixture(autouse=True)
+def tidy() -> Iterator[None]:
+    yield
+    close_devices()
+
+
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[list[Device]]:
     with devices(tmp_path, "xy") as opened:
