@@ -23,7 +23,19 @@ from localstore.store.apply import Applied
 from localstore.store.conflicts import Conflict
 from localstore.testing.clock import ManualClock
 from localstore.wire import SealedChangeset
-from tests.unit.store_kit import LINK, NOTE, Device, Statement, devices, exchange, is_clean, other_program, query, write
+from tests.unit.store_kit import (
+    LINK,
+    NOTE,
+    Device,
+    Statement,
+    close_devices,
+    devices,
+    exchange,
+    is_clean,
+    other_program,
+    query,
+    write,
+)
 
 DRIFT_SECONDS = 300  # what the stores here allow
 WIDE_NOTE = sa.Table(
