@@ -86,6 +86,11 @@ print(do_agree(results), *differences(results))
     assert said.split() == ["False", "Note", "k:", "biscoe", "has", "('k',", "'one');", "dream", "has", "('k',", "'another')"]
 
 
+def listen_to_ctrl_c() -> None:
+    """Programs that a shell starts in the background are told to ignore it, and hand that on to theirs."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the device processes through Linux's /proc")
 def test_ctrl_c_ends_every_device(tmp_path: Path) -> None:
     survey = subprocess.Popen(
@@ -93,9 +98,10 @@ def test_ctrl_c_ends_every_device(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         encoding="utf-8",
+        preexec_fn=listen_to_ctrl_c,
     )
+    assert survey.stdout is not None
     try:
-        assert survey.stdout is not None
         for line in survey.stdout:
             if "rows" in line:  # a device has said something
                 break
@@ -109,6 +115,7 @@ def test_ctrl_c_ends_every_device(tmp_path: Path) -> None:
     finally:
         survey.kill()
         survey.wait()
+        survey.stdout.close()
 
 
 def test_the_benchmarks_run_and_write_their_numbers(tmp_path: Path) -> None:
