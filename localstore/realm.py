@@ -119,7 +119,7 @@ class Realm:
                     yield session
                     await _to_the_end(commit)
                 except BaseException:
-                    session.rollback()
+                    store.rollback(session)
                     raise
         finally:
             store.lock.release()
@@ -169,7 +169,10 @@ class Realm:
     def pending(self) -> list[PendingChangeset]:
         """Changesets that the remote has not acknowledged, oldest first; none for a local realm."""
         self._check_open()
-        return self._store.pending() if self._store.synced else []
+        if self._file is None:
+            return []
+        error = self._file.session.last_error
+        return self._store.pending(str(error) if error else None)
 
     def conflicts(self) -> list[Conflict]:
         """Values written here that lost against another device's, oldest first; none for a local realm."""

@@ -17,7 +17,7 @@ from localstore import wire
 from localstore.changes import Changeset, RowGroup
 from localstore.clock import MAX_STAMP, stamp_ms
 from localstore.errors import MalformedChangeset, ResetRequired
-from localstore.store.capture import set_capturing
+from localstore.store.capture import Capturing, set_capturing
 from localstore.store.rows import Rows
 from localstore.store.state import State, device_number, load_state
 from localstore.wire import SealedChangeset
@@ -101,12 +101,12 @@ def apply(
     state = load_state(connection)
     turn = _Turns(connection, state, page, latest_ms)
     applied = Applied(drifting=turn.drifting)
-    set_capturing(connection, False)
+    set_capturing(connection, Capturing.OFF)
     if cautious:
         _take_each(connection, state, turn, applied)
     else:
         _take_all(connection, state, turn, applied)
-    set_capturing(connection, True)
+    set_capturing(connection, Capturing.BY_KEY)
     turn.finish()
     connection.execute("UPDATE localstore_state SET cursor = ?, last_stamp = max(last_stamp, ?)", (cursor, turn.highest_stamp))
     return applied
@@ -122,13 +122,13 @@ def replay_unknown(connection: sqlite3.Connection) -> None:
     while fold(connection, _FOLD_CHUNK):
         pass
     rows = Rows(connection, load_state(connection).device)
-    set_capturing(connection, False)
+    set_capturing(connection, Capturing.OFF)
     for id_, device, number, stamp, data in kept:
         group, seen = msgspec.msgpack.decode(data, type=tuple[RowGroup, dict[bytes, int]])
         connection.execute("DELETE FROM localstore_unknown WHERE id = ?", (id_,))
         rows.take_late(Changeset(device, number, stamp, (), (group,)), seen)
     rows.flush()
-    set_capturing(connection, True)
+    set_capturing(connection, Capturing.BY_KEY)
 
 
 def _take_all(connection: sqlite3.Connection, state: State, turn: _Turns, applied: Applied) -> None:

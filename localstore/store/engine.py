@@ -20,12 +20,20 @@ from sqlalchemy.exc import DBAPIError
 
 from localstore.errors import DiskFull, LocalStoreError, ReadOnlyRealm, StoreBusy, StoreUnusable
 
+_WRITER_CACHE_KIB = 16 * 1024  # a large transaction that outgrows it is written twice
+
 __all__ = ["driver_connection", "quote", "reading_engine", "translated", "writing_engine"]
 
 
 def writing_engine(path: Path, *, busy_timeout: float, synchronous: str) -> sa.Engine:
     """The one writer of a file. ``busy_timeout`` is in seconds; ``synchronous`` is SQLite's setting."""
-    pragmas = ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON", "recursive_triggers=ON")
+    pragmas = (
+        "journal_mode=WAL",
+        f"synchronous={synchronous}",
+        "foreign_keys=ON",
+        "recursive_triggers=ON",
+        f"cache_size=-{_WRITER_CACHE_KIB}",
+    )
     return _engine(path, busy_timeout, pragmas, "BEGIN IMMEDIATE", pool_size=1, max_overflow=0)
 
 

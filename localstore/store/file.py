@@ -20,6 +20,7 @@ from localstore.errors import CommitInsideWrite, DiskFull, RealmClosed
 from localstore.store import apply as applying
 from localstore.store import outbox
 from localstore.store.apply import Applied
+from localstore.store.capture import Capturing, set_capturing
 from localstore.store.conflicts import Conflict, conflicts
 from localstore.store.engine import driver_connection, reading_engine, translated, writing_engine
 from localstore.store.lock import WriteLock
@@ -28,8 +29,10 @@ from localstore.store.seal import has_unsealed, seal_leftovers, seal_log, take_u
 from localstore.store.state import State, load_state
 from localstore.wire import SealedChangeset
 
-__all__ = ["Store", "StoreOptions"]
+__all__ = ["ACKNOWLEDGE_CHUNK", "Store", "StoreOptions"]
 
+_WRITING = ("INSERT", "UPDATE", "DELETE", "REPLAC", "WITH")
+ACKNOWLEDGE_CHUNK = 500  # changesets that leave the outbox in one transaction
 _FOLD_CHUNK = 500  # own changesets folded in one transaction, so that no writer waits long
 
 
@@ -73,6 +76,9 @@ class Store:
         self._readers = 0
         self._readers_changed = threading.Condition()
         self._on_commit: list[Callable[[], None]] = []
+        self._capturing: Capturing | None = None  # in a write() of a synced file
+        if synced:
+            sa.event.listen(self._writer, "before_cursor_execute", self._before_statement)
 
     # -- what an application does
 
@@ -98,7 +104,7 @@ class Store:
                     yield session
                 self.commit(session)
             except BaseException:
-                session.rollback()
+                self.rollback(session)
                 raise
 
     def begin(self, session: Session) -> None:
@@ -112,6 +118,7 @@ class Store:
             connection = session.connection()
             if self.synced:
                 self._seal_leftovers(driver_connection(connection))
+                self._capturing = Capturing.BY_KEY
 
     def commit(self, session: Session) -> None:
         """Seal and commit."""
@@ -119,8 +126,22 @@ class Store:
             session.flush()
             if self.synced:
                 connection = driver_connection(session.connection())
+                if self._capturing is Capturing.BY_ROWID:
+                    set_capturing(connection, Capturing.BY_KEY)
+                self._capturing = None
                 seal_log(connection, now_ms=self._now_ms(), max_bytes=self._options.max_changeset_bytes)
             Session.commit(session)
+
+    def rollback(self, session: Session) -> None:
+        """Undo the transaction."""
+        self._capturing = None
+        session.rollback()
+
+    def _before_statement(self, connection: sa.Connection, cursor: object, statement: str, *_: object) -> None:
+        """Let triggers log rowids from a ``write()``'s first writing statement on; ``store.capture`` says why only there."""
+        if self._capturing is Capturing.BY_KEY and statement.lstrip()[:6].upper().startswith(_WRITING):
+            self._capturing = Capturing.BY_ROWID
+            set_capturing(driver_connection(connection), Capturing.BY_ROWID)
 
     def session(self) -> Session:
         """A session that begins a write transaction at its first use; for a caller that holds ``lock``."""
@@ -132,10 +153,10 @@ class Store:
         with self._in_use(), translated(self.path), Session(self._reader, expire_on_commit=False) as session:
             yield session
 
-    def pending(self) -> list[PendingChangeset]:
+    def pending(self, last_error: str | None = None) -> list[PendingChangeset]:
         """Unsent changesets, oldest first."""
         with self._reading() as connection:
-            return outbox.pending(connection)
+            return outbox.pending(connection, now_ms=self._now_ms(), last_error=last_error)
 
     def conflicts(self) -> list[Conflict]:
         """Local values that lost against another device's, oldest first."""
@@ -185,17 +206,17 @@ class Store:
         return found
 
     def acknowledge(self, number: int) -> None:
-        """The remote has everything up to ``number``."""
+        """The remote has everything up to ``number``; it leaves the outbox little by little, so that no writer waits long."""
         self._fold()
-        with self.transaction() as connection:
-            applying.fold(connection, _FOLD_CHUNK)
-            outbox.acknowledge(connection, number)
+        left = True
+        while left:
+            with self.transaction() as connection:
+                left = outbox.acknowledge(connection, number, limit=ACKNOWLEDGE_CHUNK) == ACKNOWLEDGE_CHUNK
 
     def refuse(self, number: int, reason: str) -> None:
         """The remote will never take ``number``: set it aside, and leave an empty changeset in its place."""
         self._fold()
         with self.transaction() as connection:
-            applying.fold(connection, _FOLD_CHUNK)
             outbox.refuse(connection, number, reason)
 
     def meet(self, remote_id: str) -> None:
