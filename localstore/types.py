@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import types
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, Inexact, InvalidOperation
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapper
@@ -78,7 +78,7 @@ class ExactDecimal(sa.TypeDecorator[Decimal]):
 
     comparator_factory = Comparator  # pyright: ignore[reportAssignmentType]
 
-    def __init__(self, *, places: int | None = None) -> None:
+    def __init__(self, places: int | None = None) -> None:
         if places is not None and (not isinstance(places, int) or isinstance(places, bool) or places < 0):
             raise ValueError(f"places is a number of digits after the point, or None, not {places!r}.")
         super().__init__()
@@ -141,6 +141,9 @@ class TextOf(sa.TypeDecorator[Any]):
         super().__init__(length)
         self.kind = kind
         self.length = length
+
+    def __repr__(self) -> str:
+        return f"TextOf({self.kind.__name__}{'' if self.length is None else f', {self.length}'})"
 
     @property
     def python_type(self) -> type[Any]:
@@ -235,14 +238,17 @@ def _with_places(number: Decimal, places: int) -> Decimal:
 
 def _kind_of(annotation: Any) -> type[Any] | None:
     """The class of a field, optional or not, if it is one that is written as text."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        kinds: Iterator[Any] = (kind for kind in get_args(annotation) if kind is not type(None))
-        annotation = next(kinds)
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
+        origin = get_origin(annotation)
+    if origin is Annotated:
+        annotation = get_args(annotation)[0]
     return annotation if isinstance(annotation, type) and issubclass(annotation, _WRITTEN_AS_TEXT) else None
 
 
 def _retype(attribute: Any, column: sa.Column[Any], kind: TextOf) -> None:
     """Give a column another type, and the forms of it that statements of the ORM are made from."""
-    for form in (column, attribute.expression, attribute.__clause_element__()):
+    for form in (column, attribute.expression, attribute.comparator.__clause_element__()):
         form.type = kind
         form.__dict__.pop("comparator", None)  # remembered for the type of before
