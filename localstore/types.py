@@ -182,7 +182,9 @@ def recognise_text(models: Iterable[object]) -> None:
             for name, column in mapped.columns.items():
                 kind = _kind_of(fields[name].annotation) if name in fields else None
                 if kind is not None and type(column.type) is AutoString:
-                    _retype(getattr(mapped.class_, name), column, TextOf(kind, column.type.length))
+                    column.type = TextOf(kind, column.type.length)
+                if isinstance(column.type, TextOf):
+                    _retype(getattr(mapped.class_, name), column)
 
 
 def warn_of_lossy(tables: Iterable[sa.Table], *, stacklevel: int) -> None:
@@ -247,8 +249,10 @@ def _kind_of(annotation: Any) -> type[Any] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, _WRITTEN_AS_TEXT) else None
 
 
-def _retype(attribute: Any, column: sa.Column[Any], kind: TextOf) -> None:
-    """Give a column another type, and the forms of it that statements of the ORM are made from."""
+def _retype(attribute: Any, column: sa.Column[Any]) -> None:
+    """Let the forms of a column that statements are made from have its type; they remember the one that it had before."""
     for form in (column, attribute.expression, attribute.comparator.__clause_element__()):
-        form.type = kind
-        form.__dict__.pop("comparator", None)  # remembered for the type of before
+        comparator = form.__dict__.get("comparator")
+        if form.type is not column.type or (comparator is not None and comparator.type is not column.type):
+            form.type = column.type
+            form.__dict__.pop("comparator", None)
