@@ -342,6 +342,20 @@ class TestWhatSQLiteOrSQLModelDoOtherwise:
         row = realm.exec(select(Everything)).one()
         assert (row.document, row.mutable) == ({"n": 1}, {"n": 2})
 
+    def test_a_json_document_changed_in_place_in_a_new_object_goes_unnoticed(self, realm: Realm) -> None:
+        row = Everything(id=1, mutable={"n": 1})
+        with realm.write() as tx:
+            tx.add(row)
+        with realm.write() as tx:
+            tx.add(row)
+            assert row.mutable is not None
+            row.mutable["n"] = 2
+        assert realm.exec(select(Everything.mutable)).one() == {"n": 1}
+        with realm.write() as tx:
+            tx.add(row)
+            row.mutable = {**row.mutable, "n": 3}
+        assert realm.exec(select(Everything.mutable)).one() == {"n": 3}
+
     def test_none_in_a_json_column_is_the_document_null_and_not_sqls(self, realm: Realm) -> None:
         assert written(realm).document is None
         assert query(realm.path, "SELECT document, typeof(document) FROM everything") == [("null", "text")]
