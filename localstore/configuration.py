@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sqlmodel import SQLModel
-
 from localstore.app import User
+from localstore.schema import Model
 from localstore.sync.session import ErrorHandler
 
 if TYPE_CHECKING:
@@ -27,12 +26,12 @@ class LocalConfiguration:
 
     Attributes:
         path: the file; made when it does not exist, its folder must.
-        schema: the SQLModel classes in it.
+        schema: the SQLModel classes in it, or tables of SQLAlchemy Core. Other tables in the file are left alone.
         settings: instead of those from environment and files.
     """
 
     path: str | Path
-    schema: Collection[type[SQLModel]] = ()
+    schema: Collection[Model] = ()
     settings: Settings | None = None
 
 
@@ -42,7 +41,8 @@ class SyncConfiguration:
 
     Attributes:
         user: who logged in.
-        schema: the SQLModel classes in it.
+        schema: the SQLModel classes that are synced, or tables of SQLAlchemy Core. Other tables in the file stay on this
+            device.
         path: the file; made when it does not exist, its folder must. ``default.db`` unless set.
         partition: which part of the application's data it holds.
         error_handler: called in the background thread as ``error_handler(session, error)`` with every error that a user
@@ -53,7 +53,7 @@ class SyncConfiguration:
     """
 
     user: User
-    schema: Collection[type[SQLModel]]
+    schema: Collection[Model]
     path: str | Path = "default.db"
     partition: str = field(default=DEFAULT_PARTITION, kw_only=True)
     error_handler: ErrorHandler | None = field(default=None, kw_only=True)

@@ -24,7 +24,7 @@ from localstore.app import AppSync, SyncedFile, store_options
 from localstore.configuration import LocalConfiguration, SyncConfiguration
 from localstore.environment import Environment
 from localstore.errors import LocalStoreError, RealmClosed, StoreBusy
-from localstore.schema import check_synced, tables_of
+from localstore.schema import check_key, check_synced, tables_of
 from localstore.store.conflicts import Conflict
 from localstore.store.copy import copy_plain
 from localstore.store.engine import translated
@@ -33,6 +33,7 @@ from localstore.store.lock import WriteLock
 from localstore.store.opening import open_local
 from localstore.store.outbox import PendingChangeset
 from localstore.sync.session import SyncSession
+from localstore.types import recognise_text, warn_of_lossy
 
 __all__ = ["Realm"]
 
@@ -67,6 +68,8 @@ class Realm:
             StoreBusy: another program kept it locked.
         """
         tables = tables_of(configuration.schema)
+        warn_of_lossy(tables, stacklevel=2)
+        recognise_text(configuration.schema)
         path = Path(configuration.path).expanduser().resolve()
         if isinstance(configuration, LocalConfiguration):
             from localstore.settings import Settings
@@ -94,6 +97,7 @@ class Realm:
             NestedWrite: this thread is inside a write already.
             StoreBusy: another writer did not finish in time.
             ChangesetTooLarge: more was changed than one changeset may carry; everything was rolled back.
+            SchemaError: a class that was used has no table in the file; raised where it was used.
         """
         self._check_open()
         return self._store.write()
@@ -135,6 +139,7 @@ class Realm:
 
         Raises:
             ReadOnlyRealm: the statement writes.
+            SchemaError: a class in it has no table in the file.
         """
         self._check_open()
         with self._store.read() as session:
@@ -142,8 +147,15 @@ class Realm:
         return result.scalars() if isinstance(statement, SelectOfScalar) else result
 
     def get(self, model: type[Model], key: Any) -> Model | None:
-        """The object with a primary key, None when there is none. A composite key is a tuple."""
+        """The object with a primary key, None when there is none. A composite key is a tuple.
+
+        Raises:
+            TypeError: the key, or a part of it, is of another type than the class declares.
+            ValueError: it has another number of parts.
+            SchemaError: the class has no table in the file.
+        """
         self._check_open()
+        check_key(model, key)
         with self._store.read() as session:
             return session.get(model, key)
 

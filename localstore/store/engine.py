@@ -7,6 +7,7 @@ connection, so that SQLite's WAL-reset bug of two writers in one process cannot 
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -18,11 +19,14 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from localstore.errors import DiskFull, LocalStoreError, ReadOnlyRealm, StoreBusy, StoreUnusable
+from localstore.errors import DiskFull, LocalStoreError, ReadOnlyRealm, SchemaError, StoreBusy, StoreUnusable
+from localstore.schema import SYSTEM_PREFIX, class_of
 
 _WRITER_CACHE_KIB = 16 * 1024  # a large transaction that outgrows it is written twice
 
 __all__ = ["driver_connection", "quote", "reading_engine", "translated", "writing_engine"]
+
+_NO_SUCH_TABLE = re.compile(r"no such table: (?:main\.)?(?P<name>.+)", re.DOTALL)
 
 
 def writing_engine(path: Path, *, busy_timeout: float, synchronous: str) -> sa.Engine:
@@ -88,7 +92,25 @@ def _engine(path: Path, busy_timeout: float, pragmas: tuple[str, ...], begin: st
     def _begun(connection: sa.Connection) -> None:
         connection.exec_driver_sql(begin)
 
+    @event.listens_for(engine, "handle_error")
+    def _failed(context: sa.ExceptionContext) -> None:
+        missing = _NO_SUCH_TABLE.fullmatch(str(context.original_exception))
+        if missing and not missing["name"].startswith(SYSTEM_PREFIX):
+            raise _no_table(missing["name"], path) from context.original_exception
+
     return engine
+
+
+def _no_table(name: str, path: Path) -> SchemaError:
+    model = class_of(name)
+    if model is None:
+        return SchemaError(
+            f"There is no table {name} in {path}.", hint="Add the class or table to the schema that the realm is opened with."
+        )
+    return SchemaError(
+        f"{model.__name__} has no table {name} in {path}.",
+        hint=f"Add {model.__name__} to the schema that the realm is opened with.",
+    )
 
 
 def _translation(error: sqlite3.Error | DBAPIError, path: Path) -> LocalStoreError | None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy.orm.exc import ObjectDeletedError
 from sqlmodel import Session
 
 from localstore.errors import CommitInsideWrite, DiskFull, RealmClosed
@@ -124,6 +125,7 @@ class Store:
         """Seal and commit."""
         with translated(self.path):
             session.flush()
+            _load_expired(session)
             if self.synced:
                 connection = driver_connection(session.connection())
                 if self._capturing is Capturing.BY_ROWID:
@@ -367,6 +369,14 @@ class Store:
                     connection.execute(f"PRAGMA synchronous={self._options.synchronous}")
         finally:
             self.lock.release()
+
+
+def _load_expired(session: Session) -> None:
+    """Read again what SQL computed, such as ``task.count = Task.count + 1``: after the block it could not be any more."""
+    for state in session.identity_map.all_states():
+        if state.expired_attributes and (found := state.obj()) is not None:
+            with suppress(ObjectDeletedError):  # a statement deleted its row
+                getattr(found, next(iter(state.expired_attributes)))  # one loads them all
 
 
 def _constrain(connection: sqlite3.Connection, on: bool) -> None:
