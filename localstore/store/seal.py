@@ -15,6 +15,7 @@ from localstore.changes import Changeset, Dependency, Key, Op, RowGroup, Touch, 
 from localstore.clock import next_stamp
 from localstore.errors import ChangesetTooLarge, LocalStoreError, TextNotUnicode
 from localstore.store.capture import MASK_BITS, CapturedTable, captured_tables
+from localstore.store.driver import driver_errors
 from localstore.store.engine import quote
 from localstore.store.state import load_state
 
@@ -71,7 +72,7 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int, lim
 def _groups(connection: sqlite3.Connection, upto: int) -> tuple[RowGroup, ...]:
     try:
         return tuple(_read_groups(connection, upto))
-    except sqlite3.OperationalError as error:
+    except driver_errors("OperationalError") as error:
         if "decode" not in str(error):
             raise
         raise TextNotUnicode(
