@@ -21,7 +21,7 @@ from typing import cast
 
 from localstore.errors import StoreUnusable
 
-__all__ = ["claim", "connect", "driver_errors", "driver_module", "release", "unlock", "unreadable"]
+__all__ = ["check_encrypts", "claim", "connect", "driver_errors", "driver_module", "release", "unlock", "unreadable"]
 
 _CIPHER = "sqlcipher3.dbapi2"
 _COMPATIBILITY = 4  # SQLCipher's file format: said, as a later SQLCipher may have another default
