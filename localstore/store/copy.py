@@ -44,7 +44,7 @@ def copy_plain(source: Path, target: Path, *, source_key: bytes | None = None, t
         else:
             _transfer(source, aside, source_key, target_key)
         _publish(aside, target)
-    except driver_errors("OperationalError", also=OSError) as error:
+    except driver_errors("DatabaseError", also=OSError) as error:
         raise StoreUnusable(
             f"The copy {target} could not be written ({error}). The store itself is untouched.",
             hint="Check that its folder exists, may be written, and has room.",
