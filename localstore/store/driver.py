@@ -141,7 +141,7 @@ def release(path: Path, *, encrypted: bool) -> None:
 def _is_plain(path: Path) -> bool:
     """Whether SQLite can read the file without a key. Asked of SQLCipher's library, which has it open; takes no lock."""
     module = importlib.import_module(_CIPHER)
-    with suppress(module.Error), closing(module.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
+    with suppress(module.Error), closing(module.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)) as connection:
         connection.execute("PRAGMA schema_version").fetchone()
         return True
     return False
