@@ -64,8 +64,9 @@ class Realm:
         Raises:
             SchemaError: a class cannot be opened as declared.
             SchemaMismatch: the file needs a migration.
-            StoreUnusable: the file is not one that can be opened so.
+            StoreUnusable: the file is not one that can be opened so, or not with this encryption key.
             StoreBusy: another program kept it locked.
+            ImportError: the configuration needs an extra that is not installed.
         """
         tables = tables_of(configuration.schema)
         warn_of_lossy(tables, stacklevel=2)
@@ -74,11 +75,17 @@ class Realm:
         if isinstance(configuration, LocalConfiguration):
             from localstore.settings import Settings
 
-            options = store_options(configuration.settings or Settings())
+            options = store_options(configuration.settings or Settings(), configuration.encryption_key)
             return cls(configuration, open_local(path, tables, options=options, environment=Environment()), None, None)
         check_synced(tables)
         sync = configuration.user.app.sync
-        file = sync.open_file(path, tables, partition=configuration.partition, error_handler=configuration.error_handler)
+        file = sync.open_file(
+            path,
+            tables,
+            partition=configuration.partition,
+            error_handler=configuration.error_handler,
+            encryption_key=configuration.encryption_key,
+        )
         return cls(configuration, file.store, file, sync)
 
     @classmethod
@@ -194,16 +201,24 @@ class Realm:
     # -- the file
 
     def write_copy_to(self, configuration: LocalConfiguration) -> None:
-        """Copy everything to a plain SQLite file outside sync, as it is at this moment. The way to leave sync for good.
+        """Copy everything to a SQLite file outside sync, as it is at this moment: the way to leave sync for good.
+
+        The copy is encrypted with the configuration's ``encryption_key``, whatever the key of this realm is.
 
         Raises:
             TargetExists: something is there already; it was left as it is.
             StoreUnusable: the copy cannot be written there.
+            ImportError: the configuration needs an extra that is not installed.
         """
         self._check_open()
         if not isinstance(configuration, LocalConfiguration):
             raise TypeError("write_copy_to takes a LocalConfiguration.")
-        copy_plain(self._store.path, Path(configuration.path).expanduser().resolve())
+        copy_plain(
+            self._store.path,
+            Path(configuration.path).expanduser().resolve(),
+            source_key=self._configuration.encryption_key,
+            target_key=configuration.encryption_key,
+        )
 
     async def write_copy_to_async(self, configuration: LocalConfiguration) -> None:
         """``write_copy_to`` for any event loop."""

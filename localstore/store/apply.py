@@ -18,14 +18,12 @@ from localstore.changes import Changeset, RowGroup
 from localstore.clock import MAX_STAMP, stamp_ms
 from localstore.errors import MalformedChangeset, ResetRequired
 from localstore.store.capture import Capturing, set_capturing
+from localstore.store.driver import driver_errors
 from localstore.store.rows import Rows
 from localstore.store.state import State, device_number, load_state
 from localstore.wire import SealedChangeset
 
-__all__ = ["CANNOT_APPLY", "Applied", "apply", "fold", "has_waiting", "replay_unknown"]
-
-CANNOT_APPLY = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)
-"""What SQLite raises when a row itself is at fault, and not the disk or another program."""
+__all__ = ["Applied", "apply", "cannot_apply", "fold", "has_waiting", "replay_unknown"]
 
 _FOLD_CHUNK = 500
 
@@ -72,6 +70,11 @@ def fold(connection: sqlite3.Connection, limit: int) -> bool:
     return number < state.last_number
 
 
+def cannot_apply() -> tuple[type[Exception], ...]:
+    """What SQLite raises when a row itself is at fault, and not the disk or another program."""
+    return driver_errors("IntegrityError", "DataError", also=OverflowError)
+
+
 def has_waiting(connection: sqlite3.Connection) -> bool:
     """Whether changesets wait for their turn."""
     return connection.execute("SELECT 1 FROM localstore_waiting LIMIT 1").fetchone() is not None
@@ -96,7 +99,7 @@ def apply(
     Raises:
         ResetRequired: the page holds changesets of this device that it never made: its file was copied or restored.
         ProtocolError: a changeset is malformed or too new.
-        sqlite3.Error: SQLite refused a row, and ``cautious`` was not asked for.
+        The driver's ``Error``: SQLite refused a row, and ``cautious`` was not asked for.
     """
     state = load_state(connection)
     turn = _Turns(connection, state, page, latest_ms)
@@ -148,7 +151,7 @@ def _take_each(connection: sqlite3.Connection, state: State, turn: _Turns, appli
             rows = Rows(connection, state.device)
             rows.take(changeset)
             rows.flush()
-        except CANNOT_APPLY as error:
+        except cannot_apply() as error:
             connection.execute("ROLLBACK TO changeset")
             Rows(connection, state.device).learn(changeset)  # its writer knows that still, whatever became of its rows
             data = wire.encode(wire.seal(changeset))

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from localstore.errors import DiskFull, LocalStoreError, ReadOnlyRealm, SchemaError, StoreBusy, StoreUnusable
 from localstore.schema import SYSTEM_PREFIX, class_of
+from localstore.store.driver import driver_errors, driver_module, unlock, unreadable
 
 _WRITER_CACHE_KIB = 16 * 1024  # a large transaction that outgrows it is written twice
 
@@ -29,8 +30,9 @@ __all__ = ["driver_connection", "quote", "reading_engine", "translated", "writin
 _NO_SUCH_TABLE = re.compile(r"no such table: (?:main\.)?(?P<name>.+)", re.DOTALL)
 
 
-def writing_engine(path: Path, *, busy_timeout: float, synchronous: str) -> sa.Engine:
-    """The one writer of a file. ``busy_timeout`` is in seconds; ``synchronous`` is SQLite's setting."""
+def writing_engine(path: Path, key: bytes | None = None, *, busy_timeout: float, synchronous: str) -> sa.Engine:
+    """The one writer of a file. ``busy_timeout`` is in seconds; ``synchronous`` is SQLite's setting; ``key`` is the file's
+    encryption key, None for a plain file."""
     pragmas = (
         "journal_mode=WAL",
         f"synchronous={synchronous}",
@@ -38,19 +40,19 @@ def writing_engine(path: Path, *, busy_timeout: float, synchronous: str) -> sa.E
         "recursive_triggers=ON",
         f"cache_size=-{_WRITER_CACHE_KIB}",
     )
-    return _engine(path, busy_timeout, pragmas, "BEGIN IMMEDIATE", pool_size=1, max_overflow=0)
+    return _engine(path, key, busy_timeout, pragmas, "BEGIN IMMEDIATE", pool_size=1, max_overflow=0)
 
 
-def reading_engine(path: Path, *, busy_timeout: float) -> sa.Engine:
+def reading_engine(path: Path, key: bytes | None = None, *, busy_timeout: float) -> sa.Engine:
     """Readers of a file, which cannot write."""
-    return _engine(path, busy_timeout, ("query_only=ON",), "BEGIN", pool_size=5, max_overflow=-1)
+    return _engine(path, key, busy_timeout, ("query_only=ON",), "BEGIN", pool_size=5, max_overflow=-1)
 
 
 def driver_connection(connection: sa.Connection) -> sqlite3.Connection:
-    """The sqlite3 connection below a SQLAlchemy one, in the same transaction."""
+    """The driver's connection below a SQLAlchemy one, in the same transaction; SQLCipher's has the same methods."""
     driver = connection.connection.driver_connection
-    assert isinstance(driver, sqlite3.Connection)
-    return driver
+    assert driver is not None
+    return cast("sqlite3.Connection", driver)
 
 
 def quote(name: str) -> str:
@@ -68,25 +70,33 @@ def translated(path: Path, only: type[LocalStoreError] = LocalStoreError) -> Ite
     """
     try:
         yield
-    except (sqlite3.Error, DBAPIError) as error:
+    except driver_errors("Error", also=DBAPIError) as error:
         ours = _translation(error, path)
         if not isinstance(ours, only):
             raise
         raise ours from error
 
 
-def _engine(path: Path, busy_timeout: float, pragmas: tuple[str, ...], begin: str, **pool: int) -> sa.Engine:
+def _engine(path: Path, key: bytes | None, busy_timeout: float, pragmas: tuple[str, ...], begin: str, **pool: int) -> sa.Engine:
     connect_args: dict[str, Any] = {"timeout": busy_timeout, "check_same_thread": False}
-    if sys.version_info >= (3, 12):
+    if key is None and sys.version_info >= (3, 12):
         connect_args["autocommit"] = sqlite3.LEGACY_TRANSACTION_CONTROL
     url = sa.URL.create("sqlite", database=str(path))
-    engine = sa.create_engine(url, connect_args=connect_args, poolclass=sa.QueuePool, **pool)
+    engine = sa.create_engine(url, module=driver_module(key), connect_args=connect_args, poolclass=sa.QueuePool, **pool)
 
     @event.listens_for(engine, "connect")
     def _connected(driver: sqlite3.Connection, _record: object) -> None:
         driver.isolation_level = None
-        for pragma in pragmas:
-            driver.execute(f"PRAGMA {pragma}")
+        if key is not None:
+            unlock(driver, key)
+        try:
+            for pragma in pragmas:
+                driver.execute(f"PRAGMA {pragma}")
+        except driver_errors("DatabaseError") as error:
+            if getattr(error, "sqlite_errorname", "") != "SQLITE_NOTADB":
+                raise
+            driver.close()  # before we ask what it is instead
+            raise unreadable(path, key) from error
 
     @event.listens_for(engine, "begin")
     def _begun(connection: sa.Connection) -> None:
@@ -113,8 +123,8 @@ def _no_table(name: str, path: Path) -> SchemaError:
     )
 
 
-def _translation(error: sqlite3.Error | DBAPIError, path: Path) -> LocalStoreError | None:
-    original = error if isinstance(error, sqlite3.Error) else error.orig
+def _translation(error: Exception, path: Path) -> LocalStoreError | None:
+    original = error.orig if isinstance(error, DBAPIError) else error
     code = str(getattr(original, "sqlite_errorname", ""))
     text = str(original)
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -23,6 +23,7 @@ from localstore.store import outbox
 from localstore.store.apply import Applied
 from localstore.store.capture import Capturing, set_capturing
 from localstore.store.conflicts import Conflict, conflicts
+from localstore.store.driver import claim, release
 from localstore.store.engine import driver_connection, reading_engine, translated, writing_engine
 from localstore.store.lock import WriteLock
 from localstore.store.outbox import PendingChangeset
@@ -39,12 +40,13 @@ _FOLD_CHUNK = 500  # own changesets folded in one transaction, so that no writer
 
 @dataclass(frozen=True, kw_only=True)
 class StoreOptions:
-    """How a file is used; see ``Settings`` for the meaning of each."""
+    """How a file is used; see ``Settings`` for the meaning of each, and the configurations for ``encryption_key``."""
 
     busy_timeout: float = 10.0
     synchronous: str = "NORMAL"
     max_changeset_bytes: int = 64 * 1024 * 1024
     max_clock_drift: float = 300.0
+    encryption_key: bytes | None = field(default=None, repr=False)
 
 
 class _WriteSession(Session):
@@ -70,8 +72,10 @@ class Store:
         self.synced = synced
         self._options = options
         self._now_ms = now_ms
-        self._writer = writing_engine(path, busy_timeout=options.busy_timeout, synchronous=options.synchronous)
-        self._reader = reading_engine(path, busy_timeout=options.busy_timeout)
+        key = options.encryption_key
+        self._writer = writing_engine(path, key, busy_timeout=options.busy_timeout, synchronous=options.synchronous)
+        self._reader = reading_engine(path, key, busy_timeout=options.busy_timeout)
+        claim(path, encrypted=key is not None)
         self.lock = WriteLock(options.busy_timeout)
         self._closed = threading.Event()
         self._readers = 0
@@ -241,7 +245,7 @@ class Store:
         self._fold()
         try:
             return self._apply(page, after, cursor, cautious=False)
-        except applying.CANNOT_APPLY:
+        except applying.cannot_apply():
             return self._apply(page, after, cursor, cautious=True)
 
     def _apply(self, page: Sequence[SealedChangeset], after: bytes | None, cursor: bytes, *, cautious: bool) -> Applied | None:
@@ -281,6 +285,7 @@ class Store:
                 self._readers_changed.wait_for(lambda: not self._readers, self._options.busy_timeout)
             self._reader.dispose()
             self._writer.dispose()
+            release(self.path, encrypted=self._options.encryption_key is not None)
         finally:
             self.lock.release()
 

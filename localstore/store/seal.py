@@ -14,6 +14,7 @@ from localstore.changes import Changeset, Dependency, RowGroup
 from localstore.clock import next_stamp
 from localstore.errors import ChangesetTooLarge, LocalStoreError, TextNotUnicode
 from localstore.store.capture import LOGS, captured_tables
+from localstore.store.driver import driver_errors
 from localstore.store.state import load_state
 from localstore.store.touched import Span, note_unsealed, touched_groups
 
@@ -74,7 +75,7 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int, lim
 def _groups(connection: sqlite3.Connection, spans: list[Span]) -> tuple[RowGroup, ...]:
     try:
         return tuple(group for span in spans for group in touched_groups(connection, span))
-    except sqlite3.OperationalError as error:
+    except driver_errors("OperationalError") as error:
         if "decode" not in str(error):
             raise
         raise TextNotUnicode(
