@@ -16,6 +16,7 @@ from localstore.store.capture import CapturedTable, captured_tables
 from localstore.store.clocks import ClockTable, Knowledge, key_value, saw_up_to
 from localstore.store.engine import quote
 from localstore.store.merge import LONG_AGO, RowState, Saw, merge
+from localstore.store.renames import RENAMED, read_renames
 
 __all__ = ["Rows"]
 
@@ -41,6 +42,7 @@ class Rows:
         self._own = own
         self._tables = captured_tables(connection)
         self._columns = {name: _defaults(connection, table) for name, table in self._tables.items()}
+        self._renames = read_renames(connection)
         self._rows: dict[str, dict[Value, _Row]] = {}
         self.clocks = ClockTable(connection)
         self.knowledge = Knowledge(connection, self.clocks)
@@ -56,6 +58,8 @@ class Rows:
                 self._keep_unknown(changeset, unknown)
             if known is not None and not self._take_fresh(changeset, known, write=True):
                 self._take_group(changeset, known, saw)
+            if group.table == RENAMED and self._learn_renames(group):
+                self.replay()
 
     def learn(self, changeset: Changeset) -> None:
         """Note what the writer of a changeset had seen."""
@@ -71,13 +75,23 @@ class Rows:
             if known is not None and not self._take_fresh(changeset, known, write=True):
                 self._take_group(changeset, known, saw_up_to(changeset.device, seen))
 
+    def replay(self) -> None:
+        """Merge what ``_keep_unknown`` kept and this device knows by now."""
+        kept = self._connection.execute(
+            "SELECT id, device, number, stamp, changes FROM localstore_unknown ORDER BY stamp, device"
+        ).fetchall()
+        for id_, device, number, stamp, data in kept:
+            group, seen = msgspec.msgpack.decode(data, type=tuple[RowGroup, dict[bytes, int]])
+            self._connection.execute("DELETE FROM localstore_unknown WHERE id = ?", (id_,))
+            self.take_late(Changeset(device, number, stamp, (), (group,)), seen)
+
     def take_own(self, changeset: Changeset) -> None:
         """Note one of our own changesets in the clocks; its values are in the tables already."""
         for group in changeset.groups:
             known, _ = self._split(group)
             if known is None or self._take_fresh(changeset, known, write=False):
                 continue
-            defaults = self._columns[group.table]
+            defaults = self._columns[known.table]
             for row, change in self._with_rows(known):
                 merge(row.state, change, changeset.version, lambda _: True, lambda _: None, defaults)
 
@@ -207,16 +221,24 @@ class Rows:
         self.conflicts += 1
 
     def _split(self, group: RowGroup) -> tuple[RowGroup | None, RowGroup | None]:
-        """The part of a group that this device's schema knows, and the part that it does not know yet."""
-        table = self._tables.get(group.table)
-        if table is None or table.key != group.key:
+        """The part of a group that this device's schema knows, under its own names, and the part that it does not know yet."""
+        name = group.table if group.table in self._tables else self._renames.table(group.table, self._tables)
+        table = None if name is None else self._tables[name]
+        if table is None or tuple(self._renames.columns(table.name, group.key, table.key).values()) != table.key:
             return None, group
-        strange = [name for name in group.columns if name not in self._columns[group.table]]
-        if not strange:
-            return group, None
-        familiar = [name for name in group.columns if name not in strange]
-        unknown = _part(group, Op.UPDATE, strange)
-        return (_part(group, group.op, familiar) if familiar or group.op is not Op.UPDATE else None), unknown
+        names = self._renames.columns(table.name, group.columns, self._columns[table.name])
+        strange = [name for name in group.columns if name not in names]
+        known = _part(group, group.op, list(names)) if strange else group
+        if strange or (table.name, table.key, tuple(names.values())) != (group.table, group.key, group.columns):
+            known = RowGroup(table.name, group.op, table.key, tuple(names.values()), known.values)
+        unknown = _part(group, Op.UPDATE, strange) if strange else None
+        return (known if names or not strange or group.op is not Op.UPDATE else None), unknown
+
+    def _learn_renames(self, group: RowGroup) -> bool:
+        """Whether a group of links between names says anything new."""
+        if group.op not in (Op.INSERT, Op.REPLACE) or len(group.key) != 3:
+            return False
+        return any([self._renames.add(*map(str, link)) for link in group.rows])
 
     def _keep_unknown(self, changeset: Changeset, group: RowGroup) -> None:
         self._keep(changeset, group, self.knowledge.of(changeset.device))

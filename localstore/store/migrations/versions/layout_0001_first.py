@@ -8,7 +8,8 @@ branch_labels = None
 depends_on = None
 
 TABLES = {
-    # One row. capturing: whether triggers log; folded: own changesets up to this number are in localstore_clock.
+    # One row. capturing: whether triggers log; folded: own changesets up to this number are in localstore_clock;
+    # replay: whether the schema has changed since localstore_unknown was last gone through.
     "state": """
         id INTEGER PRIMARY KEY CHECK (id = 1),
         device BLOB NOT NULL,
@@ -18,6 +19,7 @@ TABLES = {
         last_number INTEGER NOT NULL DEFAULT 0,
         last_stamp INTEGER NOT NULL DEFAULT 0,
         folded INTEGER NOT NULL DEFAULT 0,
+        replay INTEGER NOT NULL DEFAULT 0,
         remote_id TEXT,
         cursor BLOB""",
     # Synced tables. columns: a JSON list; bit n of a log entry's mask is its n-th name.
@@ -26,6 +28,12 @@ TABLES = {
         name TEXT NOT NULL UNIQUE,
         key TEXT NOT NULL,
         columns TEXT NOT NULL""",
+    # Links between names that mean the same thing; itself a synced table. tbl: the table of two columns, "" for two tables.
+    "renamed": """
+        tbl TEXT NOT NULL,
+        old TEXT NOT NULL,
+        new TEXT NOT NULL,
+        PRIMARY KEY (tbl, old, new)""",
     # What triggers wrote since the last seal. op: 1 insert, 2 update, 3 delete; mask of columns 63 * part and up.
     "log": """
         seq INTEGER PRIMARY KEY,
@@ -108,13 +116,14 @@ TABLES = {
         won_device BLOB NOT NULL,
         rule TEXT NOT NULL""",
 }
-WITHOUT_ROWID = {"seen", "clock"}  # small rows, always found by their whole key
+WITHOUT_ROWID = {"renamed", "seen", "clock"}  # small rows, always found by their whole key
 
 
 def upgrade() -> None:
     for name, columns in TABLES.items():
         suffix = " WITHOUT ROWID" if name in WITHOUT_ROWID else ""
         op.execute(f"CREATE TABLE localstore_{name} ({columns}\n){suffix}")
+    op.execute("""INSERT INTO localstore_table VALUES (0, 'localstore_renamed', '["tbl", "old", "new"]', '[]')""")
 
 
 def downgrade() -> None:
