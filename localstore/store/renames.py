@@ -1,4 +1,4 @@
-"""Renames: which names of tables and columns mean the same thing, so that devices of different schema age understand each other.
+"""Renames: which names of tables and columns mean the same thing, so that old and new schemas understand each other.
 
 ``localstore_renamed`` holds links between names. It is a synced table, only grows, and has no direction: a downgrade needs
 nothing special. A name that a file has means itself; a name that it has not means the nearest linked name that it has.
@@ -26,9 +26,6 @@ class Renames:
         self._linked: dict[str, dict[str, set[str]]] = {}  # table, "" for tables -> name -> names linked to it
         for link in links:
             self.add(*link)
-
-    def __bool__(self) -> bool:
-        return bool(self._linked)
 
     def add(self, table: str, old: str, new: str) -> bool:
         """Link two names; returns whether that is news."""

@@ -238,7 +238,8 @@ class Rows:
         """Whether a group of links between names says anything new."""
         if group.op not in (Op.INSERT, Op.REPLACE) or len(group.key) != 3:
             return False
-        return any([self._renames.add(*map(str, link)) for link in group.rows])
+        news = [self._renames.add(*map(str, link)) for link in group.rows]
+        return any(news)
 
     def _keep_unknown(self, changeset: Changeset, group: RowGroup) -> None:
         self._keep(changeset, group, self.knowledge.of(changeset.device))
