@@ -68,9 +68,9 @@ def read_renames(connection: sqlite3.Connection) -> Renames:
 
 
 def record(connection: sqlite3.Connection, table: str, old: str, new: str) -> None:
-    """Link two names for this device and, as the table is synced, for all others; does nothing when they are linked already."""
-    connection.execute(
-        f"INSERT INTO {RENAMED} (tbl, old, new) SELECT ?1, ?2, ?3"
-        f" WHERE NOT EXISTS (SELECT 1 FROM {RENAMED} WHERE tbl = ?1 AND ((old = ?2 AND new = ?3) OR (old = ?3 AND new = ?2)))",
-        (table, old, new),
-    )
+    """Link two names for this device and, as the table is synced, for all others; does nothing when they are linked already,
+    be it by way of other names."""
+    renames = read_renames(connection)
+    linked = renames.column(table, old, {new}) if table else renames.table(old, {new})
+    if linked is None:
+        connection.execute(f"INSERT INTO {RENAMED} (tbl, old, new) VALUES (?, ?, ?)", (table, old, new))
