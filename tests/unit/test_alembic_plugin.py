@@ -502,6 +502,68 @@ def test_clocks_go_by_the_new_names(tmp_path: Path) -> None:
     assert mine.row("a") == {"heading": "mine", "stars": 5}
 
 
+def test_what_was_written_before_a_name_had_another_meaning_keeps_its_meaning(tmp_path: Path) -> None:
+    """A change that is in the outbox, but not yet in the clocks when its column's name goes to another column."""
+    renames = (
+        'op.alter_column("note", "title", new_column_name="heading")',
+        'op.alter_column("note", "stars", new_column_name="title")',
+    )
+    clock = ManualClock()
+    mine, other = Device(tmp_path, "mine", clock=clock), Device(tmp_path, "app", clock=clock)
+    other.receive(mine.write("INSERT INTO note VALUES ('a', 'one', 1)"))
+    other.close()
+    Application(tmp_path).upgrade(*renames)
+    schema = note(text("heading"), number("title"))
+    other.reopen([schema])
+    clock.advance(1)
+    other.write("UPDATE note SET heading = 'theirs'")
+    clock.advance(1)
+    mine.write("UPDATE note SET title = 'mine'")
+    mine.close()
+    app = Application(tmp_path / "mine")
+    app.path = mine.path
+    app.set_environment(ENVIRONMENTS["explicit"])
+    app.upgrade(*renames)
+    mine.reopen([schema])
+    mine.receive(*other.sealed())
+    assert mine.row("a") == {"heading": "mine", "title": 1}
+
+
+def test_what_newer_devices_wrote_is_filled_in_after_the_migrations(anywhere: Application) -> None:
+    """Their values win over those of a data fix, in a column and in a table that were unknown before."""
+    newer = Device(anywhere.folder, "newer", [note(text("title"), number("stars"), text("due")), note(name="tag"), LINK])
+    newer.receive(*sealed_in(anywhere.path))
+    newer.write("UPDATE note SET due = 'theirs' WHERE id = 'a'", "INSERT INTO tag VALUES ('t')")
+    store = open_store(anywhere.path, [NOTE, LINK])
+    store.apply(newer.sealed(), after=None, cursor=b"1")
+    store.close()
+    anywhere.upgrade(
+        'op.add_column("note", sa.Column("due", sa.String))',
+        "op.execute(\"UPDATE note SET due = 'fixed'\")",
+        'op.create_table("tag", sa.Column("id", sa.String, primary_key=True))',
+    )
+    assert {row["due"] for row in rows_of(anywhere.path).values()} == {"fixed"}
+    open_store(anywhere.path, [note(text("title"), number("stars"), text("due")), note(name="tag"), LINK]).close()
+    assert {key: row["due"] for key, row in rows_of(anywhere.path).items()} == {("a",): "theirs", ("b",): "fixed"}
+    assert rows_of(anywhere.path, "tag") == {("t",): {}}
+    assert query(anywhere.path, "SELECT * FROM localstore_unknown") == []
+
+
+def test_a_realm_that_is_open_during_a_migration_fills_in_at_the_next_page(app: Application) -> None:
+    wider = [note(text("title"), number("stars"), text("due")), LINK]
+    newer = Device(app.folder, "newer", wider)
+    newer.receive(*sealed_in(app.path))
+    newer.write("UPDATE note SET due = 'theirs' WHERE id = 'a'")
+    store = open_store(app.path, [NOTE, LINK])
+    store.apply(newer.sealed(), after=None, cursor=b"1")
+    app.upgrade('op.add_column("note", sa.Column("due", sa.String))')
+    newer.write("UPDATE note SET stars = 5 WHERE id = 'b'")
+    store.apply(newer.sealed()[1:], after=b"1", cursor=b"2")
+    store.close()
+    assert rows_of(app.path)["a",]["due"] == "theirs"
+    assert rows_of(app.path)["b",]["stars"] == 5
+
+
 def test_conflicts_go_by_the_new_names(tmp_path: Path) -> None:
     clock = ManualClock()
     app = Application(tmp_path)
@@ -542,6 +604,7 @@ def test_a_failing_migration_leaves_everything_as_it_was(anywhere: Application) 
 
 
 def test_a_rollback_to_a_savepoint_inside_a_migration_brings_no_trigger_back(app: Application) -> None:
+    app.upgrade("pass")  # with the version table there, the savepoint comes before anything is written
     app.upgrade(
         """
         connection = op.get_bind()
