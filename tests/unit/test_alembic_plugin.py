@@ -37,6 +37,7 @@ from tests.unit.store_kit import (
     changes_of,
     changesets_in,
     close_devices,
+    exchange,
     is_clean,
     open_store,
     other_program,
@@ -547,6 +548,36 @@ def test_what_newer_devices_wrote_is_filled_in_after_the_migrations(anywhere: Ap
     assert {key: row["due"] for key, row in rows_of(anywhere.path).items()} == {("a",): "theirs", ("b",): "fixed"}
     assert rows_of(anywhere.path, "tag") == {("t",): {}}
     assert query(anywhere.path, "SELECT * FROM localstore_unknown") == []
+
+
+def test_an_insert_from_before_a_column_was_there_does_not_outweigh_its_first_value(tmp_path: Path) -> None:
+    """Two devices insert the same key; the later of them has no such column yet."""
+    clock = ManualClock()
+    wider = note(text("title"), number("stars"), text("due"))
+    older, newer = Device(tmp_path, "app", clock=clock), Device(tmp_path, "newer", [wider], clock=clock)
+    newer.write("INSERT INTO note VALUES ('a', 'newer', 1, 'today')")
+    clock.advance(1)
+    older.write("INSERT INTO note VALUES ('a', 'older', 2)")
+    exchange(older, newer)
+    older.close()
+    Application(tmp_path).upgrade('op.add_column("note", sa.Column("due", sa.String))')
+    older.reopen([wider])
+    assert older.row("a") == newer.row("a") == {"title": "older", "stars": 2, "due": "today"}
+    assert older.clocks() == newer.clocks()
+
+
+def test_columns_that_swap_their_names_are_not_taken_for_one_another(tmp_path: Path) -> None:
+    app = filled(Application(tmp_path))
+    app.upgrade(
+        """
+        op.alter_column("note", "title", new_column_name="other")
+        op.alter_column("note", "stars", new_column_name="title")
+        op.alter_column("note", "other", new_column_name="stars")
+        """
+    )
+    assert rows_of(app.path)["a",] == {"stars": "eins", "title": 1}
+    assert query(app.path, "SELECT * FROM localstore_renamed") == []
+    assert triggers_are_as_attached_anew(app.path)
 
 
 def test_a_realm_that_is_open_during_a_migration_fills_in_at_the_next_page(app: Application) -> None:
