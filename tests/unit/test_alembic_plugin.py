@@ -28,7 +28,7 @@ from localstore.errors import UnsafeMigration
 from localstore.store.capture import attach, captured_tables
 from localstore.store.file import StoreOptions
 from localstore.store.opening import open_local
-from localstore.store.renames import read_renames
+from localstore.store.renames import RENAMED, read_renames
 from localstore.testing.clock import ManualClock, environment
 from tests.unit.store_kit import (
     LINK,
@@ -460,6 +460,7 @@ def test_another_key_begins_the_table_anew(anywhere: Application) -> None:
 
 
 def test_revisions_that_change_the_same_table_one_after_the_other_are_all_followed(anywhere: Application) -> None:
+    outbox = sealed_in(anywhere.path)
     anywhere.upgrade(
         'op.alter_column("note", "title", new_column_name="heading")',
         "op.get_bind().execute(sa.text(\"UPDATE note SET heading = heading || '!'\"))",
@@ -468,6 +469,8 @@ def test_revisions_that_change_the_same_table_one_after_the_other_are_all_follow
     )
     assert rows_of(anywhere.path, "memo")["a",] == {"caption": "eins!", "stars": 1}
     assert no_rows_are_logged(anywhere.path)
+    sealed = changesets_in(anywhere.path)[len(outbox) :]
+    assert {group.table for changeset in sealed for group in changeset.groups} == {RENAMED}
     assert triggers_are_as_attached_anew(anywhere.path)
     with other_program(anywhere.path) as connection:
         renames = read_renames(connection)
@@ -505,15 +508,15 @@ def test_clocks_go_by_the_new_names(tmp_path: Path) -> None:
 
 def test_what_was_written_before_a_name_had_another_meaning_keeps_its_meaning(tmp_path: Path) -> None:
     """A change that is in the outbox, but not yet in the clocks when its column's name goes to another column."""
-    renames = (
-        'op.alter_column("note", "title", new_column_name="heading")',
-        'op.alter_column("note", "stars", new_column_name="title")',
-    )
+    renames = """
+        op.alter_column("note", "title", new_column_name="heading")
+        op.alter_column("note", "stars", new_column_name="title")
+    """
     clock = ManualClock()
     mine, other = Device(tmp_path, "mine", clock=clock), Device(tmp_path, "app", clock=clock)
     other.receive(mine.write("INSERT INTO note VALUES ('a', 'one', 1)"))
     other.close()
-    Application(tmp_path).upgrade(*renames)
+    Application(tmp_path).upgrade(renames)
     schema = note(text("heading"), number("title"))
     other.reopen([schema])
     clock.advance(1)
@@ -524,7 +527,7 @@ def test_what_was_written_before_a_name_had_another_meaning_keeps_its_meaning(tm
     app = Application(tmp_path / "mine")
     app.path = mine.path
     app.set_environment(ENVIRONMENTS["explicit"])
-    app.upgrade(*renames)
+    app.upgrade(renames)
     mine.reopen([schema])
     mine.receive(*other.sealed())
     assert mine.row("a") == {"heading": "mine", "title": 1}
@@ -544,6 +547,8 @@ def test_what_newer_devices_wrote_is_filled_in_after_the_migrations(anywhere: Ap
         'op.create_table("tag", sa.Column("id", sa.String, primary_key=True))',
     )
     assert {row["due"] for row in rows_of(anywhere.path).values()} == {"fixed"}
+    open_store(anywhere.path, [note(text("title"), number("stars"), text("due")), LINK]).close()
+    assert rows_of(anywhere.path)["a",]["due"] == "theirs"
     open_store(anywhere.path, [note(text("title"), number("stars"), text("due")), note(name="tag"), LINK]).close()
     assert {key: row["due"] for key, row in rows_of(anywhere.path).items()} == {("a",): "theirs", ("b",): "fixed"}
     assert rows_of(anywhere.path, "tag") == {("t",): {}}
