@@ -439,8 +439,8 @@ def test_rows_of_a_table_that_a_data_fix_filled_are_sent_when_the_schema_declare
     assert no_rows_are_logged(anywhere.path)
     open_store(anywhere.path, [note(text("title")), note(number("stars"), name="rating"), LINK]).close()
     assert changes_of(changesets_in(anywhere.path)[before:]) == {
-        ("rating", ("a",)): (Op.INSERT, {"stars": 1}),
-        ("rating", ("b",)): (Op.INSERT, {"stars": 2}),
+        ("rating", ("a",)): (Op.SEED, {"stars": 1}),
+        ("rating", ("b",)): (Op.SEED, {"stars": 2}),
     }
 
 
