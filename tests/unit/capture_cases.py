@@ -117,8 +117,8 @@ CASES: dict[str, Case] = {
         {"id": "moved"},
     ),
     "names to quote": _filled(
-        'ta"ble [of] `it\'s`',
-        f"CREATE TABLE \"ta\"\"ble [of] `it's`\" (\"the key\" TEXT NOT NULL PRIMARY KEY, {_columns(*ODD_NAMES)})",
+        "ta\"ble [of] `it's`",
+        f'CREATE TABLE "ta""ble [of] `it\'s`" ("the key" TEXT NOT NULL PRIMARY KEY, {_columns(*ODD_NAMES)})',
         ["the key", *ODD_NAMES],
         {'a "b" c': 7, "it's": 8, "rowid": 9, "old": 10, "größe 💾": 11},
     ),

@@ -52,7 +52,9 @@ def run(path: Path, scene: Scene, *, is_forgiving: bool = False) -> None:
 # -- statements that do more, or less, than they say
 
 UNIQUE = "CREATE UNIQUE INDEX one_title ON note (title);"
-NOT_NULL = "CREATE TABLE note (id TEXT NOT NULL PRIMARY KEY, title TEXT NOT NULL DEFAULT 'none', stars INTEGER CHECK (stars < 9));"
+NOT_NULL = (
+    "CREATE TABLE note (id TEXT NOT NULL PRIMARY KEY, title TEXT NOT NULL DEFAULT 'none', stars INTEGER CHECK (stars < 9));"
+)
 
 CONFLICTS = {
     "or replace of a row": notes("INSERT OR REPLACE INTO note VALUES ('a', 'new', 1)", ops=[R]),
@@ -60,7 +62,9 @@ CONFLICTS = {
     "or replace by the same row": notes("REPLACE INTO note VALUES ('a', 'A', 1)", ops=[R]),
     "or replace twice": notes(*["REPLACE INTO note VALUES ('a', 'new', 1)"] * 2, ops=[R]),
     "or replace and a delete": notes("REPLACE INTO note VALUES ('a', 'new', 1)", "DELETE FROM note WHERE id = 'a'", ops=[D]),
-    "or replace of a new row and a delete": notes("REPLACE INTO note (id) VALUES ('d')", "DELETE FROM note WHERE id = 'd'", ops=[]),
+    "or replace of a new row and a delete": notes(
+        "REPLACE INTO note (id) VALUES ('d')", "DELETE FROM note WHERE id = 'd'", ops=[]
+    ),
     "or replace that pushes another row out": notes("REPLACE INTO note VALUES ('d', 'A', 1)", also=UNIQUE, ops=[D, I]),
     "or replace that pushes two rows out": notes("REPLACE INTO note VALUES ('a', 'B', 9)", also=UNIQUE, ops=[R, D]),
     "update or replace that pushes another row out": notes(
@@ -120,7 +124,9 @@ CONFLICTS = {
         "WITH some AS (SELECT id FROM note WHERE title = 'B') DELETE FROM note WHERE id IN some",
         ops=[D, U],
     ),
-    "update of all columns, one of them to another value": notes("UPDATE note SET title = 'A', stars = 9 WHERE id = 'a'", ops=[U]),
+    "update of all columns, one of them to another value": notes(
+        "UPDATE note SET title = 'A', stars = 9 WHERE id = 'a'", ops=[U]
+    ),
 }
 
 
@@ -276,7 +282,10 @@ CASCADES = {
         TREE.format("CASCADE"), ("UPDATE node SET id = 'x' WHERE id = 'b'",), {"node": [D, U, I]}, TREE_ROWS
     ),
     "a tree is deleted and built anew": Scene(
-        TREE.format("CASCADE"), ("DELETE FROM node WHERE id = 'a'", "INSERT INTO node VALUES ('c', NULL)"), {"node": [D, D, R, D]}, TREE_ROWS
+        TREE.format("CASCADE"),
+        ("DELETE FROM node WHERE id = 'a'", "INSERT INTO node VALUES ('c', NULL)"),
+        {"node": [D, D, R, D]},
+        TREE_ROWS,
     ),
 }
 

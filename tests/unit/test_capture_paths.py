@@ -341,7 +341,7 @@ class Operation:
     def fits(self, name: str, case: Case) -> bool:
         if self.changes_key and name in CANNOT_CHANGE_KEYS:
             return False
-        if self.updates and not case.update or self.deletes and WAYS[name].delete is None:
+        if (self.updates and not case.update) or (self.deletes and WAYS[name].delete is None):
             return False
         return self.is_plain or name in THOROUGH
 
