@@ -207,24 +207,30 @@ def carried_out(before: Snapshot, changesets: Sequence[Changeset], *, is_forgivi
 
 
 def check_sealed(
-    before: Snapshot, after: Snapshot, changesets: Sequence[Changeset], *, is_forgiving: bool = False
+    before: Snapshot,
+    after: Snapshot,
+    changesets: Sequence[Changeset],
+    *,
+    is_forgiving: bool = False,
+    may_restate: bool = False,
 ) -> dict[tuple[str, Key], Change]:
-    """The changes make the tables of after out of those of before, name each row once, and say no more than they must."""
+    """The changes make the tables of after out of those of before, name each row once, and say no more than they must.
+
+    Args:
+        is_forgiving: see ``carried_out``.
+        may_restate: take an update to what a column held before, which it may have come back to in several steps.
+    """
     assert carried_out(before, changesets, is_forgiving=is_forgiving) == after
     named: dict[tuple[str, Key], Change] = {}
     for table, change in _changes(changesets):
         key = tuple(map(cell, change.key))
         assert (table, key) not in named, f"{key} in {table} comes twice"
         named[table, key] = change
-        old, new = before[table].get(key), after[table].get(key)
         if change.op is Op.UPDATE:
-            assert old is not None
-            assert new is not None
-            same = [name for name in change.values if old[name] == new[name]]
-            assert not same, f"{key} in {table}: {same} did not change"
             assert change.values, f"{key} in {table} is updated in no column"
-        elif not is_forgiving:
-            assert old != new or change.op is Op.REPLACE, f"{key} in {table} did not change"
+            old, new = before[table][key], after[table][key]
+            same = [name for name in change.values if old[name] == new[name]]
+            assert may_restate or not same, f"{key} in {table}: {same} did not change"
     return named
 
 
