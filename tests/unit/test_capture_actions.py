@@ -207,7 +207,8 @@ def family(action: str, *, column: str = "parent TEXT DEFAULT 'p0'") -> str:
     return (
         "CREATE TABLE parent (id TEXT NOT NULL PRIMARY KEY, name TEXT);"
         f"CREATE TABLE child (id TEXT NOT NULL PRIMARY KEY, {column} REFERENCES parent {action}, n INTEGER);"
-        "CREATE TABLE grandchild (id TEXT NOT NULL PRIMARY KEY, child TEXT REFERENCES child ON DELETE CASCADE ON UPDATE CASCADE);"
+        "CREATE TABLE grandchild (id TEXT NOT NULL PRIMARY KEY,"
+        " child TEXT REFERENCES child ON DELETE CASCADE ON UPDATE CASCADE);"
     )
 
 

@@ -20,6 +20,7 @@ from localstore.changes import Op
 from localstore.store.engine import driver_connection, quote
 from tests.unit.capture_cases import CASES
 from tests.unit.capture_kit import Case, Values, declared, delete_sql, insert_sql, opened_with, update_sql, watched
+from tests.unit.store_kit import write
 
 
 @pytest.fixture
@@ -34,11 +35,12 @@ class Target:
         self.case = case
         self.table = table
         self.model: type[Any] = type("Mapped", (), {})
-        registry().map_imperatively(self.model, table, properties={self.field(name): table.c[name] for name in table.c.keys()})
+        names = [column.name for column in table.c]
+        registry().map_imperatively(self.model, table, properties={self.field(name): table.c[name] for name in names})
 
     def field(self, name: str) -> str:
         """An attribute's name, as a column's name need not be fit for one."""
-        return f"field{self.table.c.keys().index(name)}"
+        return f"field{[column.name for column in self.table.c].index(name)}"
 
     def fields(self, row: Values) -> dict[str, Any]:
         return {self.field(name): value for name, value in row.items()}
@@ -75,18 +77,19 @@ class Way:
     delete: Callable[[Session, Target, Values], object] | None = None
 
 
-def add_object(tx: Session, target: Target, row: Values) -> None:
-    thing = target.model()
-    for name, value in target.fields(row).items():
+def with_values(thing: Any, target: Target, values: Values) -> Any:
+    for name, value in target.fields(values).items():
         setattr(thing, name, value)
-    tx.add(thing)
+    return thing
+
+
+def add_object(tx: Session, target: Target, row: Values) -> None:
+    tx.add(with_values(target.model(), target, row))
     tx.flush()
 
 
 def change_object(tx: Session, target: Target, row: Values, values: Values) -> None:
-    thing = tx.get(target.model, target.case.key_of(row))
-    for name, value in target.fields(values).items():
-        setattr(thing, name, value)
+    with_values(tx.get(target.model, target.case.key_of(row)), target, values)
     tx.flush()
 
 
@@ -158,18 +161,12 @@ def update_mappings(tx: Session, target: Target, row: Values, values: Values) ->
 
 
 def save_new_objects(tx: Session, target: Target, row: Values) -> None:
-    thing = target.model()
-    for name, value in target.fields(row).items():
-        setattr(thing, name, value)
-    tx.bulk_save_objects([thing])
+    tx.bulk_save_objects([with_values(target.model(), target, row)])
 
 
 def save_objects(tx: Session, target: Target, row: Values, values: Values) -> None:
-    thing = tx.get(target.model, target.case.key_of(row))
-    for name, value in target.fields(values).items():
-        setattr(thing, name, value)
     with tx.no_autoflush:
-        tx.bulk_save_objects([thing])
+        tx.bulk_save_objects([with_values(tx.get(target.model, target.case.key_of(row)), target, values)])
     tx.expunge_all()
 
 
@@ -327,6 +324,14 @@ def update_and_delete(way: Way, tx: Session, target: Target) -> None:
     way.delete(tx, target, target.case.deleted)
 
 
+def do_everything(way: Way, tx: Session, target: Target) -> None:
+    insert_a_row(way, tx, target)
+    if target.case.update:
+        update_a_row(way, tx, target)
+    delete_a_row(way, tx, target)
+    change_a_key(way, tx, target)
+
+
 @dataclass(frozen=True)
 class Operation:
     """What is done, what comes of it, and what it takes."""
@@ -356,6 +361,7 @@ OPERATIONS = {
     "insert and delete": Operation(insert_and_delete, (), deletes=True),
     "delete and insert": Operation(delete_and_insert, (Op.REPLACE,), deletes=True),
     "update and delete": Operation(update_and_delete, (Op.DELETE,), updates=True, deletes=True),
+    "everything": Operation(do_everything, (Op.INSERT, Op.DELETE, Op.DELETE, Op.INSERT), deletes=True, changes_key=True),
 }
 COMBINATIONS = [
     pytest.param(CASES[kind], WAYS[name], operation, id=f"{name}, {what}, {kind}")
@@ -375,3 +381,22 @@ def test_what_is_sealed_is_what_happened(path: Path, case: Case, way: Way, opera
         found = watching.check()
     assert sorted(found.get(case.table, [])) == sorted(operation.ops)
     assert found.keys() <= {case.table}
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_a_row_that_is_inserted_over_another_replaces_it(path: Path, kind: str) -> None:
+    case = CASES[kind]
+    with watched(path, opened_with(path, case)) as watching:
+        with watching.store.write() as tx:
+            for row in (case.added, {**case.changed, **case.update}):
+                tx.connection().exec_driver_sql(*insert_sql(case, row, "REPLACE"))
+        assert sorted(watching.check()[case.table]) == [Op.INSERT, Op.REPLACE]
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_columns_set_to_what_they_hold_are_no_change(path: Path, kind: str) -> None:
+    case = CASES[kind]
+    same = ", ".join(f"{quote(name)} = {quote(name)}" for name in case.kept)
+    with watched(path, opened_with(path, case)) as watching:
+        write(watching.store, f"UPDATE {quote(case.table)} SET {same}", f"UPDATE OR REPLACE {quote(case.table)} SET {same}")
+        assert watching.check() == {}
