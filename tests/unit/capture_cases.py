@@ -47,9 +47,10 @@ def _parts(ddl: str) -> Case:
 def _filled(name: str, ddl: str, columns: list[str], update: Values) -> Case:
     """A table with a text key in its first column and small numbers in the others."""
     key, *others = columns
-    kept, changed, deleted, added = (
+    rows: list[Values] = [
         {key: which, **dict.fromkeys(others, n)} for n, which in enumerate(("kept", "changed", "deleted", "added"))
-    )
+    ]
+    kept, changed, deleted, added = rows
     return Case(name, ddl, (key,), kept, changed, deleted, added, update, {key: "moved"})
 
 

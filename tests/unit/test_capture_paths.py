@@ -1,7 +1,4 @@
-"""Capture: whatever way a row is written, and to whatever kind of table, what is sealed is what happened and no more.
-
-Every way to write × every operation × every kind of table, each compared with the tables before and after.
-"""
+"""Capture: every way to write × every operation × every kind of table, each compared with the tables before and after."""
 
 from __future__ import annotations
 
@@ -344,11 +341,10 @@ class Operation:
     changes_key: bool = False
 
     def fits(self, name: str, case: Case) -> bool:
-        if self.changes_key and name in CANNOT_CHANGE_KEYS:
-            return False
-        if (self.updates and not case.update) or (self.deletes and WAYS[name].delete is None):
-            return False
-        return self.is_plain or name in THOROUGH
+        is_possible = (case.update or not self.updates) and (WAYS[name].delete or not self.deletes)
+        return bool(
+            is_possible and (self.is_plain or name in THOROUGH) and not (self.changes_key and name in CANNOT_CHANGE_KEYS)
+        )
 
 
 OPERATIONS = {
