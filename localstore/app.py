@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 import sqlalchemy as sa
 
 from localstore.environment import Environment
+from localstore.errors import StoreUnusable
 from localstore.registry import AdapterFactory, adapter_factory
 from localstore.store.file import Store, StoreOptions
 from localstore.store.opening import open_synced, prepare
@@ -140,9 +141,10 @@ class App:
 class SyncedFile:
     """A synced file that is open in this process, shared by all realms on it."""
 
-    def __init__(self, store: Store, partition: str) -> None:
+    def __init__(self, store: Store, partition: str, encryption_key: bytes | None) -> None:
         self.store = store
         self.partition = partition
+        self.encryption_key = encryption_key
         self.session: SyncSession
         self.realms = 0
         self.tables: set[str] = set()
@@ -185,7 +187,13 @@ class AppSync:
             return self._changed.wait_for(lambda: not self._files, timeout)
 
     def open_file(
-        self, path: Path, tables: Sequence[sa.Table], *, partition: str, error_handler: ErrorHandler | None
+        self,
+        path: Path,
+        tables: Sequence[sa.Table],
+        *,
+        partition: str,
+        error_handler: ErrorHandler | None,
+        encryption_key: bytes | None = None,
     ) -> SyncedFile:
         """The open file at a path, and a running session for it. For ``Realm.open``."""
         with self._changed:
@@ -195,9 +203,15 @@ class AppSync:
             file = self._files.get(path)
             names = {table.name for table in tables}
             if file is None:
-                file = self._files[path] = self._open(path, tables, partition, error_handler)
+                file = self._files[path] = self._open(path, tables, partition, error_handler, encryption_key)
             elif partition != file.partition:
                 raise ValueError(f"{path} is open for the partition {file.partition!r} and cannot hold {partition!r} as well.")
+            elif encryption_key != file.encryption_key:
+                raise StoreUnusable(
+                    f"{path} is already open in this process with {_named(file.encryption_key)},"
+                    f" and cannot be opened with {_named(encryption_key)} as well. It was not changed.",
+                    hint="Give every realm on a file the same encryption_key.",
+                )
             elif not names <= file.tables:
                 options = store_options(self._app.settings)
                 prepare(
@@ -244,13 +258,19 @@ class AppSync:
         with self._changed:  # what a session that died just now is still closing
             self._changed.wait_for(lambda: not any(file.closing for file in files), _STOP_SECONDS)
 
-    def _open(self, path: Path, tables: Sequence[sa.Table], partition: str, error_handler: ErrorHandler | None) -> SyncedFile:
+    def _open(
+        self,
+        path: Path,
+        tables: Sequence[sa.Table],
+        partition: str,
+        error_handler: ErrorHandler | None,
+        encryption_key: bytes | None,
+    ) -> SyncedFile:
         settings = self._app.settings
         environment = self._app.environment
-        store = open_synced(
-            path, tables, app=self._app.id, partition=partition, options=store_options(settings), environment=environment
-        )
-        file = SyncedFile(store, partition)
+        options = store_options(settings, encryption_key)
+        store = open_synced(path, tables, app=self._app.id, partition=partition, options=options, environment=environment)
+        file = SyncedFile(store, partition, encryption_key)
         parts = SessionParts(
             store=store,
             app=self._app.id,
@@ -295,11 +315,17 @@ class AppSync:
                 self._changed.notify_all()
 
 
-def store_options(settings: Settings) -> StoreOptions:
-    """The part of the settings that concerns files."""
+def _named(key: bytes | None) -> str:
+    """A key in a message, which must not show it."""
+    return "no encryption_key" if key is None else "an encryption_key of its own"
+
+
+def store_options(settings: Settings, encryption_key: bytes | None = None) -> StoreOptions:
+    """The part of the settings that concerns files, with the file's own key."""
     return StoreOptions(
         busy_timeout=settings.busy_timeout,
         synchronous=settings.synchronous,
         max_changeset_bytes=settings.max_changeset_bytes,
         max_clock_drift=settings.max_clock_drift,
+        encryption_key=encryption_key,
     )

@@ -17,15 +17,13 @@ from localstore import wire
 from localstore.changes import Changeset, RowGroup
 from localstore.clock import MAX_STAMP, stamp_ms
 from localstore.errors import MalformedChangeset, ResetRequired
-from localstore.store.capture import set_capturing
+from localstore.store.capture import Capturing, set_capturing
+from localstore.store.driver import driver_errors
 from localstore.store.rows import Rows
 from localstore.store.state import State, device_number, load_state
 from localstore.wire import SealedChangeset
 
-__all__ = ["CANNOT_APPLY", "Applied", "apply", "fold", "has_waiting", "replay_unknown"]
-
-CANNOT_APPLY = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)
-"""What SQLite raises when a row itself is at fault, and not the disk or another program."""
+__all__ = ["Applied", "apply", "cannot_apply", "fold", "has_waiting", "replay_unknown"]
 
 _FOLD_CHUNK = 500
 
@@ -72,6 +70,11 @@ def fold(connection: sqlite3.Connection, limit: int) -> bool:
     return number < state.last_number
 
 
+def cannot_apply() -> tuple[type[Exception], ...]:
+    """What SQLite raises when a row itself is at fault, and not the disk or another program."""
+    return driver_errors("IntegrityError", "DataError", also=OverflowError)
+
+
 def has_waiting(connection: sqlite3.Connection) -> bool:
     """Whether changesets wait for their turn."""
     return connection.execute("SELECT 1 FROM localstore_waiting LIMIT 1").fetchone() is not None
@@ -96,17 +99,17 @@ def apply(
     Raises:
         ResetRequired: the page holds changesets of this device that it never made: its file was copied or restored.
         ProtocolError: a changeset is malformed or too new.
-        sqlite3.Error: SQLite refused a row, and ``cautious`` was not asked for.
+        The driver's ``Error``: SQLite refused a row, and ``cautious`` was not asked for.
     """
     state = load_state(connection)
     turn = _Turns(connection, state, page, latest_ms)
     applied = Applied(drifting=turn.drifting)
-    set_capturing(connection, False)
+    set_capturing(connection, Capturing.OFF)
     if cautious:
         _take_each(connection, state, turn, applied)
     else:
         _take_all(connection, state, turn, applied)
-    set_capturing(connection, True)
+    set_capturing(connection, Capturing.BY_KEY)
     turn.finish()
     connection.execute("UPDATE localstore_state SET cursor = ?, last_stamp = max(last_stamp, ?)", (cursor, turn.highest_stamp))
     return applied
@@ -122,13 +125,13 @@ def replay_unknown(connection: sqlite3.Connection) -> None:
     while fold(connection, _FOLD_CHUNK):
         pass
     rows = Rows(connection, load_state(connection).device)
-    set_capturing(connection, False)
+    set_capturing(connection, Capturing.OFF)
     for id_, device, number, stamp, data in kept:
         group, seen = msgspec.msgpack.decode(data, type=tuple[RowGroup, dict[bytes, int]])
         connection.execute("DELETE FROM localstore_unknown WHERE id = ?", (id_,))
         rows.take_late(Changeset(device, number, stamp, (), (group,)), seen)
     rows.flush()
-    set_capturing(connection, True)
+    set_capturing(connection, Capturing.BY_KEY)
 
 
 def _take_all(connection: sqlite3.Connection, state: State, turn: _Turns, applied: Applied) -> None:
@@ -148,7 +151,7 @@ def _take_each(connection: sqlite3.Connection, state: State, turn: _Turns, appli
             rows = Rows(connection, state.device)
             rows.take(changeset)
             rows.flush()
-        except CANNOT_APPLY as error:
+        except cannot_apply() as error:
             connection.execute("ROLLBACK TO changeset")
             Rows(connection, state.device).learn(changeset)  # its writer knows that still, whatever became of its rows
             data = wire.encode(wire.seal(changeset))

@@ -152,7 +152,7 @@ def saw_up_to(device: bytes, seen: Mapping[bytes, int]) -> Callable[[Version], b
 
     def saw(version: Version) -> bool:
         stamp, other = version
-        return other == device or version == LONG_AGO or seen.get(other, 0) >= stamp
+        return other == device or version == LONG_AGO or seen.get(other, 0) >= max(stamp, 1)  # 0: a seed of that device
 
     return saw
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from localstore.changes import Change, Changeset, Key, Op, RowGroup, Value, row_changes
+from localstore.clock import Version
 from localstore.store.capture import CapturedTable, captured_tables
 from localstore.store.clocks import ClockTable, Knowledge, key_value, saw_up_to
 from localstore.store.engine import quote
@@ -19,6 +20,7 @@ from localstore.store.merge import LONG_AGO, RowState, Saw, merge
 
 __all__ = ["Rows"]
 
+_INSERTS = (Op.INSERT, Op.SEED)
 _MANY = 100  # inserts in one group from which it pays to look at all of them at once
 
 
@@ -79,7 +81,7 @@ class Rows:
                 continue
             defaults = self._columns[group.table]
             for row, change in self._with_rows(known):
-                merge(row.state, change, changeset.version, lambda _: True, lambda _: None, defaults)
+                merge(row.state, change, _version(changeset, known), lambda _: True, lambda _: None, defaults)
 
     def flush(self) -> None:
         """Write rows and clocks."""
@@ -100,7 +102,7 @@ class Rows:
             False when the group is not like that; then nothing was done.
         """
         table = self._tables[group.table]
-        if group.op is not Op.INSERT or group.row_count < _MANY or set(group.columns) != self._columns[group.table].keys():
+        if group.op not in _INSERTS or group.row_count < _MANY or set(group.columns) != self._columns[group.table].keys():
             return False
         width = len(group.key)
         keys = [key_value(key) for key in zip(*group.values[:width], strict=True)]
@@ -113,14 +115,15 @@ class Rows:
             return False
         if write:
             self._connection.executemany(_upsert(table, group.columns), group.rows)
-        self.clocks.save_births(table.id, keys, changeset.version)
+        self.clocks.save_births(table.id, keys, _version(changeset, group))
         return True
 
     def _take_group(self, changeset: Changeset, group: RowGroup, saw: Saw) -> None:
         table, defaults = self._tables[group.table], self._columns[group.table]
+        version = _version(changeset, group)
         for row, change in self._with_rows(group):
             current = self._reader(table, row)
-            merged = merge(row.state, change, changeset.version, saw, current, defaults)
+            merged = merge(row.state, change, version, saw, current, defaults)
             for lost in merged.lost:
                 if lost.mark.version[1] == self._own and not saw(lost.mark.version):
                     won = merged.writes.get(lost.column) if row.state.lives else None
@@ -142,7 +145,7 @@ class Rows:
             if row is None:
                 state = recorded.get(key)
                 if state is None:  # no record: older than everything, or not there at all
-                    state = RowState(lives=() if change.op is Op.INSERT else (LONG_AGO,))
+                    state = RowState(lives=() if change.op in _INSERTS else (LONG_AGO,))
                 row = rows[key] = _Row(change.key, state, existed=bool(state.lives))
             yield row, change
 
@@ -198,7 +201,7 @@ class Rows:
         if value == won and type(value) is type(won) and not deleted:
             return  # both wrote the same
         winner = changeset.version if deleted else row.state.mark(column).version
-        rule = "a delete beats every update" if deleted or winner < version else "the later write wins"
+        rule = _rule(deleted or winner < version, version, winner)
         self._connection.execute(
             "INSERT INTO localstore_conflict (tbl, key, column, lost_value, lost_stamp, lost_device,"
             " won_value, won_stamp, won_device, rule) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -226,6 +229,17 @@ class Rows:
             "INSERT INTO localstore_unknown (device, number, stamp, tbl, changes) VALUES (?, ?, ?, ?, ?)",
             (changeset.device, changeset.number, changeset.stamp, group.table, msgspec.msgpack.encode((group, seen))),
         )
+
+
+def _rule(deleted: bool, lost: Version, won: Version) -> str:
+    if deleted:
+        return "a delete beats every update"
+    return "both are from before sync; devices decide" if lost[0] == won[0] == 0 else "the later write wins"
+
+
+def _version(changeset: Changeset, group: RowGroup) -> Version:
+    """What a group's changes are ranked by: seeds are older than every change, and devices decide between them."""
+    return (0, changeset.device) if group.op is Op.SEED else changeset.version
 
 
 def _defaults(connection: sqlite3.Connection, table: CapturedTable) -> dict[str, Value]:

@@ -8,7 +8,8 @@ branch_labels = None
 depends_on = None
 
 TABLES = {
-    # One row. capturing: whether triggers log; folded: own changesets up to this number are in localstore_clock.
+    # One row. capturing: 0 when triggers are to be silent, 1 when they log keys, 2 when rowids; folded: own changesets up
+    # to this number are in localstore_clock.
     "state": """
         id INTEGER PRIMARY KEY CHECK (id = 1),
         device BLOB NOT NULL,
@@ -20,26 +21,36 @@ TABLES = {
         folded INTEGER NOT NULL DEFAULT 0,
         remote_id TEXT,
         cursor BLOB""",
-    # Synced tables. columns: a JSON list; bit n of a log entry's mask is its n-th name.
+    # Synced tables. key, columns: JSON lists; rowid: a name of the rowid, where rows can be logged by it.
     "table": """
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
         key TEXT NOT NULL,
-        columns TEXT NOT NULL""",
-    # What triggers wrote since the last seal. op: 1 insert, 2 update, 3 delete; mask of columns 63 * part and up.
+        columns TEXT NOT NULL,
+        rowid TEXT""",
+    # What triggers wrote since the last seal, about tables with one key column. op: 1 insert, 2 update, 3 delete, 0 a row
+    # from before sync; + 4 when k0 is a rowid; + 8 * n when bits speak of the columns from the n-th on (-1: of all). A
+    # delete's bits are the row's rowid.
     "log": """
         seq INTEGER PRIMARY KEY,
-        tbl INTEGER NOT NULL,
-        op INTEGER NOT NULL,
-        part INTEGER,
-        mask INTEGER,
+        tbl INTEGER,
+        op INTEGER,
+        bits INTEGER,
+        k0""",
+    # The same about tables with more key columns.
+    "log_wide": """
+        seq INTEGER PRIMARY KEY,
+        tbl INTEGER,
+        op INTEGER,
+        bits INTEGER,
         k0, k1, k2, k3, k4, k5, k6, k7""",
-    # Changesets that the remote has not acknowledged.
+    # Changesets that the remote has not acknowledged. tables: JSON, rows by table.
     "outbox": """
         number INTEGER PRIMARY KEY,
         stamp INTEGER NOT NULL,
         rows INTEGER NOT NULL,
         bytes INTEGER NOT NULL,
+        tables TEXT NOT NULL,
         sealed BLOB NOT NULL""",
     # Every device heard of, this one too. number, stamp: the last changeset applied; declared: the last number that
     # one of our own changesets named as a dependency.
