@@ -44,14 +44,20 @@ def _parts(ddl: str) -> Case:
     )
 
 
-def _filled(name: str, ddl: str, columns: list[str], update: Values) -> Case:
-    """A table with a text key in its first column and small numbers in the others."""
+def _filled(
+    name: str,
+    ddl: str,
+    columns: list[str],
+    update: Values,
+    *,
+    keys: tuple[Value, ...] = ("kept", "changed", "deleted", "added", "moved"),
+) -> Case:
+    """A table with its key in the first column and small numbers in the others."""
     key, *others = columns
-    rows: list[Values] = [
-        {key: which, **dict.fromkeys(others, n)} for n, which in enumerate(("kept", "changed", "deleted", "added"))
-    ]
+    *which, moved = keys
+    rows: list[Values] = [{key: value, **dict.fromkeys(others, n)} for n, value in enumerate(which)]
     kept, changed, deleted, added = rows
-    return Case(name, ddl, (key,), kept, changed, deleted, added, update, {key: "moved"})
+    return Case(name, ddl, (key,), kept, changed, deleted, added, update, {key: moved})
 
 
 def _columns(*names: str) -> str:
@@ -80,6 +86,22 @@ CASES: dict[str, Case] = {
     "without rowid": _note(
         "CREATE TABLE note (id TEXT NOT NULL PRIMARY KEY, title TEXT, stars INTEGER) WITHOUT ROWID",
         keys=("", " ", "a\0b", "a", "é"),
+    ),
+    "no name left for the rowid": _filled(
+        "taken",
+        f"CREATE TABLE taken (id TEXT NOT NULL PRIMARY KEY, {_columns('rowid', 'OID', '_rowid_')})",
+        ["id", "rowid", "OID", "_rowid_"],
+        {"rowid": 7, "_rowid_": 8},
+    ),
+    "integer key that is called rowid": _filled(
+        "taken",
+        f"CREATE TABLE taken (oid INTEGER NOT NULL PRIMARY KEY, {_columns('rowid', 'n')})",
+        ["oid", "rowid", "n"],
+        {"n": 7},
+        keys=(1, 2, 3, 4, -5),
+    ),
+    "integer key that descends": _note(
+        "CREATE TABLE note (id INTEGER NOT NULL PRIMARY KEY DESC, title TEXT, stars INTEGER)", keys=(1, 2, 3, 4, -5)
     ),
     "composite key": _parts(
         "CREATE TABLE part (weight REAL, place INTEGER NOT NULL, box TEXT NOT NULL, picture BLOB, PRIMARY KEY (box, place))"

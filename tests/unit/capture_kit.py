@@ -194,7 +194,7 @@ def carried_out(before: Snapshot, changesets: Sequence[Changeset], *, is_forgivi
         rows, key = after[table], tuple(map(cell, change.key))
         values = {name: cell(value) for name, value in change.values.items()}
         if not is_forgiving:
-            assert (key in rows) is (change.op is not Op.INSERT), f"{change.op.name} of {key} in {table}"
+            assert (key in rows) is (change.op not in (Op.INSERT, Op.SEED)), f"{change.op.name} of {key} in {table}"
         if change.op is Op.DELETE:
             rows.pop(key, None)
         elif change.op is Op.UPDATE:

@@ -98,7 +98,7 @@ def test_the_first_opening_as_a_synced_file_sends_the_rows_and_leaves_them_where
     assert changed_pages(before, pages(path)) <= FEW_PAGES
     assert query(path, "SELECT rowid, * FROM note") == rows
     changesets = changesets_in(path)
-    assert {group.op for changeset in changesets for group in changeset.groups} == {Op.INSERT}
+    assert {group.op for changeset in changesets for group in changeset.groups} == {Op.SEED}
     assert sorted(row for changeset in changesets for group in changeset.groups for row in group.rows) == [
         row[1:] for row in rows
     ]

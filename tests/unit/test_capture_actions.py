@@ -155,6 +155,61 @@ def test_an_integer_key_is_captured_under_any_of_its_names(path: Path, alias: st
     run(path, scene)
 
 
+REUSED = {
+    "a deleted row's": notes("DELETE FROM note WHERE id = 'c'", "INSERT INTO note (id) VALUES ('d')", ops=[D, I]),
+    "a changed and deleted row's": notes(
+        "UPDATE note SET stars = 9", "DELETE FROM note WHERE id = 'c'", "INSERT INTO note (id) VALUES ('d')", ops=[U, U, D, I]
+    ),
+    "its own": notes("DELETE FROM note WHERE id = 'c'", "INSERT INTO note (id) VALUES ('c')", ops=[R]),
+    "that of a row that came and went": notes(
+        "INSERT INTO note (id) VALUES ('d')",
+        "UPDATE note SET stars = 4 WHERE id = 'd'",
+        "DELETE FROM note WHERE id = 'd'",
+        "INSERT INTO note (id) VALUES ('e')",
+        "UPDATE note SET title = 'e' WHERE id = 'e'",
+        ops=[I],
+    ),
+    "that of a row which comes back elsewhere": notes(
+        "DELETE FROM note WHERE id = 'c'",
+        "INSERT INTO note (id) VALUES ('d')",
+        "INSERT INTO note (id) VALUES ('c')",
+        "UPDATE note SET stars = 0",
+        ops=[U, U, R, I],
+    ),
+    "each other's": notes(
+        "UPDATE note SET rowid = 9 WHERE id = 'a'",
+        "UPDATE note SET rowid = 1, title = 'new' WHERE id = 'b'",
+        "UPDATE note SET rowid = 2, stars = 9 WHERE id = 'a'",
+        ops=[R, R],
+    ),
+    "the key's that another row gives up": notes(
+        "UPDATE note SET id = 'x' WHERE id = 'a'",
+        "UPDATE note SET id = 'a', rowid = 7 WHERE id = 'b'",
+        "INSERT INTO note (rowid, id) VALUES (2, 'b')",
+        ops=[R, R, I],
+    ),
+}
+
+
+@pytest.mark.parametrize("scene", REUSED.values(), ids=REUSED)
+def test_a_row_that_takes_a_rowid_is_taken_for_no_other(path: Path, scene: Scene) -> None:
+    run(path, scene)
+
+
+def test_a_block_that_rolls_back_and_goes_on_is_captured_from_there_on(path: Path) -> None:
+    scene = notes(ops=[])
+    with watched(path, opened(path, scene.script, ((row, ()) for row in scene.rows))) as watching:
+        with watching.store.write() as tx:
+            tx.execute(sa.text("DELETE FROM note"))
+            tx.rollback()
+            tx.execute(sa.text("DELETE FROM note WHERE id = 'c'"))
+            tx.execute(sa.text("INSERT INTO note (id) VALUES ('d')"))
+            tx.execute(sa.text("UPDATE note SET stars = 9 WHERE id <> 'a'"))
+        assert watching.check() == {"note": [U, D, I]}
+        write(watching.store, "DELETE FROM note WHERE id = 'd'")
+        assert watching.check() == {"note": [D]}
+
+
 @pytest.mark.parametrize("clause", ["ABORT", "FAIL", "ROLLBACK", "IGNORE", "REPLACE"])
 def test_a_conflict_clause_does_not_reach_into_capture(path: Path, clause: str) -> None:
     """SQLite applies a statement's conflict clause to the statements of the triggers that it fires."""

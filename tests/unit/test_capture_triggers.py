@@ -29,6 +29,8 @@ TRIGGERS = {
     " UPDATE note SET stars = stars + 1 WHERE id = NEW.id; END",
     "writes another row": "AFTER INSERT ON note WHEN NEW.id NOT LIKE 'log %' BEGIN"
     " INSERT INTO note VALUES ('log ' || NEW.id, NEW.title, 0); END",
+    "keeps what was deleted under another key": "AFTER DELETE ON note WHEN OLD.id NOT LIKE 'old %' BEGIN"
+    " INSERT INTO note VALUES ('old ' || OLD.id, OLD.title, 0); END",
     "changes all other rows": "AFTER UPDATE OF title ON note BEGIN UPDATE note SET stars = -stars WHERE id <> NEW.id; END",
     "deletes another row": "AFTER UPDATE OF title ON note BEGIN DELETE FROM note WHERE id = 'b'; END",
     "deletes the row that was inserted": "AFTER INSERT ON note BEGIN DELETE FROM note WHERE id = NEW.id; END",
@@ -52,6 +54,7 @@ STATEMENTS = {
     "replace": ["REPLACE INTO note VALUES ('a', 'Z', 4)"],
     "update": ["UPDATE note SET title = 'new' WHERE id = 'a'"],
     "delete": ["DELETE FROM note WHERE id = 'b'"],
+    "delete of the last row": ["DELETE FROM note WHERE id = 'c'"],
     "key change": ["UPDATE note SET id = 'z' WHERE id = 'a'"],
     "insert and delete": ["INSERT INTO note VALUES ('d', 'D', 4)", "DELETE FROM note WHERE id IN ('d', 'xd')"],
 }
@@ -64,15 +67,23 @@ MISREAD = {
     ("younger", "puts back what was deleted", "insert and delete"),
     ("younger", "puts back what was deleted and deletes it", "replace"),
     ("younger", "puts back what was deleted and deletes it", "delete"),
+    ("younger", "puts back what was deleted and deletes it", "delete of the last row"),
+    ("younger", "keeps what was deleted under another key", "delete of the last row"),
+    ("younger", "keeps what was deleted under another key", "insert and delete"),
     ("younger", "moves what was inserted", "insert"),
     ("younger", "moves what was inserted", "insert and delete"),
     ("younger", "replaces what was inserted", "insert"),
     ("younger", "replaces what was inserted", "insert and delete"),
 }
 """Known bug: the log is read as if ours had fired in the order of what happened. Younger triggers fire first, so that a row
-that was never there is deleted or replaced, and once a deleted one is not."""
-REFUSED = {("puts back what was deleted", "replace"), ("marks instead of deleting", "replace")}
-"""SQLite finds the row in the way still there."""
+that was never there is deleted or replaced, or a deleted one is not; and one that takes a deleted row's rowid is taken for it,
+so that neither is sealed."""
+REFUSED = {
+    ("puts back what was deleted", "replace"),
+    ("marks instead of deleting", "replace"),
+    ("keeps what was deleted under another key", "replace"),
+}
+"""SQLite finds a row still, or again, in the way."""
 COMBINATIONS = [
     pytest.param(
         age,
@@ -182,3 +193,12 @@ def test_a_trigger_of_a_connection_is_captured(path: Path) -> None:
         temporary = "CREATE TEMP TRIGGER theirs AFTER INSERT ON main.note BEGIN UPDATE note SET stars = 7 WHERE id = 'a'; END"
         write(watching.store, temporary, "INSERT INTO note VALUES ('d', 'D', 4)")
         assert watching.check() == {"note": [U, I]}
+
+
+@pytest.mark.xfail(raises=AssertionError, reason="the log's order is not what happened")
+def test_a_trigger_of_a_connection_that_keeps_what_was_deleted_is_captured(path: Path) -> None:
+    """It fires before ours, and gives the rowid of the deleted row to another."""
+    with watched(path, opened(path, NOTE + ROWS)) as watching:
+        keep = TRIGGERS["keeps what was deleted under another key"].replace("ON note", "ON main.note")
+        write(watching.store, f"CREATE TEMP TRIGGER theirs {keep}", "DELETE FROM note WHERE id = 'c'")
+        assert watching.check() == {"note": [D, I]}

@@ -86,8 +86,9 @@ def fill_outbox(path: Path, count: int) -> None:
         for number in range(1, count + 1):
             group = RowGroup("note", Op.INSERT, ("id",), ("title", "stars"), [[f"{number:08}"], ["unsent"], [number]])
             data = wire.encode(wire.seal(Changeset(device, number, number, (), (group,))))
-            rows.append((number, number, 1, len(data), data))
+            rows.append((number, number, 1, len(data), '{"note": 1}', data))
         connection.execute("BEGIN")
-        connection.executemany("INSERT INTO localstore_outbox VALUES (?, ?, ?, ?, ?)", rows)
+        into = "INSERT INTO localstore_outbox (number, stamp, rows, bytes, tables, sealed) VALUES (?, ?, ?, ?, ?, ?)"
+        connection.executemany(into, rows)
         connection.execute("UPDATE localstore_state SET last_number = ?, last_stamp = ?", (count, count))
         connection.execute("COMMIT")
