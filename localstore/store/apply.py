@@ -11,10 +11,8 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
 from localstore import wire
-from localstore.changes import Changeset, RowGroup
+from localstore.changes import Changeset
 from localstore.clock import MAX_STAMP, stamp_ms
 from localstore.errors import MalformedChangeset, ResetRequired
 from localstore.store.capture import Capturing, set_capturing
@@ -23,7 +21,7 @@ from localstore.store.rows import Rows
 from localstore.store.state import State, device_number, load_state
 from localstore.wire import SealedChangeset
 
-__all__ = ["Applied", "apply", "cannot_apply", "fold", "has_waiting", "replay_unknown"]
+__all__ = ["Applied", "apply", "cannot_apply", "fold", "has_waiting", "must_replay", "replay_unknown"]
 
 _FOLD_CHUNK = 500
 
@@ -101,6 +99,8 @@ def apply(
         ProtocolError: a changeset is malformed or too new.
         The driver's ``Error``: SQLite refused a row, and ``cautious`` was not asked for.
     """
+    if must_replay(connection):  # a realm that was open while the file was migrated
+        replay_unknown(connection)
     state = load_state(connection)
     turn = _Turns(connection, state, page, latest_ms)
     applied = Applied(drifting=turn.drifting)
@@ -117,21 +117,21 @@ def apply(
 
 def replay_unknown(connection: sqlite3.Connection) -> None:
     """Merge what came for tables and columns that the schema has only now."""
-    kept = connection.execute(
-        "SELECT id, device, number, stamp, changes FROM localstore_unknown ORDER BY stamp, device"
-    ).fetchall()
-    if not kept:
+    connection.execute("UPDATE localstore_state SET replay = 0 WHERE replay")
+    if connection.execute("SELECT 1 FROM localstore_unknown LIMIT 1").fetchone() is None:
         return
     while fold(connection, _FOLD_CHUNK):
         pass
     rows = Rows(connection, load_state(connection).device)
     set_capturing(connection, Capturing.OFF)
-    for id_, device, number, stamp, data in kept:
-        group, seen = msgspec.msgpack.decode(data, type=tuple[RowGroup, dict[bytes, int]])
-        connection.execute("DELETE FROM localstore_unknown WHERE id = ?", (id_,))
-        rows.take_late(Changeset(device, number, stamp, (), (group,)), seen)
+    rows.replay()
     rows.flush()
     set_capturing(connection, Capturing.BY_KEY)
+
+
+def must_replay(connection: sqlite3.Connection) -> bool:
+    """Whether a migration changed the schema since ``replay_unknown`` was last called."""
+    return bool(connection.execute("SELECT replay FROM localstore_state").fetchone()[0])
 
 
 def _take_all(connection: sqlite3.Connection, state: State, turn: _Turns, applied: Applied) -> None:

@@ -104,6 +104,19 @@ class ClockTable:
                 state.marks.setdefault(name, Mark(LONG_AGO, state.lives[-1]))
         self.save(table, states)
 
+    def rename_columns(self, table: int, names: Mapping[str, str]) -> None:
+        """Let all records of a table name its columns anew; what ``names`` does not mention is forgotten."""
+        records = self._connection.execute(
+            "SELECT key, detail FROM localstore_clock WHERE tbl = ? AND detail IS NOT NULL", (table,)
+        ).fetchall()
+        changed = []
+        for key, data in records:
+            detail = _decode(data)
+            detail.marks = {names[column]: mark for column, mark in detail.marks.items() if column in names}
+            detail.runners_up = {names[column]: kept for column, kept in detail.runners_up.items() if column in names}
+            changed.append((_encode(detail) if detail.marks or detail.lives else None, table, key))
+        self._connection.executemany("UPDATE localstore_clock SET detail = ? WHERE tbl = ? AND key = ?", changed)
+
     def _version(self, stamp: int, by: int) -> Version:
         return (stamp, self._devices[by])
 

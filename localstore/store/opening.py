@@ -11,11 +11,12 @@ import sqlalchemy as sa
 from localstore.environment import Environment
 from localstore.errors import StoreUnusable
 from localstore.store import layout
-from localstore.store.apply import replay_unknown
+from localstore.store.apply import must_replay, replay_unknown
 from localstore.store.capture import attach, captured_tables, follow_migrations, log_all_rows
 from localstore.store.clocks import ClockTable
 from localstore.store.engine import driver_connection
 from localstore.store.file import Store, StoreOptions
+from localstore.store.renames import RENAMED
 from localstore.store.seal import seal_leftovers
 from localstore.store.state import State, load_state
 from localstore.store.tables import bring_up_to_date
@@ -117,7 +118,7 @@ def _prepare(connection: sa.Connection, tables: Sequence[sa.Table], now_ms: int,
     # What is in the log was written with the columns and triggers of before: seal it before these change.
     seal_leftovers(driver, now_ms=now_ms, max_bytes=max_bytes)
     bring_up_to_date(connection, tables)
-    added = attach(driver, [table.name for table in tables])
+    added = attach(driver, [RENAMED, *(table.name for table in tables)])
     wider = False
     for name, table in captured_tables(driver).items():
         if name in before and (columns := set(table.columns) - set(before[name].columns)):
@@ -127,5 +128,5 @@ def _prepare(connection: sa.Connection, tables: Sequence[sa.Table], now_ms: int,
         log_all_rows(driver, table)
     if added:
         seal_leftovers(driver, now_ms=now_ms, max_bytes=max_bytes)
-    if added or wider:
+    if added or wider or must_replay(driver):
         replay_unknown(driver)

@@ -17,6 +17,7 @@ from localstore.store.capture import CapturedTable, captured_tables
 from localstore.store.clocks import ClockTable, Knowledge, key_value, saw_up_to
 from localstore.store.engine import quote
 from localstore.store.merge import LONG_AGO, RowState, Saw, merge
+from localstore.store.renames import RENAMED, read_renames
 
 __all__ = ["Rows"]
 
@@ -43,6 +44,7 @@ class Rows:
         self._own = own
         self._tables = captured_tables(connection)
         self._columns = {name: _defaults(connection, table) for name, table in self._tables.items()}
+        self._renames = read_renames(connection)
         self._rows: dict[str, dict[Value, _Row]] = {}
         self.clocks = ClockTable(connection)
         self.knowledge = Knowledge(connection, self.clocks)
@@ -51,27 +53,22 @@ class Rows:
     def take(self, changeset: Changeset) -> None:
         """Merge another device's changeset."""
         self.learn(changeset)
-        saw = self.knowledge.saw(changeset.device)
-        for group in changeset.groups:
-            known, unknown = self._split(group)
-            if unknown is not None:
-                self._keep_unknown(changeset, unknown)
-            if known is not None and not self._take_fresh(changeset, known, write=True):
-                self._take_group(changeset, known, saw)
+        self._take(changeset, self.knowledge.of(changeset.device))
 
     def learn(self, changeset: Changeset) -> None:
         """Note what the writer of a changeset had seen."""
         for dependency in changeset.depends:
             self.knowledge.learn(changeset.device, dependency.device, dependency.stamp)
 
-    def take_late(self, changeset: Changeset, seen: dict[bytes, int]) -> None:
-        """Merge what ``_keep_unknown`` kept; ``seen`` is what its writer knew then, which may be more by now."""
-        for group in changeset.groups:
-            known, unknown = self._split(group)
-            if unknown is not None:
-                self._keep(changeset, unknown, seen)
-            if known is not None and not self._take_fresh(changeset, known, write=True):
-                self._take_group(changeset, known, saw_up_to(changeset.device, seen))
+    def replay(self) -> None:
+        """Merge what ``_keep`` kept and this device knows by now."""
+        kept = self._connection.execute(
+            "SELECT id, device, number, stamp, changes FROM localstore_unknown ORDER BY stamp, device"
+        ).fetchall()
+        for id_, device, number, stamp, data in kept:
+            group, seen = msgspec.msgpack.decode(data, type=tuple[RowGroup, dict[bytes, int]])
+            self._connection.execute("DELETE FROM localstore_unknown WHERE id = ?", (id_,))
+            self._take(Changeset(device, number, stamp, (), (group,)), seen)
 
     def take_own(self, changeset: Changeset) -> None:
         """Note one of our own changesets in the clocks; its values are in the tables already."""
@@ -79,7 +76,7 @@ class Rows:
             known, _ = self._split(group)
             if known is None or self._take_fresh(changeset, known, write=False):
                 continue
-            defaults = self._columns[group.table]
+            defaults = self._columns[known.table]
             for row, change in self._with_rows(known):
                 merge(row.state, change, _version(changeset, known), lambda _: True, lambda _: None, defaults)
 
@@ -94,6 +91,18 @@ class Rows:
         for name, rows in self._rows.items():
             self.clocks.save(self._tables[name].id, ((key, row.state) for key, row in rows.items()))
         self._rows.clear()
+
+    def _take(self, changeset: Changeset, seen: dict[bytes, int]) -> None:
+        """Merge a changeset, or what was kept of one; ``seen`` is what its writer knew then, which may be more by now."""
+        saw = saw_up_to(changeset.device, seen)
+        for group in changeset.groups:
+            known, unknown = self._split(group)
+            if unknown is not None:
+                self._keep(changeset, _version(changeset, group)[0], unknown, seen)
+            if known is not None and not self._take_fresh(changeset, known, write=True):
+                self._take_group(changeset, known, saw)
+            if group.table == RENAMED and self._learn_renames(group):
+                self.replay()
 
     def _take_fresh(self, changeset: Changeset, group: RowGroup, *, write: bool) -> bool:
         """Take many inserts of rows that nobody has touched yet without looking at each: the bulk of a first sync.
@@ -210,24 +219,30 @@ class Rows:
         self.conflicts += 1
 
     def _split(self, group: RowGroup) -> tuple[RowGroup | None, RowGroup | None]:
-        """The part of a group that this device's schema knows, and the part that it does not know yet."""
-        table = self._tables.get(group.table)
-        if table is None or table.key != group.key:
+        """The part of a group that this device's schema knows, under its own names, and the part that it does not know yet."""
+        name = group.table if group.table in self._tables else self._renames.table(group.table, self._tables)
+        table = None if name is None else self._tables[name]
+        if table is None or tuple(self._renames.columns(table.name, group.key, table.key).values()) != table.key:
             return None, group
-        strange = [name for name in group.columns if name not in self._columns[group.table]]
-        if not strange:
-            return group, None
-        familiar = [name for name in group.columns if name not in strange]
-        unknown = _part(group, Op.UPDATE, strange)
-        return (_part(group, group.op, familiar) if familiar or group.op is not Op.UPDATE else None), unknown
+        names = self._renames.columns(table.name, group.columns, self._columns[table.name])
+        strange = [name for name in group.columns if name not in names]
+        known = _part(group, group.op, list(names)) if strange else group
+        if strange or (table.name, table.key, tuple(names.values())) != (group.table, group.key, group.columns):
+            known = RowGroup(table.name, group.op, table.key, tuple(names.values()), known.values)
+        unknown = _part(group, Op.UPDATE, strange) if strange else None
+        return (known if names or not strange or group.op is not Op.UPDATE else None), unknown
 
-    def _keep_unknown(self, changeset: Changeset, group: RowGroup) -> None:
-        self._keep(changeset, group, self.knowledge.of(changeset.device))
+    def _learn_renames(self, group: RowGroup) -> bool:
+        """Whether a group of links between names says anything new."""
+        if group.op not in (Op.INSERT, Op.REPLACE) or len(group.key) != 3:
+            return False
+        news = [self._renames.add(*map(str, link)) for link in group.rows]
+        return any(news)
 
-    def _keep(self, changeset: Changeset, group: RowGroup, seen: dict[bytes, int]) -> None:
+    def _keep(self, changeset: Changeset, stamp: int, group: RowGroup, seen: dict[bytes, int]) -> None:
         self._connection.execute(
             "INSERT INTO localstore_unknown (device, number, stamp, tbl, changes) VALUES (?, ?, ?, ?, ?)",
-            (changeset.device, changeset.number, changeset.stamp, group.table, msgspec.msgpack.encode((group, seen))),
+            (changeset.device, changeset.number, stamp, group.table, msgspec.msgpack.encode((group, seen))),
         )
 
 

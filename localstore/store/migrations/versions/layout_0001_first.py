@@ -9,7 +9,8 @@ depends_on = None
 
 TABLES = {
     # One row. capturing: 0 when triggers are to be silent, 1 when they log keys, 2 when rowids; folded: own changesets up
-    # to this number are in localstore_clock.
+    # to this number are in localstore_clock; replay: whether the schema has changed since localstore_unknown was last gone
+    # through.
     "state": """
         id INTEGER PRIMARY KEY CHECK (id = 1),
         device BLOB NOT NULL,
@@ -19,6 +20,7 @@ TABLES = {
         last_number INTEGER NOT NULL DEFAULT 0,
         last_stamp INTEGER NOT NULL DEFAULT 0,
         folded INTEGER NOT NULL DEFAULT 0,
+        replay INTEGER NOT NULL DEFAULT 0,
         remote_id TEXT,
         cursor BLOB""",
     # Synced tables. key, columns: JSON lists; rowid: a name of the rowid, where rows can be logged by it.
@@ -28,6 +30,12 @@ TABLES = {
         key TEXT NOT NULL,
         columns TEXT NOT NULL,
         rowid TEXT""",
+    # Links between names that mean the same thing; itself a synced table. tbl: the table of two columns, "" for two tables.
+    "renamed": """
+        tbl TEXT NOT NULL,
+        old TEXT NOT NULL,
+        new TEXT NOT NULL,
+        PRIMARY KEY (tbl, old, new)""",
     # What triggers wrote since the last seal, about tables with one key column. op: 1 insert, 2 update, 3 delete, 0 a row
     # from before sync; + 4 when k0 is a rowid; + 8 * n when bits speak of the columns from the n-th on (-1: of all). A
     # delete's bits are the row's rowid.
@@ -119,13 +127,14 @@ TABLES = {
         won_device BLOB NOT NULL,
         rule TEXT NOT NULL""",
 }
-WITHOUT_ROWID = {"seen", "clock"}  # small rows, always found by their whole key
+WITHOUT_ROWID = {"renamed", "seen", "clock"}  # small rows, always found by their whole key
 
 
 def upgrade() -> None:
     for name, columns in TABLES.items():
         suffix = " WITHOUT ROWID" if name in WITHOUT_ROWID else ""
         op.execute(f"CREATE TABLE localstore_{name} ({columns}\n){suffix}")
+    op.execute("""INSERT INTO localstore_table VALUES (0, 'localstore_renamed', '["tbl", "old", "new"]', '[]')""")
 
 
 def downgrade() -> None:
