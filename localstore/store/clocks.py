@@ -184,10 +184,6 @@ class Knowledge:
         self._of(one)[two] = stamp
         self._connection.execute("INSERT OR REPLACE INTO localstore_seen VALUES (?, ?, ?)", (one, two, stamp))
 
-    def saw(self, device: bytes) -> Callable[[Version], bool]:
-        """Whether ``device`` had seen the change of a version."""
-        return saw_up_to(device, self.of(device))
-
     def of(self, device: bytes) -> dict[bytes, int]:
         """The stamps up to which ``device`` has seen others' changes."""
         return {self._clocks.device_of(other): stamp for other, stamp in self._of(self._clocks.id_of(device)).items()}

@@ -134,7 +134,10 @@ def upgrade() -> None:
     for name, columns in TABLES.items():
         suffix = " WITHOUT ROWID" if name in WITHOUT_ROWID else ""
         op.execute(f"CREATE TABLE localstore_{name} ({columns}\n){suffix}")
-    op.execute("""INSERT INTO localstore_table VALUES (0, 'localstore_renamed', '["tbl", "old", "new"]', '[]')""")
+    op.execute(
+        "INSERT INTO localstore_table (id, name, key, columns)"
+        """ VALUES (0, 'localstore_renamed', '["tbl", "old", "new"]', '[]')"""
+    )
 
 
 def downgrade() -> None:
