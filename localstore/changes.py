@@ -7,7 +7,7 @@ which compresses best and is quickest to check. Values are as SQLite stores them
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
@@ -134,8 +134,13 @@ class Touch(NamedTuple):
     mask: int = 0
 
 
-def coalesce(touches: Iterable[Touch]) -> dict[Key, tuple[Op, int]]:
+def coalesce(
+    touches: Iterable[Touch], exists: Container[Key], *, delete_if_in_doubt: bool = False
+) -> dict[Key, tuple[Op, int]]:
     """What a series of touches amounts to, row by row.
+
+    Their order does not count, as triggers may run before that of the statement that fired them. What was before follows from
+    what is now: a row is there once more with every insert, and once less with every delete.
 
     ===================  =====================  ======================
     row before           row after              result
@@ -147,31 +152,29 @@ def coalesce(touches: Iterable[Touch]) -> dict[Key, tuple[Op, int]]:
     present              present                update of all columns touched
     ===================  =====================  ======================
 
-    An update before the insert, with no delete between, is by a trigger that the insert fired. Only updates carry a mask.
+    Args:
+        touches: inserts, updates and deletes.
+        exists: the keys of the rows that are there now.
+        delete_if_in_doubt: deletes may be missing, as a program without recursive triggers replaces rows unseen. A row that
+            was inserted or updated and is not there then counts as deleted.
     """
-    first: dict[Key, Op] = {}
-    last: dict[Key, Op] = {}
     masks: dict[Key, int] = {}
-    deleted: set[Key] = set()
-    begun: set[Key] = set()
+    inserts: dict[Key, int] = {}
+    deletes: dict[Key, int] = {}
     for op, key, mask in touches:
-        first.setdefault(key, op)
-        last[key] = op
         masks[key] = masks.get(key, 0) | mask
-        if op is Op.DELETE:
-            deleted.add(key)
-        elif op is Op.INSERT and key not in deleted:
-            begun.add(key)
+        if op is Op.INSERT:
+            inserts[key] = inserts.get(key, 0) + 1
+        elif op is Op.DELETE:
+            deletes[key] = deletes.get(key, 0) + 1
     result: dict[Key, tuple[Op, int]] = {}
-    for key, op in last.items():
-        existed, exists = first[key] is not Op.INSERT, op is not Op.DELETE
-        if existed and exists:
-            if key in deleted:
-                result[key] = (Op.REPLACE, 0)
-            else:
-                result[key] = (Op.INSERT, 0) if key in begun else (Op.UPDATE, masks[key])
-        elif exists:
+    for key, mask in masks.items():
+        deleted, inserted, there = deletes.get(key, 0), inserts.get(key, 0), key in exists
+        existed = there + deleted - inserted > 0
+        if there and existed:
+            result[key] = (Op.REPLACE, 0) if deleted else (Op.UPDATE, mask)
+        elif there:
             result[key] = (Op.INSERT, 0)
-        elif existed:
+        elif existed or (delete_if_in_doubt and (inserted or mask)):
             result[key] = (Op.DELETE, 0)
     return result

@@ -207,8 +207,8 @@ def _triggers(connection: sqlite3.Connection, table: CapturedTable) -> dict[str,
     untyped = _untyped_columns(connection, table)
     target, prefix = quote(table.name), _prefix(table)
     moved = [_differs(quote(column), column in untyped) for column in table.key]
-    if table.rowid:
-        moved.append(_differs(table.rowid, False))
+    if table.rowid:  # which is nobody's business unless rowids are what is logged
+        moved.append(f"({_differs(table.rowid, False)} AND (SELECT capturing FROM localstore_state) = {Capturing.BY_ROWID})")
     key_names = ", ".join([*map(quote, table.key), *_free_rowid_names(connection, table.name)])
     insert, delete = _log(table, LoggedOp.INSERT, "NEW"), _log(table, LoggedOp.DELETE, "OLD")
     sql = {

@@ -6,8 +6,10 @@ and what concurrent lives need. A row that is there without a record is older th
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -30,6 +32,20 @@ class _Detail(msgspec.Struct, array_like=True, omit_defaults=True):
     runners_up: dict[str, list[list[Any]]] = {}
 
 
+@dataclass(frozen=True, slots=True)
+class _Generation:
+    """How often a table got new columns since it is synced, and which number each of these columns came with.
+
+    A record carries the number at which it was written.
+    """
+
+    current: int
+    added: Mapping[str, int]
+
+    def newer_than(self, number: int) -> Iterator[str]:
+        return (column for column, came in self.added.items() if came > number)
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Detail).decode
 
@@ -46,31 +62,37 @@ class ClockTable:
         self._connection = connection
         self._ids = {**device_ids(connection), b"": 0}
         self._devices = {id_: device for device, id_ in self._ids.items()}
+        tables = connection.execute("SELECT id, generation, added FROM localstore_table")
+        self._generations = {id_: _Generation(current, json.loads(added)) for id_, current, added in tables}
 
     def load(self, table: int, keys: Iterable[Value]) -> Iterator[tuple[Value, RowState]]:
         """The states of those of the keys that have a record."""
         wanted = list(keys)
+        generation = self._generations[table]
         for start in range(0, len(wanted), _CHUNK):
             chunk = wanted[start : start + _CHUNK]
             rows = self._connection.execute(
-                "SELECT key, born, born_by, died, died_by, detail FROM localstore_clock"
+                "SELECT key, born, born_by, died, died_by, generation, detail FROM localstore_clock"
                 f" WHERE tbl = ? AND key IN ({', '.join('?' * len(chunk))})",
                 (table, *chunk),
             )
-            for key, born, born_by, died, died_by, detail in rows:
+            for key, born, born_by, died, died_by, number, detail in rows:
                 state = RowState(
                     lives=() if born is None else (self._version(born, born_by),),
                     died=None if died is None else self._version(died, died_by),
                 )
                 if detail is not None:
                     self._read_detail(state, _decode(detail))
+                if state.lives and number < generation.current:
+                    for column in generation.newer_than(number):
+                        state.marks.setdefault(column, Mark(LONG_AGO, state.lives[-1]))
                 yield key, state
 
     def save(self, table: int, states: Iterable[tuple[Value, RowState]]) -> None:
         """Write records, over those that are there."""
         self._connection.executemany(
-            "INSERT OR REPLACE INTO localstore_clock (tbl, key, born, born_by, died, died_by, detail)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO localstore_clock (tbl, key, born, born_by, died, died_by, detail, generation)"
+            f" VALUES (?, ?, ?, ?, ?, ?, ?, {self._generations[table].current})",
             ((table, key, *self._record(state)) for key, state in states),
         )
 
@@ -78,7 +100,8 @@ class ClockTable:
         """Write records of rows that were inserted and not touched since."""
         stamp, by = version[0], self.id_of(version[1])
         self._connection.executemany(
-            "INSERT OR REPLACE INTO localstore_clock (tbl, key, born, born_by, died, died_by) VALUES (?, ?, ?, ?, NULL, 0)",
+            "INSERT OR REPLACE INTO localstore_clock (tbl, key, born, born_by, died, died_by, generation)"
+            f" VALUES (?, ?, ?, ?, NULL, 0, {self._generations[table].current})",
             ((table, key, stamp, by) for key in keys),
         )
 
@@ -95,14 +118,11 @@ class ClockTable:
         return self._devices[id_]
 
     def add_columns(self, table: int, columns: Iterable[str]) -> None:
-        """Note in all records of a table that no insert so far brought these columns, as they are new on this device."""
-        names = list(columns)
-        keys = self._connection.execute("SELECT key FROM localstore_clock WHERE tbl = ? AND born IS NOT NULL", (table,))
-        states = list(self.load(table, [key for (key,) in keys.fetchall()]))
-        for _, state in states:
-            for name in names:
-                state.marks.setdefault(name, Mark(LONG_AGO, state.lives[-1]))
-        self.save(table, states)
+        """Note that no insert so far brought these columns, as they are new on this device. No record is written for it:
+        those of an older generation than a column are read as if they said so."""
+        generation = self._generations[table].current + 1
+        added = {**self._generations[table].added, **dict.fromkeys(columns, generation)}
+        self._set_generation(table, _Generation(generation, added))
 
     def rename_columns(self, table: int, names: Mapping[str, str]) -> None:
         """Let all records of a table name its columns anew; what ``names`` does not mention is forgotten."""
@@ -116,6 +136,16 @@ class ClockTable:
             detail.runners_up = {names[column]: kept for column, kept in detail.runners_up.items() if column in names}
             changed.append((_encode(detail) if detail.marks or detail.lives else None, table, key))
         self._connection.executemany("UPDATE localstore_clock SET detail = ? WHERE tbl = ? AND key = ?", changed)
+        generation = self._generations[table]
+        added = {names[column]: number for column, number in generation.added.items() if column in names}
+        self._set_generation(table, _Generation(generation.current, added))
+
+    def _set_generation(self, table: int, generation: _Generation) -> None:
+        self._generations[table] = generation
+        self._connection.execute(
+            "UPDATE localstore_table SET generation = ?, added = ? WHERE id = ?",
+            (generation.current, json.dumps(generation.added), table),
+        )
 
     def _version(self, stamp: int, by: int) -> Version:
         return (stamp, self._devices[by])

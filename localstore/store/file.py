@@ -215,9 +215,18 @@ class Store:
             self._make_durable()
         return found
 
+    def fold(self, number: int | None = None) -> None:
+        """Bring our own changesets into the clocks, all or at least up to ``number``, a portion a transaction."""
+        more, limit = True, _FOLD_CHUNK
+        while more and limit > 0:
+            with self.transaction() as connection:
+                if number is not None:
+                    limit = min(_FOLD_CHUNK, number - load_state(connection).folded)
+                more = applying.fold(connection, limit)
+
     def acknowledge(self, number: int) -> None:
         """The remote has everything up to ``number``; it leaves the outbox little by little, so that no writer waits long."""
-        self._fold()
+        self.fold(number)
         left = True
         while left:
             with self.transaction() as connection:
@@ -225,7 +234,7 @@ class Store:
 
     def refuse(self, number: int, reason: str) -> None:
         """The remote will never take ``number``: set it aside, and leave an empty changeset in its place."""
-        self._fold()
+        self.fold(number)
         with self.transaction() as connection:
             outbox.refuse(connection, number, reason)
 
@@ -246,7 +255,7 @@ class Store:
         """
         if not page and cursor == after and not self._has_waiting():
             return Applied()
-        self._fold()
+        self.fold()
         try:
             return self._apply(page, after, cursor, cautious=False)
         except applying.cannot_apply():
@@ -349,12 +358,6 @@ class Store:
 
     def _seal_leftovers(self, connection: sqlite3.Connection) -> None:
         seal_leftovers(connection, now_ms=self._now_ms(), max_bytes=self._options.max_changeset_bytes)
-
-    def _fold(self) -> None:
-        more = True
-        while more:
-            with self.transaction() as connection:
-                more = applying.fold(connection, _FOLD_CHUNK)
 
     def _has_waiting(self) -> bool:
         with self._reading() as connection:

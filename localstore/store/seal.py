@@ -10,10 +10,10 @@ import json
 import sqlite3
 
 from localstore import wire
-from localstore.changes import Changeset, Dependency, RowGroup
+from localstore.changes import Changeset, Dependency, Key, RowGroup
 from localstore.clock import next_stamp
 from localstore.errors import ChangesetTooLarge, LocalStoreError, TextNotUnicode
-from localstore.store.capture import LOGS, captured_tables
+from localstore.store.capture import LOGS, CapturedTable, captured_tables
 from localstore.store.driver import driver_errors
 from localstore.store.state import load_state
 from localstore.store.touched import Span, note_unsealed, touched_groups
@@ -46,7 +46,7 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int, lim
     spans = _spans(connection, limit)
     if not spans:
         return None
-    groups = _groups(connection, spans)
+    groups = _groups(connection, spans, by_others=limit is not None)
     if not groups:
         _clear(connection, spans, limit)
         return None
@@ -72,9 +72,9 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int, lim
     return number
 
 
-def _groups(connection: sqlite3.Connection, spans: list[Span]) -> tuple[RowGroup, ...]:
+def _groups(connection: sqlite3.Connection, spans: list[Span], *, by_others: bool) -> tuple[RowGroup, ...]:
     try:
-        return tuple(group for span in spans for group in touched_groups(connection, span))
+        return tuple(group for span in spans for group in touched_groups(connection, span, by_others=by_others))
     except driver_errors("OperationalError") as error:
         if "decode" not in str(error):
             raise
@@ -121,11 +121,21 @@ def _set_aside(connection: sqlite3.Connection, error: LocalStoreError) -> None:
     (span,) = _spans(connection, 1)
     (tbl,) = connection.execute(f"SELECT tbl FROM {span.log} WHERE seq = ?", (span.first,)).fetchone()
     table = next(table for table in captured_tables(connection).values() if table.id == tbl)
-    names = ", ".join(table.log_key)
-    key = connection.execute(f"SELECT {names} FROM {span.log} WHERE seq = ?", (span.first,)).fetchone()
+    key = _read_key(connection, span, table)
     reason = "it is too large" if isinstance(error, ChangesetTooLarge) else "it holds text that is not UTF-8"
     note_unsealed(connection, table, key, reason)
     _clear(connection, [span], 1)
+
+
+def _read_key(connection: sqlite3.Connection, span: Span, table: CapturedTable) -> Key:
+    """The key of a span's first entry; its parts as bytes should one of them be text that is not UTF-8."""
+    entry = f"FROM {span.log} WHERE seq = {span.first}"
+    try:
+        found = connection.execute(f"SELECT {', '.join(table.log_key)} {entry}").fetchone()
+    except driver_errors("OperationalError"):
+        casts = (f"CAST({name} AS BLOB)" for name in table.log_key)
+        found = connection.execute(f"SELECT {', '.join(casts)} {entry}").fetchone()
+    return tuple(found)
 
 
 def _spans(connection: sqlite3.Connection, limit: int | None) -> list[Span]:

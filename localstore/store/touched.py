@@ -21,6 +21,7 @@ from localstore.store.engine import quote
 
 __all__ = ["Span", "note_unsealed", "touched_groups"]
 
+_FIRST_READ, _LARGEST_READ = 16, 8192  # rows
 _CHUNK = 500  # keys in one statement; below SQLite's lowest limit of parameters, with eight columns a key
 _OPS = {LoggedOp.SEED: Op.INSERT, LoggedOp.INSERT: Op.INSERT, LoggedOp.UPDATE: Op.UPDATE, LoggedOp.DELETE: Op.DELETE}
 
@@ -42,8 +43,13 @@ class _Part(NamedTuple):
     bits: int | None
 
 
-def touched_groups(connection: sqlite3.Connection, span: Span) -> Iterator[RowGroup]:
-    """What the entries amount to. Rows that no changeset can hold are noted in ``localstore_unsealed`` instead."""
+def touched_groups(connection: sqlite3.Connection, span: Span, *, by_others: bool) -> Iterator[RowGroup]:
+    """What the entries amount to. Rows that no changeset can hold are noted in ``localstore_unsealed`` instead.
+
+    Args:
+        span: the entries.
+        by_others: whether other programs may have caused them, whose ``INSERT OR REPLACE`` can delete unseen.
+    """
     tables = {table.id: table for table in captured_tables(connection).values()}
     likely = _likely_part(connection, span, tables)
     group = _simple_group(connection, span, likely) if likely else None
@@ -53,7 +59,7 @@ def touched_groups(connection: sqlite3.Connection, span: Span) -> Iterator[RowGr
     for part in _parts(connection, span, tables):
         group = _simple_group(connection, span, part)
         if group is None:
-            yield from _mixed_groups(connection, span, part.table)
+            yield from _mixed_groups(connection, span, part.table, delete_if_in_doubt=by_others)
         else:
             yield group
 
@@ -94,33 +100,31 @@ def _simple_group(connection: sqlite3.Connection, span: Span, part: _Part) -> Ro
         return None
     kind = Op.SEED if op == LoggedOp.SEED else _OPS[LoggedOp(op & KIND)]
     columns = _carried(table, kind, (part.bits or 0) << (op // START))
-    with _no_garbage_collection():
-        rows = _read_keys(connection, span, part) if kind is Op.DELETE else _read_rows(connection, span, part, columns)
+    cursor = _keys_of(connection, span, part) if kind is Op.DELETE else _rows_of(connection, span, part, columns)
+    rows = _read_once(cursor, len(table.key))
+    if rows is None or len(rows) != part.entries:
+        return None
     values = _columnar(rows, len(table.key) + len(columns))
-    keys = values[: len(table.key)]
-    distinct = len(set(keys[0]) if len(keys) == 1 else set(zip(*keys, strict=True)))
-    if not len(rows) == distinct == part.entries or any(None in column for column in keys):
+    if any(None in column for column in values[: len(table.key)]):
         return None
     return RowGroup(table.name, kind, table.key, columns, values)
 
 
-def _mixed_groups(connection: sqlite3.Connection, span: Span, table: CapturedTable) -> Iterator[RowGroup]:
-    results = _results(connection, span, table)
-    carried = {kind: _carried(table, *kind) for kind in set(results.values())}
-    needed = tuple(name for name in table.columns if any(name in columns for columns in carried.values()))
+def _mixed_groups(
+    connection: sqlite3.Connection, span: Span, table: CapturedTable, *, delete_if_in_doubt: bool
+) -> Iterator[RowGroup]:
+    touches = _touches(connection, span, table)
+    needed = _needed(table, touches)
     width = len(table.key)
-    wanted = [key for key, (op, _) in results.items() if op is not Op.DELETE and None not in key]
-    present = {row[:width]: row[width:] for row in _find_rows(connection, table, needed, wanted)}
+    keys = list(dict.fromkeys(touch.key for touch in touches))
+    present = {row[:width]: row[width:] for row in _find_rows(connection, table, needed, keys)}
+    results = coalesce(touches, present, delete_if_in_doubt=delete_if_in_doubt)
+    _release_unsealed(connection, table, results)
+    _set_null_keys_aside(connection, table, touches, results)
     rows_of: dict[tuple[Op, tuple[str, ...]], list[tuple[Value, ...]]] = {}
     for key, (op, mask) in results.items():
-        if op is not Op.DELETE and key not in present:  # gone without a trigger: another program's INSERT OR REPLACE
-            if None in key:
-                note_unsealed(connection, table, key, "its key is null")
-            elif op is not Op.INSERT:
-                rows_of.setdefault((Op.DELETE, ()), []).append(key)
-            continue
-        columns = carried[op, mask]
-        values = present.get(key, ())
+        columns = _carried(table, op, mask)
+        values = () if op is Op.DELETE else present[key]
         row = key + (values if columns == needed else tuple(values[needed.index(name)] for name in columns))
         rows_of.setdefault((op, columns), []).append(row)
     seeds = _are_seeds(connection, span, table)
@@ -128,21 +132,34 @@ def _mixed_groups(connection: sqlite3.Connection, span: Span, table: CapturedTab
         yield RowGroup(table.name, Op.SEED if seeds else op, table.key, columns, _columnar(rows, width + len(columns)))
 
 
-def _results(connection: sqlite3.Connection, span: Span, table: CapturedTable) -> dict[Key, tuple[Op, int]]:
-    """What the log amounts to, row by row; corrected where triggers and earlier trouble make it say less than there is."""
-    touches = _touches(connection, span, table)
-    results = coalesce(touches)
-    inserted = dict.fromkeys(touch.key for touch in touches if touch.op is Op.INSERT)
-    gone = [key for key in inserted if results.get(key, (Op.DELETE, 0))[0] is Op.DELETE and None not in key]
-    for key in _find_rows(connection, table, (), gone):  # a trigger put back what the statement that fired it deleted
-        results[key] = (Op.REPLACE, 0)
-    for id_, data in connection.execute("SELECT id, key FROM localstore_unsealed WHERE tbl = ?", (table.name,)).fetchall():
+def _needed(table: CapturedTable, touches: Iterable[Touch]) -> tuple[str, ...]:
+    """The columns whose values may be carried by what the touches amount to."""
+    mask = 0
+    for touch in touches:
+        mask |= -1 if touch.op is Op.INSERT else touch.mask
+    return _carried(table, Op.UPDATE, mask)
+
+
+def _set_null_keys_aside(
+    connection: sqlite3.Connection, table: CapturedTable, touches: Iterable[Touch], results: dict[Key, tuple[Op, int]]
+) -> None:
+    """SQLite lets any program write rows whose key is null; on another device nobody could say which row is meant."""
+    null = {touch.key: touch for touch in touches if None in touch.key}
+    for key, latest in null.items():
+        results.pop(key, None)
+        if latest.op is not Op.DELETE:
+            note_unsealed(connection, table, key, "its key is null")
+
+
+def _release_unsealed(connection: sqlite3.Connection, table: CapturedTable, results: dict[Key, tuple[Op, int]]) -> None:
+    """What was held back before goes out with this change, whole."""
+    held = connection.execute("SELECT id, key FROM localstore_unsealed WHERE tbl = ?", (table.name,)).fetchall()
+    for id_, data in held:
         key = tuple(msgspec.msgpack.decode(data))
-        if key in results:  # what was held back before goes out with this change
+        if key in results:
             connection.execute("DELETE FROM localstore_unsealed WHERE id = ?", (id_,))
             if results[key][0] is Op.UPDATE:
                 results[key] = (Op.INSERT, 0)
-    return results
 
 
 def _are_seeds(connection: sqlite3.Connection, span: Span, table: CapturedTable) -> bool:
@@ -196,7 +213,7 @@ def _keys_by_rowid(connection: sqlite3.Connection, span: Span, table: CapturedTa
     return {row[0]: row[1:] for row in rows}
 
 
-def _read_rows(connection: sqlite3.Connection, span: Span, part: _Part, columns: Sequence[str]) -> list[tuple[Value, ...]]:
+def _rows_of(connection: sqlite3.Connection, span: Span, part: _Part, columns: Sequence[str]) -> sqlite3.Cursor:
     """Key and columns of the rows that one kind of entry is about, as far as they exist."""
     table = part.table
     names = ", ".join(f"t.{quote(name)}" for name in (*table.key, *columns))
@@ -208,15 +225,31 @@ def _read_rows(connection: sqlite3.Connection, span: Span, part: _Part, columns:
         f"SELECT {names} FROM {span.log} AS l CROSS JOIN {quote(table.name)} AS t ON {same}"
         " WHERE l.seq BETWEEN ? AND ? AND l.tbl = ? AND l.op = ? AND l.bits IS ?",
         (span.first, span.last, table.id, part.op, part.bits),
-    ).fetchall()
+    )
 
 
-def _read_keys(connection: sqlite3.Connection, span: Span, part: _Part) -> list[tuple[Value, ...]]:
+def _keys_of(connection: sqlite3.Connection, span: Span, part: _Part) -> sqlite3.Cursor:
     """The keys of the rows that entries of deletes are about."""
     return connection.execute(
         f"SELECT {', '.join(part.table.log_key)} FROM {span.log} WHERE seq BETWEEN ? AND ? AND tbl = ? AND op = ?",
         (span.first, span.last, part.table.id, part.op),
-    ).fetchall()
+    )
+
+
+def _read_once(cursor: sqlite3.Cursor, width: int) -> list[tuple[Value, ...]] | None:
+    """All rows, or None as soon as a key comes a second time: a large row touched often must not fill the memory."""
+    key_of = itemgetter(*range(width))
+    rows: list[tuple[Value, ...]] = []
+    keys: set[Value | Key] = set()
+    size = _FIRST_READ
+    with _no_garbage_collection():
+        while chunk := cursor.fetchmany(size):
+            rows += chunk
+            keys.update(map(key_of, chunk))
+            if len(keys) < len(rows):
+                return None
+            size = min(2 * size, _LARGEST_READ)
+    return rows
 
 
 @contextmanager

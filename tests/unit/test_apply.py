@@ -82,7 +82,7 @@ def trio(tmp_path: Path) -> Iterator[list[Device]]:
 
 def everything(device: Device) -> object:
     """All that applying may change. Own changes are brought into the clocks first, which applying does anyway."""
-    device.store.acknowledge(0)
+    device.store.fold()
     tables = ("note", "localstore_state", "localstore_device", "localstore_seen", "localstore_clock", "localstore_waiting")
     return [query(device.path, f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]
 
@@ -122,7 +122,7 @@ def test_a_changeset_that_comes_again_does_nothing(pair: list[Device]) -> None:
     first, second = x.write(INSERT_A), x.write("UPDATE note SET stars = 2")
     y.receive(first, second)
     y.write("UPDATE note SET stars = 3")
-    y.store.acknowledge(0)  # brings its own change into the clocks
+    y.store.fold()  # brings its own change into the clocks
     before = y.rows(), y.clocks()
     assert y.receive(first, second) == Applied()
     assert y.receive(second, first, first) == Applied()

@@ -93,30 +93,9 @@ def test_a_temporary_table_of_the_same_name_does_not_hide_the_synced_one(path: P
         assert watching.check() == {"note": [Op.UPDATE, Op.INSERT]}
 
 
-# -- values that compare equal and are not
-
-EQUAL = {
-    "the sign of zero": ("untyped", 0.0, -0.0),
-    "the smallest integer as a real": ("integer", -(2**63), -(2.0**63)),
-    "the smallest integer as an integer": ("integer", -(2.0**63), -(2**63)),
-}
-
-
-@pytest.mark.xfail(raises=AssertionError, reason="SQLite calls the two equal, and their storage class is not compared")
-@pytest.mark.parametrize(("column", "old", "new"), EQUAL.values(), ids=EQUAL)
-def test_a_value_that_sqlite_calls_equal_is_a_change_all_the_same(path: Path, column: str, old: object, new: object) -> None:
-    script = "CREATE TABLE odd (id TEXT NOT NULL PRIMARY KEY, untyped, integer INTEGER);"
-    with watched(path, opened(path, script)) as watching:
-        write(watching.store, (f"INSERT INTO odd (id, {column}) VALUES ('a', ?)", old))
-        watching.check()
-        write(watching.store, (f"UPDATE odd SET {column} = ?", new))
-        assert watching.check() == {"odd": [Op.UPDATE]}
-
-
 # -- size
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="a row is read as often as it was touched")
 def test_a_large_row_that_is_changed_many_times_is_read_once(path: Path) -> None:
     size, times = 200_000, 50
     with watched(path, opened(path, NOTE + ROWS)) as watching:

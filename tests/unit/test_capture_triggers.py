@@ -60,24 +60,6 @@ STATEMENTS = {
 }
 
 
-MISREAD = {
-    ("younger", "fills a column in after an insert", "insert and delete"),
-    ("younger", "deletes the row that was inserted", "insert"),
-    ("younger", "deletes the row that was inserted", "insert and delete"),
-    ("younger", "puts back what was deleted", "insert and delete"),
-    ("younger", "puts back what was deleted and deletes it", "replace"),
-    ("younger", "puts back what was deleted and deletes it", "delete"),
-    ("younger", "puts back what was deleted and deletes it", "delete of the last row"),
-    ("younger", "keeps what was deleted under another key", "delete of the last row"),
-    ("younger", "keeps what was deleted under another key", "insert and delete"),
-    ("younger", "moves what was inserted", "insert"),
-    ("younger", "moves what was inserted", "insert and delete"),
-    ("younger", "replaces what was inserted", "insert"),
-    ("younger", "replaces what was inserted", "insert and delete"),
-}
-"""Known bug: the log is read as if ours had fired in the order of what happened. Younger triggers fire first, so that a row
-that was never there is deleted or replaced, or a deleted one is not; and one that takes a deleted row's rowid is taken for it,
-so that neither is sealed."""
 REFUSED = {
     ("puts back what was deleted", "replace"),
     ("marks instead of deleting", "replace"),
@@ -90,9 +72,6 @@ COMBINATIONS = [
         trigger,
         statement,
         id=f"{age} than ours, {trigger}, {statement}",
-        marks=[pytest.mark.xfail(reason="the log's order is not what happened")]
-        if (age, trigger, statement) in MISREAD
-        else [],
     )
     for age in ("older", "younger")
     for trigger in TRIGGERS
@@ -195,7 +174,6 @@ def test_a_trigger_of_a_connection_is_captured(path: Path) -> None:
         assert watching.check() == {"note": [U, I]}
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="the log's order is not what happened")
 def test_a_trigger_of_a_connection_that_keeps_what_was_deleted_is_captured(path: Path) -> None:
     """It fires before ours, and gives the rowid of the deleted row to another."""
     with watched(path, opened(path, NOTE + ROWS)) as watching:

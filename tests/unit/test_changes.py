@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,7 +42,8 @@ KEY = ("k",)
 )
 def test_touches_of_one_row_coalesce(touches: list[tuple[Op, int]], result: tuple[Op, int] | None) -> None:
     expected = {} if result is None else {KEY: result}
-    assert coalesce(Touch(op, KEY, mask) for op, mask in touches) == expected
+    exists = {KEY} if result and result[0] is not DELETE else set()
+    assert coalesce([Touch(op, KEY, mask) for op, mask in touches], exists) == expected
 
 
 def test_rows_do_not_mix_and_keep_the_order_of_their_first_touch() -> None:
@@ -52,11 +55,11 @@ def test_rows_do_not_mix_and_keep_the_order_of_their_first_touch() -> None:
         Touch(INSERT, (4,)),
         Touch(DELETE, (4,)),
     ]
-    assert list(coalesce(touches).items()) == [((2,), (UPDATE, 3)), ((1,), (INSERT, 0)), ((3,), (DELETE, 0))]
+    assert list(coalesce(touches, {(1,), (2,)}).items()) == [((2,), (UPDATE, 3)), ((1,), (INSERT, 0)), ((3,), (DELETE, 0))]
 
 
 def test_masks_are_wider_than_a_machine_word() -> None:
-    assert coalesce([Touch(UPDATE, KEY, 1 << 200), Touch(UPDATE, KEY, 1)]) == {KEY: (UPDATE, (1 << 200) | 1)}
+    assert coalesce([Touch(UPDATE, KEY, 1 << 200), Touch(UPDATE, KEY, 1)], {KEY}) == {KEY: (UPDATE, (1 << 200) | 1)}
 
 
 class Row:
@@ -89,14 +92,28 @@ class Row:
         return {KEY: (REPLACE, 0) if self.was_deleted else (UPDATE, sum(1 << column for column in self.columns))}
 
 
-@given(st.booleans(), st.lists(st.tuples(st.integers(0, 1), st.integers(0, 70)), min_size=1, max_size=12))
-def test_any_life_of_a_row_coalesces_to_what_became_of_it(existed: bool, choices: list[tuple[int, int]]) -> None:
+@pytest.mark.parametrize(
+    ("touches", "in_doubt"),
+    [([(INSERT, 0)], True), ([(UPDATE, 1)], True), ([(INSERT, 0), (DELETE, 0)], True), ([(DELETE, 0)], True), ([], False)],
+)
+def test_where_deletes_may_be_missing_a_row_that_is_not_there_counts_as_deleted(
+    touches: list[tuple[Op, int]], in_doubt: bool
+) -> None:
+    found = coalesce([Touch(op, KEY, mask) for op, mask in touches], set(), delete_if_in_doubt=True)
+    assert found == ({KEY: (DELETE, 0)} if in_doubt else {})
+
+
+@given(st.booleans(), st.lists(st.tuples(st.integers(0, 1), st.integers(0, 70)), min_size=1, max_size=12), st.randoms())
+def test_any_life_of_a_row_coalesces_to_what_became_of_it_in_any_order(
+    existed: bool, choices: list[tuple[int, int]], order: random.Random
+) -> None:
     row = Row(existed)
     touches = []
     for choice, column in choices:
         steps = row.steps()
         touches.append(row.step(steps[choice % len(steps)], column))
-    assert coalesce(touches) == row.outcome()
+    order.shuffle(touches)
+    assert coalesce(touches, {KEY} if row.exists else set()) == row.outcome()
 
 
 def test_row_changes_takes_a_group_apart() -> None:

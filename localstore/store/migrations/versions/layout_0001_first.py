@@ -23,13 +23,16 @@ TABLES = {
         replay INTEGER NOT NULL DEFAULT 0,
         remote_id TEXT,
         cursor BLOB""",
-    # Synced tables. key, columns: JSON lists; rowid: a name of the rowid, where rows can be logged by it.
+    # Synced tables. key, columns: JSON lists; rowid: a name of the rowid, where rows can be logged by it;
+    # generation: how often columns came later; added: JSON, these columns and the number each came with.
     "table": """
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
         key TEXT NOT NULL,
         columns TEXT NOT NULL,
-        rowid TEXT""",
+        rowid TEXT,
+        generation INTEGER NOT NULL DEFAULT 0,
+        added TEXT NOT NULL DEFAULT '{}'""",
     # Links between names that mean the same thing; itself a synced table. tbl: the table of two columns, "" for two tables.
     "renamed": """
         tbl TEXT NOT NULL,
@@ -74,8 +77,8 @@ TABLES = {
         other INTEGER NOT NULL,
         stamp INTEGER NOT NULL,
         PRIMARY KEY (device, other)""",
-    # A row's clock. born, died: stamps of the latest insert and delete, with the device each; detail: MessagePack,
-    # columns newer than the birth.
+    # A row's clock. born, died: stamps of the latest insert and delete, with the device each; generation: the table's when
+    # this was written; detail: MessagePack, columns newer than the birth.
     "clock": """
         tbl INTEGER NOT NULL,
         key NOT NULL,
@@ -83,6 +86,7 @@ TABLES = {
         born_by INTEGER,
         died INTEGER,
         died_by INTEGER,
+        generation INTEGER NOT NULL DEFAULT 0,
         detail BLOB,
         PRIMARY KEY (tbl, key)""",
     # Changesets of other devices that came before their turn.
