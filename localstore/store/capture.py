@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from localstore.errors import SchemaError
 from localstore.store.engine import quote
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "LoggedOp",
     "attach",
     "captured_tables",
+    "check_captured",
     "follow_migrations",
     "log_all_rows",
     "set_capturing",
@@ -121,6 +123,23 @@ def attach(connection: sqlite3.Connection, names: Iterable[str]) -> list[Capture
         if before is None:
             added.append(table)
     return added
+
+
+def check_captured(connection: sqlite3.Connection) -> None:
+    """Make sure that all synced tables are there as triggers and log know them; columns may have been added.
+
+    Raises:
+        SchemaError: one is not.
+    """
+    for table in captured_tables(connection).values():
+        key, columns, _ = _shape(connection, table.name)
+        is_as_known = (key, columns[: len(table.columns)]) == (table.key, table.columns)
+        if not is_as_known or _installed(connection, table).keys() != _triggers(connection, table).keys():
+            raise SchemaError(
+                f"The synced table {table.name} was dropped, renamed or made anew in a write(), so that what was written to it"
+                " would be lost to other devices. Everything was rolled back.",
+                hint="Change tables by a migration: alembic upgrade head.",
+            )
 
 
 def follow_migrations(connection: sqlite3.Connection) -> None:

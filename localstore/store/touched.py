@@ -235,7 +235,7 @@ def _find_rows(
     connection: sqlite3.Connection, table: CapturedTable, columns: Sequence[str], keys: Sequence[Key]
 ) -> Iterator[tuple[Value, ...]]:
     """Key and columns of those of the keys' rows that exist."""
-    names = ", ".join(map(quote, (*table.key, *columns)))
+    names = ", ".join(f"t.{quote(name)}" for name in (*table.key, *columns))  # SQLite takes an unknown "name" alone for a text
     width = len(table.key)
     left = quote(table.key[0]) if width == 1 else f"({', '.join(map(quote, table.key))})"
     for start in range(0, len(keys), _CHUNK // width):
@@ -243,7 +243,7 @@ def _find_rows(
         marks = ", ".join("?" if width == 1 else f"({', '.join('?' * width)})" for _ in chunk)
         wanted = marks if width == 1 else f"VALUES {marks}"
         parameters = [value for key in chunk for value in key]
-        yield from connection.execute(f"SELECT {names} FROM {quote(table.name)} WHERE {left} IN ({wanted})", parameters)
+        yield from connection.execute(f"SELECT {names} FROM {quote(table.name)} AS t WHERE {left} IN ({wanted})", parameters)
 
 
 def _has_unsealed_rows(connection: sqlite3.Connection, table: CapturedTable) -> bool:
