@@ -189,7 +189,7 @@ def _keys_by_rowid(connection: sqlite3.Connection, span: Span, table: CapturedTa
         return {}
     names = ", ".join(f"t.{quote(name)}" for name in table.key)
     rows = connection.execute(
-        f"SELECT l.k0, {names} FROM {span.log} AS l CROSS JOIN {quote(table.name)} AS t ON t.{table.rowid} = l.k0"
+        f"SELECT l.k0, {names} FROM {span.log} AS l CROSS JOIN {table.sql_name} AS t ON t.{table.rowid} = l.k0"
         f" WHERE l.tbl = ? AND l.seq BETWEEN ? AND ? AND l.op & {BY_ROWID}",
         (table.id, span.first, span.last),
     )
@@ -205,7 +205,7 @@ def _read_rows(connection: sqlite3.Connection, span: Span, part: _Part, columns:
     if part.op and part.op & BY_ROWID:
         same = f"t.{table.rowid} = l.k0"
     return connection.execute(
-        f"SELECT {names} FROM {span.log} AS l CROSS JOIN {quote(table.name)} AS t ON {same}"
+        f"SELECT {names} FROM {span.log} AS l CROSS JOIN {table.sql_name} AS t ON {same}"
         " WHERE l.seq BETWEEN ? AND ? AND l.tbl = ? AND l.op = ? AND l.bits IS ?",
         (span.first, span.last, table.id, part.op, part.bits),
     ).fetchall()
@@ -243,7 +243,7 @@ def _find_rows(
         marks = ", ".join("?" if width == 1 else f"({', '.join('?' * width)})" for _ in chunk)
         wanted = marks if width == 1 else f"VALUES {marks}"
         parameters = [value for key in chunk for value in key]
-        yield from connection.execute(f"SELECT {names} FROM {quote(table.name)} AS t WHERE {left} IN ({wanted})", parameters)
+        yield from connection.execute(f"SELECT {names} FROM {table.sql_name} AS t WHERE {left} IN ({wanted})", parameters)
 
 
 def _has_unsealed_rows(connection: sqlite3.Connection, table: CapturedTable) -> bool:

@@ -15,7 +15,18 @@ from localstore.errors import CommitInsideWrite, SchemaError, SchemaMismatch
 from localstore.store.file import Store, StoreOptions
 from localstore.store.opening import open_local
 from localstore.testing.clock import ManualClock, environment
-from tests.unit.store_kit import NOTE, changes_of, changesets_in, is_clean, open_store, other_program, query, rows_of, write
+from tests.unit.store_kit import (
+    NOTE,
+    changes_of,
+    changesets_in,
+    is_clean,
+    open_store,
+    other_program,
+    query,
+    rows_of,
+    sealed_in,
+    write,
+)
 
 ROWS = ("INSERT INTO note VALUES ('a', 'first', 1)", "INSERT INTO note VALUES ('b', 'second', 2)")
 
@@ -58,7 +69,9 @@ def refuse_stop(path: Path) -> None:
 
 @pytest.mark.parametrize("is_last", [True, False])
 @pytest.mark.parametrize("statement", ENDS_IT.values(), ids=ENDS_IT)
-def test_a_block_whose_transaction_sqlite_ended_writes_nothing_more(path: Path, store: Store, statement: str, is_last: bool) -> None:
+def test_a_block_whose_transaction_sqlite_ended_writes_nothing_more(
+    path: Path, store: Store, statement: str, is_last: bool
+) -> None:
     """Even when the block swallows the error: half of it is gone, so that the rest must not stay."""
     refuse_stop(path)
     before = rows_of(path)
@@ -150,7 +163,10 @@ def test_a_block_cannot_take_a_synced_table_from_capture(path: Path, store: Stor
 )
 def test_a_block_may_make_what_capture_does_not_mind(path: Path, store: Store, statement: str) -> None:
     write(store, "UPDATE main.note SET stars = 3 WHERE id = 'a'", statement, "DELETE FROM main.note WHERE id = 'b'")
-    assert changes_of(changesets_in(path)[1:]) == {("note", ("a",)): (Op.UPDATE, {"stars": 3}), ("note", ("b",)): (Op.DELETE, {})}
+    assert changes_of(changesets_in(path)[1:]) == {
+        ("note", ("a",)): (Op.UPDATE, {"stars": 3}),
+        ("note", ("b",)): (Op.DELETE, {}),
+    }
 
 
 def test_a_column_that_a_block_adds_is_captured_from_the_next_opening_on(path: Path, store: Store) -> None:
@@ -178,6 +194,17 @@ def test_a_column_that_another_program_renamed_is_not_taken_for_its_name(path: P
     assert changes["note", ("a",)] == (Op.UPDATE, {"heading": "new", "stars": 1})
     assert len(changes) == (2 if also else 1)
     reopened.close()
+
+
+def test_a_temporary_table_hides_no_synced_one_of_its_name(path: Path, store: Store) -> None:
+    write(store, "CREATE TEMP TABLE note (id, title, stars)", "INSERT INTO note VALUES ('a', 'temporary', 0)")
+    write(store, "UPDATE main.note SET stars = 3 WHERE id = 'a'")
+    assert changes_of(changesets_in(path)[1:]) == {("note", ("a",)): (Op.UPDATE, {"stars": 3})}
+    other = open_store(path.with_name("other.db"), seed=1)
+    write(other, "INSERT INTO note VALUES ('remote', 'r', 1)")
+    store.apply(sealed_in(other.path), after=None, cursor=b"1")
+    assert rows_of(path)["remote",] == {"title": "r", "stars": 1}
+    other.close()
 
 
 HEADING = (("id", sa.String), ("heading", sa.String), ("stars", sa.Integer))
