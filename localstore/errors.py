@@ -139,7 +139,7 @@ class TextNotUnicode(LocalStoreError):
 
 
 class CommitInsideWrite(LocalStoreError):
-    """``commit()`` was called on the session of a ``write()``, which commits once, at the end of its block."""
+    """The transaction of a ``write()``, which commits once, at the end of its block, was to end before, or has ended."""
 
 
 class SyncError(LocalStoreError):

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+from localstore.errors import SchemaError
 from localstore.store.engine import quote
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "LoggedOp",
     "attach",
     "captured_tables",
+    "check_captured",
     "follow_migrations",
     "log_all_rows",
     "set_capturing",
@@ -79,6 +81,11 @@ class CapturedTable:
     columns: tuple[str, ...]
     rowid: str | None
 
+    @cached_property
+    def sql_name(self) -> str:
+        """Its name in statements, which a temporary table of the same name does not hide."""
+        return f"main.{quote(self.name)}"
+
     @property
     def log(self) -> str:
         """The log that its triggers write to."""
@@ -125,6 +132,23 @@ def attach(connection: sqlite3.Connection, names: Iterable[str]) -> list[Capture
     return added
 
 
+def check_captured(connection: sqlite3.Connection) -> None:
+    """Make sure that all synced tables are there as triggers and log know them; columns may have been added.
+
+    Raises:
+        SchemaError: one is not.
+    """
+    for table in captured_tables(connection).values():
+        key, columns, _ = _shape(connection, table.name)
+        is_as_known = (key, columns[: len(table.columns)]) == (table.key, table.columns)
+        if not is_as_known or _installed(connection, table).keys() != _triggers(connection, table).keys():
+            raise SchemaError(
+                f"The synced table {table.name} was dropped, renamed or made anew in a write(), so that what was written to it"
+                " would be lost to other devices. Everything was rolled back.",
+                hint="Change tables by a migration: alembic upgrade head.",
+            )
+
+
 def follow_migrations(connection: sqlite3.Connection) -> None:
     """Bring what is known of captured tables in line with a file that something else may have migrated.
 
@@ -153,7 +177,7 @@ def log_all_rows(connection: sqlite3.Connection, table: CapturedTable) -> None:
     """Log every row of a table, so that rows from before capture are synced as well."""
     connection.execute(
         f"INSERT INTO {table.log} (tbl, op, {', '.join(table.log_key)})"
-        f" SELECT {table.id}, {LoggedOp.SEED}, {', '.join(map(quote, table.key))} FROM {quote(table.name)}"
+        f" SELECT {table.id}, {LoggedOp.SEED}, {', '.join(map(quote, table.key))} FROM {table.sql_name}"
     )
 
 
@@ -164,7 +188,7 @@ def set_capturing(connection: sqlite3.Connection, capturing: Capturing) -> None:
 
 def _shape(connection: sqlite3.Connection, name: str) -> tuple[tuple[str, ...], tuple[str, ...], str | None]:
     """Key columns in key order, the other stored columns (each device computes generated ones anew), and the rowid's name."""
-    rows = connection.execute(f"PRAGMA table_xinfo({quote(name)})").fetchall()
+    rows = connection.execute(f"PRAGMA main.table_xinfo({quote(name)})").fetchall()
     key = sorted((position, column, declared) for _, column, declared, _, _, position, _ in rows if position)
     others = [column for _, column, _, _, _, position, hidden in rows if not position and not hidden]
     is_the_key = len(key) == 1 and key[0][2].upper() == "INTEGER"
@@ -174,9 +198,9 @@ def _shape(connection: sqlite3.Connection, name: str) -> tuple[tuple[str, ...], 
 
 def _free_rowid_names(connection: sqlite3.Connection, name: str) -> list[str]:
     """The names of a table's rowid that no column of it has taken; none when it is ``WITHOUT ROWID``."""
-    if any(row[4] for row in connection.execute(f"PRAGMA table_list({quote(name)})")):
+    if any(row[4] for row in connection.execute(f"PRAGMA main.table_list({quote(name)})")):
         return []
-    taken = {row[1].casefold() for row in connection.execute(f"PRAGMA table_xinfo({quote(name)})")}
+    taken = {row[1].casefold() for row in connection.execute(f"PRAGMA main.table_xinfo({quote(name)})")}
     return [alias for alias in _ROWID_NAMES if alias not in taken]
 
 
@@ -246,7 +270,7 @@ def _log(table: CapturedTable, op: LoggedOp, row: str, *, bits: str = "NULL", st
 
 def _untyped_columns(connection: sqlite3.Connection, table: CapturedTable) -> set[str]:
     """Columns whose affinity does not settle the storage class, so that 1 and 1.0 are different values in them."""
-    rows = connection.execute(f"PRAGMA table_xinfo({quote(table.name)})").fetchall()
+    rows = connection.execute(f"PRAGMA main.table_xinfo({quote(table.name)})").fetchall()
     settled = ("INT", "CHAR", "CLOB", "TEXT", "REAL", "FLOA", "DOUB")  # https://www.sqlite.org/datatype3.html §3.1
     return {row[1] for row in rows if not any(word in row[2].upper() for word in settled)}
 

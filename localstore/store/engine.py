@@ -25,7 +25,9 @@ from localstore.store.driver import driver_errors, driver_module, unlock, unread
 
 _WRITER_CACHE_KIB = 16 * 1024  # a large transaction that outgrows it is written twice
 
-__all__ = ["driver_connection", "quote", "reading_engine", "translated", "writing_engine"]
+BEGIN_WRITING = "BEGIN IMMEDIATE"
+
+__all__ = ["BEGIN_WRITING", "driver_connection", "quote", "reading_engine", "translated", "writing_engine"]
 
 _NO_SUCH_TABLE = re.compile(r"no such table: (?:main\.)?(?P<name>.+)", re.DOTALL)
 
@@ -40,7 +42,7 @@ def writing_engine(path: Path, key: bytes | None = None, *, busy_timeout: float,
         "recursive_triggers=ON",
         f"cache_size=-{_WRITER_CACHE_KIB}",
     )
-    return _engine(path, key, busy_timeout, pragmas, "BEGIN IMMEDIATE", pool_size=1, max_overflow=0)
+    return _engine(path, key, busy_timeout, pragmas, BEGIN_WRITING, pool_size=1, max_overflow=0)
 
 
 def reading_engine(path: Path, key: bytes | None = None, *, busy_timeout: float) -> sa.Engine:

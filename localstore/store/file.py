@@ -9,19 +9,17 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.orm.exc import ObjectDeletedError
 from sqlmodel import Session
 
-from localstore.errors import CommitInsideWrite, DiskFull, RealmClosed
+from localstore.errors import DiskFull, RealmClosed
 from localstore.store import apply as applying
 from localstore.store import outbox
 from localstore.store.apply import Applied
-from localstore.store.capture import Capturing, set_capturing
 from localstore.store.conflicts import Conflict, conflicts
 from localstore.store.driver import claim, release
 from localstore.store.engine import driver_connection, reading_engine, translated, writing_engine
@@ -29,12 +27,11 @@ from localstore.store.lock import WriteLock
 from localstore.store.outbox import PendingChangeset
 from localstore.store.seal import has_unsealed, seal_leftovers, seal_log, take_unsealed
 from localstore.store.state import State, load_state
+from localstore.store.writing import WriteSession, WriteWatch, load_expired
 from localstore.wire import SealedChangeset
 
 __all__ = ["ACKNOWLEDGE_CHUNK", "Store", "StoreOptions"]
 
-_WRITING = {"UPDATE", "DELETE"}
-_WRITING_MANY = {*_WRITING, "INSERT", "REPLAC"}
 ACKNOWLEDGE_CHUNK = 500  # changesets that leave the outbox in one transaction
 _FOLD_CHUNK = 500  # own changesets folded in one transaction, so that no writer waits long
 
@@ -48,16 +45,6 @@ class StoreOptions:
     max_changeset_bytes: int = 64 * 1024 * 1024
     max_clock_drift: float = 300.0
     encryption_key: bytes | None = field(default=None, repr=False)
-
-
-class _WriteSession(Session):
-    """The session of a ``write()``. What is committed in the middle of the block could not be rolled back at its end."""
-
-    def commit(self) -> None:
-        raise CommitInsideWrite(
-            "commit() was called inside write(), which commits once, at the end of its block. Nothing was committed.",
-            hint="Leave the call out; flush() sends what is pending to the database, begin_nested() makes a savepoint.",
-        )
 
 
 class Store:
@@ -82,9 +69,7 @@ class Store:
         self._readers = 0
         self._readers_changed = threading.Condition()
         self._on_commit: list[Callable[[], None]] = []
-        self._capturing: Capturing | None = None  # in a write() of a synced file
-        if synced:
-            sa.event.listen(self._writer, "before_cursor_execute", self._before_statement)
+        self._watch = WriteWatch(self._writer, synced=synced)
 
     # -- what an application does
 
@@ -124,38 +109,27 @@ class Store:
             connection = session.connection()
             if self.synced:
                 self._seal_leftovers(driver_connection(connection))
-                self._capturing = Capturing.BY_KEY
+            self._watch.begin(connection)
 
     def commit(self, session: Session) -> None:
         """Seal and commit."""
         with translated(self.path):
             session.flush()
-            _load_expired(session)
+            load_expired(session)
+            connection = session.connection()
+            self._watch.end(connection)
             if self.synced:
-                connection = driver_connection(session.connection())
-                if self._capturing is Capturing.BY_ROWID:
-                    set_capturing(connection, Capturing.BY_KEY)
-                self._capturing = None
-                seal_log(connection, now_ms=self._now_ms(), max_bytes=self._options.max_changeset_bytes)
+                seal_log(driver_connection(connection), now_ms=self._now_ms(), max_bytes=self._options.max_changeset_bytes)
             Session.commit(session)
 
     def rollback(self, session: Session) -> None:
         """Undo the transaction."""
-        self._capturing = None
         session.rollback()
-
-    def _before_statement(
-        self, connection: sa.Connection, cursor: object, statement: str, parameters: object, context: object, many: bool
-    ) -> None:
-        """Let triggers log rowids from the first statement on that may write many rows; only in a ``write()``, for the reason
-        that ``store.capture`` gives. For one row it would cost more than it saves."""
-        if self._capturing is Capturing.BY_KEY and statement.lstrip()[:6].upper() in (_WRITING_MANY if many else _WRITING):
-            self._capturing = Capturing.BY_ROWID
-            set_capturing(driver_connection(connection), Capturing.BY_ROWID)
+        self._watch.abandon()
 
     def session(self) -> Session:
         """A session that begins a write transaction at its first use; for a caller that holds ``lock``."""
-        return _WriteSession(self._writer, expire_on_commit=False)
+        return WriteSession(self._writer, expire_on_commit=False)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -381,14 +355,6 @@ class Store:
                     connection.execute(f"PRAGMA synchronous={self._options.synchronous}")
         finally:
             self.lock.release()
-
-
-def _load_expired(session: Session) -> None:
-    """Read again what SQL computed, such as ``task.count = Task.count + 1``: after the block it could not be any more."""
-    for state in session.identity_map.all_states():
-        if state.expired_attributes and (found := state.obj()) is not None:
-            with suppress(ObjectDeletedError):  # a statement deleted its row
-                getattr(found, next(iter(state.expired_attributes)))  # one loads them all
 
 
 def _constrain(connection: sqlite3.Connection, on: bool) -> None:

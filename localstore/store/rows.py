@@ -171,8 +171,8 @@ class Rows:
     def _read(self, table: CapturedTable, key: Key) -> dict[str, Value]:
         if not table.columns:
             return {}
-        names = ", ".join(map(quote, table.columns))
-        found = self._connection.execute(f"SELECT {names} FROM {quote(table.name)} WHERE {_same_key(table)}", key).fetchone()
+        names = ", ".join(f"t.{quote(name)}" for name in table.columns)
+        found = self._connection.execute(f"SELECT {names} FROM {table.sql_name} AS t WHERE {_same_key(table)}", key).fetchone()
         return dict(zip(table.columns, found, strict=True)) if found else {}
 
     def _write_rows(self, table: CapturedTable, rows: Iterable[_Row]) -> None:
@@ -189,7 +189,7 @@ class Rows:
                 upserts.setdefault(columns, []).append(row.key + values)
             elif columns:
                 updates.setdefault(columns, []).append(values + row.key)
-        name = quote(table.name)
+        name = table.sql_name
         self._connection.executemany(f"DELETE FROM {name} WHERE {_same_key(table)}", deletes)
         for columns, parameters in updates.items():
             assignments = ", ".join(f"{quote(column)} = ?" for column in columns)
@@ -259,7 +259,7 @@ def _version(changeset: Changeset, group: RowGroup) -> Version:
 
 def _defaults(connection: sqlite3.Connection, table: CapturedTable) -> dict[str, Value]:
     """What each column holds when an insert does not bring it."""
-    rows = connection.execute(f"PRAGMA table_xinfo({quote(table.name)})").fetchall()
+    rows = connection.execute(f"PRAGMA main.table_xinfo({quote(table.name)})").fetchall()
     sources = {row[1]: row[4] for row in rows if row[4] is not None}
     return {
         name: connection.execute(f"SELECT {sources[name]}").fetchone()[0] if name in sources else None for name in table.columns
@@ -281,6 +281,4 @@ def _upsert(table: CapturedTable, columns: tuple[str, ...]) -> str:
     marks = ", ".join("?" * (len(table.key) + len(columns)))
     assignments = ", ".join(f"{quote(column)} = excluded.{quote(column)}" for column in columns)
     action = f"DO UPDATE SET {assignments}" if columns else "DO NOTHING"
-    return (
-        f"INSERT INTO {quote(table.name)} ({names}) VALUES ({marks}) ON CONFLICT ({', '.join(map(quote, table.key))}) {action}"
-    )
+    return f"INSERT INTO {table.sql_name} ({names}) VALUES ({marks}) ON CONFLICT ({', '.join(map(quote, table.key))}) {action}"

@@ -12,7 +12,7 @@ import sqlite3
 from localstore import wire
 from localstore.changes import Changeset, Dependency, Key, RowGroup
 from localstore.clock import next_stamp
-from localstore.errors import ChangesetTooLarge, LocalStoreError, TextNotUnicode
+from localstore.errors import ChangesetTooLarge, LocalStoreError, SchemaMismatch, TextNotUnicode
 from localstore.store.capture import LOGS, CapturedTable, captured_tables
 from localstore.store.driver import driver_errors
 from localstore.store.state import load_state
@@ -76,6 +76,12 @@ def _groups(connection: sqlite3.Connection, spans: list[Span], *, by_others: boo
     try:
         return tuple(group for span in spans for group in touched_groups(connection, span, by_others=by_others))
     except driver_errors("OperationalError") as error:
+        if str(error).startswith(("no such column", "no such table")):
+            raise SchemaMismatch(
+                f"A synced table was changed while its file was open ({error}). A write() was rolled back; what other programs"
+                " wrote stays in the file, and is sent once it was opened anew.",
+                hint="Close the realm and open it again, with classes that fit.",
+            ) from error
         if "decode" not in str(error):
             raise
         raise TextNotUnicode(

@@ -43,7 +43,7 @@ class _Part(NamedTuple):
     bits: int | None
 
 
-def touched_groups(connection: sqlite3.Connection, span: Span, *, by_others: bool) -> Iterator[RowGroup]:
+def touched_groups(connection: sqlite3.Connection, span: Span, *, by_others: bool = False) -> Iterator[RowGroup]:
     """What the entries amount to. Rows that no changeset can hold are noted in ``localstore_unsealed`` instead.
 
     Args:
@@ -111,10 +111,10 @@ def _simple_group(connection: sqlite3.Connection, span: Span, part: _Part) -> Ro
 
 
 def _mixed_groups(
-    connection: sqlite3.Connection, span: Span, table: CapturedTable, *, delete_if_in_doubt: bool
+    connection: sqlite3.Connection, span: Span, table: CapturedTable, *, delete_if_in_doubt: bool = False
 ) -> Iterator[RowGroup]:
     touches = _touches(connection, span, table)
-    needed = _needed(table, touches)
+    needed = table.columns if _has_unsealed_rows(connection, table) else _needed(table, touches)
     width = len(table.key)
     keys = list(dict.fromkeys(touch.key for touch in touches))
     present = {row[:width]: row[width:] for row in _find_rows(connection, table, needed, keys)}
@@ -206,7 +206,7 @@ def _keys_by_rowid(connection: sqlite3.Connection, span: Span, table: CapturedTa
         return {}
     names = ", ".join(f"t.{quote(name)}" for name in table.key)
     rows = connection.execute(
-        f"SELECT l.k0, {names} FROM {span.log} AS l CROSS JOIN {quote(table.name)} AS t ON t.{table.rowid} = l.k0"
+        f"SELECT l.k0, {names} FROM {span.log} AS l CROSS JOIN {table.sql_name} AS t ON t.{table.rowid} = l.k0"
         f" WHERE l.tbl = ? AND l.seq BETWEEN ? AND ? AND l.op & {BY_ROWID}",
         (table.id, span.first, span.last),
     )
@@ -222,7 +222,7 @@ def _rows_of(connection: sqlite3.Connection, span: Span, part: _Part, columns: S
     if part.op and part.op & BY_ROWID:
         same = f"t.{table.rowid} = l.k0"
     return connection.execute(
-        f"SELECT {names} FROM {span.log} AS l CROSS JOIN {quote(table.name)} AS t ON {same}"
+        f"SELECT {names} FROM {span.log} AS l CROSS JOIN {table.sql_name} AS t ON {same}"
         " WHERE l.seq BETWEEN ? AND ? AND l.tbl = ? AND l.op = ? AND l.bits IS ?",
         (span.first, span.last, table.id, part.op, part.bits),
     )
@@ -268,7 +268,7 @@ def _find_rows(
     connection: sqlite3.Connection, table: CapturedTable, columns: Sequence[str], keys: Sequence[Key]
 ) -> Iterator[tuple[Value, ...]]:
     """Key and columns of those of the keys' rows that exist."""
-    names = ", ".join(map(quote, (*table.key, *columns)))
+    names = ", ".join(f"t.{quote(name)}" for name in (*table.key, *columns))  # SQLite takes an unknown "name" alone for a text
     width = len(table.key)
     left = quote(table.key[0]) if width == 1 else f"({', '.join(map(quote, table.key))})"
     for start in range(0, len(keys), _CHUNK // width):
@@ -276,7 +276,7 @@ def _find_rows(
         marks = ", ".join("?" if width == 1 else f"({', '.join('?' * width)})" for _ in chunk)
         wanted = marks if width == 1 else f"VALUES {marks}"
         parameters = [value for key in chunk for value in key]
-        yield from connection.execute(f"SELECT {names} FROM {quote(table.name)} WHERE {left} IN ({wanted})", parameters)
+        yield from connection.execute(f"SELECT {names} FROM {table.sql_name} AS t WHERE {left} IN ({wanted})", parameters)
 
 
 def _has_unsealed_rows(connection: sqlite3.Connection, table: CapturedTable) -> bool:

@@ -31,7 +31,6 @@ ENDS_THE_TRANSACTION = {
 }
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="what follows in the block is written without a transaction")
 @pytest.mark.parametrize("statement", ENDS_THE_TRANSACTION.values(), ids=ENDS_THE_TRANSACTION)
 def test_nothing_is_written_after_sqlite_rolled_the_transaction_back(path: Path, statement: str) -> None:
     """Even when the block swallows the error: half of it is gone, so that the rest must not stay."""
@@ -80,7 +79,6 @@ def test_rows_that_are_being_read_do_not_keep_a_block_from_its_end(path: Path) -
         assert watching.check() == {"note": [Op.DELETE]}
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="the seal reads a temporary table that has the name of a synced one")
 def test_a_temporary_table_of_the_same_name_does_not_hide_the_synced_one(path: Path) -> None:
     with watched(path, opened(path, NOTE + ROWS)) as watching:
         write(

@@ -1,0 +1,126 @@
+"""What has to hold inside a ``write()``: one transaction from its first statement to its commit, on tables as they were.
+
+It watches statements and says what capture is to do meanwhile. It knows neither locks nor sealing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import suppress
+
+import sqlalchemy as sa
+from sqlalchemy.orm.exc import ObjectDeletedError
+from sqlmodel import Session
+
+from localstore.errors import CommitInsideWrite
+from localstore.store.capture import Capturing, check_captured, set_capturing
+from localstore.store.engine import BEGIN_WRITING, driver_connection
+
+__all__ = ["WriteSession", "WriteWatch", "load_expired"]
+
+_WRITING = {"UPDATE", "DELETE"}
+_WRITING_MANY = {*_WRITING, "INSERT", "REPLAC"}
+_FOREIGN_TRIGGERS = """SELECT EXISTS (SELECT 1 FROM main.sqlite_master
+    WHERE type = 'trigger' AND name NOT LIKE 'localstore\\_capture\\_%' ESCAPE '\\')
+    OR EXISTS (SELECT 1 FROM temp.sqlite_master WHERE type = 'trigger')"""
+
+
+class WriteSession(Session):
+    """The session of a ``write()``. What is committed in the middle of the block could not be rolled back at its end."""
+
+    def commit(self) -> None:
+        raise CommitInsideWrite(
+            "commit() was called inside write(), which commits once, at the end of its block. Nothing was committed.",
+            hint="Leave the call out; flush() sends what is pending to the database, begin_nested() makes a savepoint.",
+        )
+
+
+class WriteWatch:
+    """Watches the one writing connection of a file during a ``write()``, and does nothing between."""
+
+    def __init__(self, engine: sa.Engine, *, synced: bool) -> None:
+        self._engine = engine
+        self._synced = synced
+        self._capturing: Capturing | None = None  # None between writes
+        self._schema = 0
+        sa.event.listen(engine, "before_cursor_execute", self._before_statement)
+
+    def begin(self, connection: sa.Connection) -> None:
+        """The block's transaction has begun."""
+        self._schema = _schema_version(connection)
+        self._capturing = Capturing.BY_KEY
+
+    def end(self, connection: sa.Connection) -> None:
+        """The block is over and its transaction about to be sealed.
+
+        Raises:
+            CommitInsideWrite: the transaction is not the one that the block began.
+            SchemaError: a synced table was changed so that it is not captured any more.
+        """
+        _check_in_transaction(connection)
+        if self._synced and _schema_version(connection) != self._schema:
+            check_captured(driver_connection(connection))
+        if self._capturing is Capturing.BY_ROWID:
+            set_capturing(driver_connection(connection), Capturing.BY_KEY)
+        self._capturing = None
+
+    def abandon(self) -> None:
+        """The block was rolled back, but for what may have been committed behind our back: others must not log rowids then."""
+        by_rowid, self._capturing = self._capturing is Capturing.BY_ROWID, None
+        if not by_rowid:
+            return
+        with self._engine.connect() as outer:
+            connection = driver_connection(outer)
+            if connection.execute("SELECT capturing FROM localstore_state").fetchone()[0] != Capturing.BY_KEY:
+                set_capturing(connection, Capturing.BY_KEY)
+
+    def _before_statement(
+        self, connection: sa.Connection, cursor: object, statement: str, parameters: object, context: object, many: bool
+    ) -> None:
+        """Let triggers log rowids from the first statement on that may write many rows; ``store.capture`` says why only here.
+        For one row it would cost more than it saves."""
+        if self._capturing is None or statement == BEGIN_WRITING:
+            return
+        _check_in_transaction(connection)
+        start = statement.lstrip()[:6].upper()
+        if start.startswith(("COMMIT", "END")):
+            raise _commit_inside("A statement that commits was run inside write(). Nothing was committed.")
+        if not self._synced:
+            return
+        if self._capturing is Capturing.BY_KEY and start in (_WRITING_MANY if many else _WRITING):
+            self._log_rowids(driver_connection(connection))
+        elif self._capturing is Capturing.BY_ROWID and start == "CREATE":  # maybe a trigger
+            set_capturing(driver_connection(connection), Capturing.BY_KEY)
+            self._capturing = Capturing.BY_KEY
+
+    def _log_rowids(self, connection: sqlite3.Connection) -> None:
+        """Unless there are triggers of others: one that runs before ours may give the rowid of a row that is being deleted to
+        another, and the log could not tell the two apart."""
+        if not connection.execute(_FOREIGN_TRIGGERS).fetchone()[0]:
+            self._capturing = Capturing.BY_ROWID
+            set_capturing(connection, Capturing.BY_ROWID)
+
+
+def load_expired(session: Session) -> None:
+    """Read again what SQL computed, such as ``task.count = Task.count + 1``: after the block it could not be any more."""
+    for state in session.identity_map.all_states():
+        if state.expired_attributes and (found := state.obj()) is not None:
+            with suppress(ObjectDeletedError):  # a statement deleted its row
+                getattr(found, next(iter(state.expired_attributes)))  # one loads them all
+
+
+def _check_in_transaction(connection: sa.Connection) -> None:
+    """SQLite ends a transaction by itself at some errors, and what follows would be written without one."""
+    if not driver_connection(connection).in_transaction:
+        raise _commit_inside(
+            "The transaction of this write() has ended before its block: a statement failed with ON CONFLICT ROLLBACK or"
+            " RAISE(ROLLBACK), or the driver's connection was used to commit. Nothing more was written."
+        )
+
+
+def _commit_inside(message: str) -> CommitInsideWrite:
+    return CommitInsideWrite(message, hint="Let the block end the transaction; begin_nested() makes a savepoint.")
+
+
+def _schema_version(connection: sa.Connection) -> int:
+    return int(driver_connection(connection).execute("PRAGMA schema_version").fetchone()[0])

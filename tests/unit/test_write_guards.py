@@ -1,0 +1,210 @@
+"""What a ``write()`` must not let happen: losing its transaction, or the tables that capture watches, on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from localstore.changes import Op
+from localstore.errors import CommitInsideWrite, SchemaError, SchemaMismatch
+from localstore.store.file import Store, StoreOptions
+from localstore.store.opening import open_local
+from localstore.testing.clock import ManualClock, environment
+from tests.unit.store_kit import (
+    NOTE,
+    changes_of,
+    changesets_in,
+    is_clean,
+    open_store,
+    other_program,
+    query,
+    rows_of,
+    sealed_in,
+    write,
+)
+
+ROWS = ("INSERT INTO note VALUES ('a', 'first', 1)", "INSERT INTO note VALUES ('b', 'second', 2)")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    opened = open_store(path)
+    write(opened, *ROWS)
+    yield opened
+    opened.close()
+
+
+def check_works(store: Store) -> None:
+    """The store writes, captures and seals as if nothing had been."""
+    before = len(changesets_in(store.path))
+    write(store, "INSERT INTO note (id) VALUES ('next')")
+    assert is_clean(store.path)
+    assert changes_of(changesets_in(store.path)[before:]) == {("note", ("next",)): (Op.INSERT, {"title": None, "stars": None})}
+
+
+# -- the transaction
+
+ENDS_IT = {
+    "a conflict clause": "INSERT OR ROLLBACK INTO note (id) VALUES ('a')",
+    "a trigger": "INSERT INTO note (id) VALUES ('stop')",
+}
+
+
+def refuse_stop(path: Path) -> None:
+    with other_program(path) as connection:
+        connection.execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON note WHEN NEW.id = 'stop' BEGIN SELECT RAISE(ROLLBACK, 'stop'); END"
+        )
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+@pytest.mark.parametrize("statement", ENDS_IT.values(), ids=ENDS_IT)
+def test_a_block_whose_transaction_sqlite_ended_writes_nothing_more(
+    path: Path, store: Store, statement: str, is_last: bool
+) -> None:
+    """Even when the block swallows the error: half of it is gone, so that the rest must not stay."""
+    refuse_stop(path)
+    before = rows_of(path)
+    with pytest.raises(CommitInsideWrite, match="ended before its block"), store.write() as tx:  # noqa: PT012
+        tx.connection().exec_driver_sql("INSERT INTO note (id) VALUES ('first half')")
+        with pytest.raises(IntegrityError):
+            tx.connection().exec_driver_sql(statement)
+        if not is_last:
+            tx.connection().exec_driver_sql("INSERT INTO note (id) VALUES ('second half')")
+    assert rows_of(path) == before
+    check_works(store)
+
+
+def test_a_local_file_loses_no_half_of_a_block_either(path: Path) -> None:
+    store = open_local(path, [NOTE], options=StoreOptions(), environment=environment(ManualClock(), 0))
+    write(store, *ROWS)
+    with pytest.raises(CommitInsideWrite), store.write() as tx:  # noqa: PT012
+        tx.connection().exec_driver_sql("DELETE FROM note WHERE id = 'b'")
+        with pytest.raises(IntegrityError):
+            tx.connection().exec_driver_sql("INSERT OR ROLLBACK INTO note (id) VALUES ('a')")
+        tx.connection().exec_driver_sql("INSERT INTO note (id) VALUES ('c')")
+    assert rows_of(path).keys() == {("a",), ("b",)}
+    store.close()
+
+
+@pytest.mark.parametrize("statement", ["COMMIT", " commit transaction", "END", "end;"])
+def test_a_statement_that_commits_is_refused_and_rolls_everything_back(path: Path, store: Store, statement: str) -> None:
+    with pytest.raises(CommitInsideWrite, match="Nothing was committed"), store.write() as tx:  # noqa: PT012
+        tx.connection().exec_driver_sql("DELETE FROM note")
+        tx.connection().exec_driver_sql(statement)
+    assert len(rows_of(path)) == 2
+    check_works(store)
+
+
+def test_a_commit_through_the_driver_does_not_leave_other_programs_logging_rowids(path: Path, store: Store) -> None:
+    with pytest.raises(CommitInsideWrite), store.write() as tx:  # noqa: PT012
+        tx.connection().exec_driver_sql("UPDATE note SET stars = 3 WHERE id = 'a'")
+        driver = cast("sa.PoolProxiedConnection", tx.connection().connection).driver_connection
+        assert driver is not None
+        driver.execute("COMMIT")
+    assert query(path, "SELECT capturing FROM localstore_state") == [(1,)]
+    store.seal()
+    assert changes_of(changesets_in(path)[1:]) == {("note", ("a",)): (Op.UPDATE, {"stars": 3})}
+    check_works(store)
+
+
+def test_a_block_may_roll_back_and_go_on(path: Path, store: Store) -> None:
+    with store.write() as tx:
+        tx.connection().exec_driver_sql("DELETE FROM note")
+        tx.rollback()
+        tx.connection().exec_driver_sql("DELETE FROM note WHERE id = 'a'")
+    assert changes_of(changesets_in(path)[1:]) == {("note", ("a",)): (Op.DELETE, {})}
+    check_works(store)
+
+
+# -- the tables
+
+CHANGES_OF_SHAPE = {
+    "made anew": (
+        "CREATE TABLE other AS SELECT * FROM note ORDER BY id DESC",
+        "DROP TABLE note",
+        "CREATE TABLE note (id VARCHAR NOT NULL PRIMARY KEY, title VARCHAR, stars INTEGER)",
+        "INSERT INTO note SELECT * FROM other",
+    ),
+    "renamed": ("ALTER TABLE note RENAME TO memo",),
+    "dropped": ("DROP TABLE note",),
+    "a column renamed": ("ALTER TABLE note RENAME COLUMN title TO heading",),
+}
+
+
+@pytest.mark.parametrize("statements", CHANGES_OF_SHAPE.values(), ids=CHANGES_OF_SHAPE)
+def test_a_block_cannot_take_a_synced_table_from_capture(path: Path, store: Store, statements: tuple[str, ...]) -> None:
+    """Rowids would mean other rows, and what the block writes afterwards would never leave the device."""
+    before = rows_of(path)
+    with pytest.raises(SchemaError, match="synced table note"):
+        write(store, "UPDATE note SET stars = 3 WHERE id = 'a'", *statements)
+    assert rows_of(path) == before
+    check_works(store)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE scratch (id)",
+        "CREATE INDEX by_stars ON note (stars)",
+        "CREATE TEMP TABLE note (id)",
+        "CREATE TRIGGER mine AFTER INSERT ON note BEGIN SELECT 1; END",
+    ],
+)
+def test_a_block_may_make_what_capture_does_not_mind(path: Path, store: Store, statement: str) -> None:
+    write(store, "UPDATE main.note SET stars = 3 WHERE id = 'a'", statement, "DELETE FROM main.note WHERE id = 'b'")
+    assert changes_of(changesets_in(path)[1:]) == {
+        ("note", ("a",)): (Op.UPDATE, {"stars": 3}),
+        ("note", ("b",)): (Op.DELETE, {}),
+    }
+
+
+def test_a_column_that_a_block_adds_is_captured_from_the_next_opening_on(path: Path, store: Store) -> None:
+    write(store, "ALTER TABLE note ADD COLUMN due TEXT", "UPDATE note SET stars = 3, due = 'now' WHERE id = 'a'")
+    assert changes_of(changesets_in(path)[1:]) == {("note", ("a",)): (Op.UPDATE, {"stars": 3})}
+
+
+@pytest.mark.parametrize("also", ["", "DELETE FROM note WHERE id = 'b'"], ids=["one kind", "several kinds"])
+def test_a_column_that_another_program_renamed_is_not_taken_for_its_name(path: Path, store: Store, also: str) -> None:
+    """SQLite reads an unknown name in double quotes as a text, so that every device would get 'title' for a title."""
+    with other_program(path) as connection:
+        connection.execute("ALTER TABLE note RENAME COLUMN title TO heading")
+        connection.execute("UPDATE note SET heading = 'new' WHERE id = 'a'")
+        connection.execute(also or "SELECT 1")
+    sealed = len(changesets_in(path))
+    with pytest.raises(SchemaMismatch, match="open it again"):
+        store.seal()
+    with pytest.raises(SchemaMismatch, match="open it again"):
+        write(store, "UPDATE note SET stars = 3")
+    assert len(changesets_in(path)) == sealed
+    store.close()
+    heading = sa.Table("note", sa.MetaData(), *(sa.Column(*args, primary_key=args[0] == "id") for args in HEADING))
+    reopened = open_store(path, [heading])
+    changes = changes_of(changesets_in(path)[sealed:])
+    assert changes["note", ("a",)] == (Op.UPDATE, {"heading": "new", "stars": 1})
+    assert len(changes) == (2 if also else 1)
+    reopened.close()
+
+
+def test_a_temporary_table_hides_no_synced_one_of_its_name(path: Path, store: Store) -> None:
+    write(store, "CREATE TEMP TABLE note (id, title, stars)", "INSERT INTO note VALUES ('a', 'temporary', 0)")
+    write(store, "UPDATE main.note SET stars = 3 WHERE id = 'a'")
+    assert changes_of(changesets_in(path)[1:]) == {("note", ("a",)): (Op.UPDATE, {"stars": 3})}
+    other = open_store(path.with_name("other.db"), seed=1)
+    write(other, "INSERT INTO note VALUES ('remote', 'r', 1)")
+    store.apply(sealed_in(other.path), after=None, cursor=b"1")
+    assert rows_of(path)["remote",] == {"title": "r", "stars": 1}
+    other.close()
+
+
+HEADING = (("id", sa.String), ("heading", sa.String), ("stars", sa.Integer))
