@@ -136,7 +136,7 @@ def _needed(table: CapturedTable, touches: Iterable[Touch]) -> tuple[str, ...]:
     """The columns whose values may be carried by what the touches amount to."""
     mask = 0
     for touch in touches:
-        mask |= -1 if touch.op is Op.INSERT else touch.mask
+        mask |= touch.mask if touch.op is Op.UPDATE else -1
     return _carried(table, Op.UPDATE, mask)
 
 

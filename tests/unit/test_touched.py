@@ -43,7 +43,6 @@ def file() -> sqlite3.Connection:
 def statements() -> st.SearchStrategy[str]:
     key, value, name = st.sampled_from(["p", "q", "r", "s", "P"]), st.integers(0, 2), st.sampled_from(["note", "memo", "plain"])
     verb = st.sampled_from(["INSERT OR IGNORE", "INSERT OR REPLACE"])
-    with_rowid = st.sampled_from(["note", "memo"])
     return st.one_of(
         st.builds("{} INTO note VALUES ('{}', {}, 1, {}, 1, 1)".format, verb, key, value, value),
         st.builds("{} INTO {} (id, a) VALUES ('{}', {})".format, verb, name, key, value),
