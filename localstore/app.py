@@ -103,7 +103,7 @@ class App:
         elif callable(remote):
             make_adapter = remote
         else:
-            raise TypeError(f"remote is a URL or a callable that makes adapters, not {remote!r}.")
+            raise TypeError(f"remote is a URL or a callable that makes adapters, not a {type(remote).__name__}.")
         return cls(app_id, make_adapter, settings, environment or Environment())
 
     def login(self, credentials: Credentials) -> User:

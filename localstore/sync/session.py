@@ -30,6 +30,7 @@ from localstore.sync.state import (
 )
 from localstore.sync.stream import Stream
 from localstore.sync.waits import Waits
+from localstore.urls import redacted_text
 
 __all__ = ["ErrorHandler", "SyncSession"]
 
@@ -296,9 +297,8 @@ class _Life:
         except SyncError as error:
             self._fail(error)
         except Exception as error:  # noqa: BLE001  a bug must be told, not lost with its task
-            broken = ProtocolError(
-                f"Sync stopped: {type(error).__name__}: {error}. Local data is untouched.", hint="Report this."
-            )
+            told = redacted_text(f"{type(error).__name__}: {error}")
+            broken = ProtocolError(f"Sync stopped: {told}. Local data is untouched.", hint="Report this.")
             broken.__cause__ = error
             self._fail(broken)
         finally:
