@@ -220,8 +220,8 @@ class AppSync:
             NestedWrite, StoreBusy: somebody writes; nothing was changed.
         """
         if file.realms == 1:
-            file.store.lock.acquire()
-            file.store.lock.release()
+            with file.store.lock.held():
+                pass  # whoever writes has come to the end
         with self._changed:
             file.realms -= 1
             if file.realms:

@@ -8,7 +8,8 @@
      ├ SchemaMismatch        migrate the file
      ├ StoreBusy             try again: another writer held the file too long
      ├ StoreUnusable         the file is not a store we can open
-     │  └ DiskFull           make room
+     │  ├ DiskFull           make room
+     │  └ DiskFailed         look after the disk
      ├ TargetExists          choose another path
      ├ UnsentChanges         upload first, or say that it does not matter
      ├ ChangesetTooLarge     split the transaction
@@ -40,6 +41,7 @@ __all__ = [
     "ClockDrift",
     "CommitInsideWrite",
     "CompensatingWrite",
+    "DiskFailed",
     "DiskFull",
     "LocalStoreError",
     "MalformedChangeset",
@@ -114,6 +116,10 @@ class StoreUnusable(LocalStoreError):
 
 class DiskFull(StoreUnusable):
     """There is no room left for the file. The transaction was rolled back; everything before it is safe."""
+
+
+class DiskFailed(StoreUnusable):
+    """The disk could not be read or written. The transaction was rolled back."""
 
 
 class TargetExists(LocalStoreError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,22 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from localstore.errors import DiskFull, LocalStoreError, ReadOnlyRealm, StoreBusy, StoreUnusable
+from localstore.errors import LocalStoreError
+from localstore.store.failures import failure
 
-__all__ = ["driver_connection", "quote", "reading_engine", "translated", "writing_engine"]
+__all__ = ["GIVE_UP", "begin_writing", "driver_connection", "quote", "reading_engine", "translated", "writing_engine"]
+
+GIVE_UP = "localstore_give_up"
+"""Execution option of a connection that is about to begin a write transaction: see ``begin_writing``."""
+
+_BEGIN_WRITING = "BEGIN IMMEDIATE"
+_LOOK_MS = 8  # SQLite looks at once and after 1, 3 and 8 milliseconds
 
 
 def writing_engine(path: Path, *, busy_timeout: float, synchronous: str) -> sa.Engine:
     """The one writer of a file. ``busy_timeout`` is in seconds; ``synchronous`` is SQLite's setting."""
     pragmas = ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON", "recursive_triggers=ON")
-    return _engine(path, busy_timeout, pragmas, "BEGIN IMMEDIATE", pool_size=1, max_overflow=0)
+    return _engine(path, busy_timeout, pragmas, _BEGIN_WRITING, pool_size=1, max_overflow=0)
 
 
 def reading_engine(path: Path, *, busy_timeout: float) -> sa.Engine:
@@ -41,23 +48,55 @@ def driver_connection(connection: sa.Connection) -> sqlite3.Connection:
     return driver
 
 
+def begin_writing(connection: sqlite3.Connection, busy_timeout: float, give_up: Callable[[], bool] | None = None) -> None:
+    """Begin a write transaction, waiting for other processes that write.
+
+    SQLite waits by looking again and again, in the end ten times a second, and whoever comes at the right moment is served:
+    beside processes that write without a pause, one could starve. Looking every few milliseconds makes that unlikely, and
+    lets Ctrl-C in between.
+
+    Args:
+        connection: the writing one.
+        busy_timeout: seconds to wait.
+        give_up: asked in between; waiting ends when it says True.
+
+    Raises:
+        The driver's error SQLITE_BUSY: the time is up, or nobody wants it any more.
+    """
+    connection.execute(f"PRAGMA busy_timeout={_LOOK_MS}")
+    try:
+        for rounds_left in range(int(busy_timeout * 1000) // _LOOK_MS, -1, -1):
+            try:
+                connection.execute(_BEGIN_WRITING)
+                break
+            except Exception as error:
+                busy = str(getattr(error, "sqlite_errorname", "")).startswith("SQLITE_BUSY")
+                if not busy or not rounds_left or (give_up is not None and give_up()):
+                    raise
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={int(busy_timeout * 1000)}")
+
+
 def quote(name: str) -> str:
     """A name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 @contextmanager
-def translated(path: Path, only: type[LocalStoreError] = LocalStoreError) -> Iterator[None]:
+def translated(
+    path: Path, *, writing: bool = False, only: type[LocalStoreError] | tuple[type[LocalStoreError], ...] = LocalStoreError
+) -> Iterator[None]:
     """Turn SQLite's errors that have a remedy into ours; others pass as they are.
 
     Args:
         path: the file that they are about.
+        writing: whether this is a transaction that may write.
         only: leave those alone that would become another kind; around statements that may be about another file.
     """
     try:
         yield
     except (sqlite3.Error, DBAPIError) as error:
-        ours = _translation(error, path)
+        ours = _translation(error, path, writing=writing)
         if not isinstance(ours, only):
             raise
         raise ours from error
@@ -78,32 +117,16 @@ def _engine(path: Path, busy_timeout: float, pragmas: tuple[str, ...], begin: st
 
     @event.listens_for(engine, "begin")
     def _begun(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(begin)
+        if begin == _BEGIN_WRITING:
+            begin_writing(driver_connection(connection), busy_timeout, connection.get_execution_options().get(GIVE_UP))
+        else:
+            connection.exec_driver_sql(begin)
 
     return engine
 
 
-def _translation(error: sqlite3.Error | DBAPIError, path: Path) -> LocalStoreError | None:
+def _translation(error: sqlite3.Error | DBAPIError, path: Path, *, writing: bool = False) -> LocalStoreError | None:
     original = error if isinstance(error, sqlite3.Error) else error.orig
     code = str(getattr(original, "sqlite_errorname", ""))
     text = str(original)
-    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return StoreBusy(
-            f"{path} is being written by another thread or process. Nothing was written.",
-            hint="Try again, keep write() blocks short, or raise the setting busy_timeout.",
-        )
-    if code.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-        return StoreUnusable(
-            f"{path} is not a usable SQLite database ({text}). It was not changed.", hint="Restore it from a backup."
-        )
-    if code.startswith("SQLITE_CANTOPEN"):
-        return StoreUnusable(f"{path} cannot be opened ({text}).", hint="Check that its folder exists and may be written.")
-    if code.startswith("SQLITE_FULL"):
-        return DiskFull(
-            f"The disk that holds {path} is full. The transaction was rolled back.", hint="Make room and try again."
-        )
-    if code == "SQLITE_READONLY" and "readonly database" in text:
-        return ReadOnlyRealm(
-            "Something was written through a read. Nothing was changed.", hint="Write inside `with realm.write() as tx:`."
-        )
-    return None
+    return failure(code, text, path, writing=writing)

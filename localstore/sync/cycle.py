@@ -24,6 +24,7 @@ from localstore.adapter import (
 from localstore.errors import (
     Busy,
     ClockDrift,
+    DiskFailed,
     DiskFull,
     Offline,
     ProtocolError,
@@ -331,7 +332,7 @@ class Cycle:
         """Work on the file; what passes by itself, as another program's long write, is waited out like errors of the remote."""
         try:
             return await self._parts.environment.run_blocking(function, *args, **kwargs)
-        except (StoreBusy, DiskFull) as error:
+        except (StoreBusy, DiskFull, DiskFailed) as error:
             raise Busy(error.message, hint=error.hint) from error
 
 
