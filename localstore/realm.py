@@ -26,7 +26,7 @@ from localstore.schema import check_synced, tables_of
 from localstore.store.conflicts import Conflict
 from localstore.store.copy import copy_plain
 from localstore.store.file import Store
-from localstore.store.in_loop import write_in_loop
+from localstore.store.in_loop import WriteInLoop
 from localstore.store.opening import open_local
 from localstore.store.outbox import PendingChangeset
 from localstore.sync.session import SyncSession
@@ -102,7 +102,7 @@ class Realm:
         whole or not at all.
         """
         self._check_open()
-        return write_in_loop(self._store)
+        return WriteInLoop(self._store)
 
     @overload
     def exec(self, statement: SelectOfScalar[T]) -> ScalarResult[T]: ...

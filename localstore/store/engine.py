@@ -2,7 +2,8 @@
 
 The sqlite3 driver is told to leave transactions alone (``isolation_level=None``) and SQLAlchemy begins them, as the
 driver's own ways lose savepoints, DDL rollback or the busy timeout. One engine writes (``BEGIN IMMEDIATE``, one
-connection, so that SQLite's WAL-reset bug of two writers in one process cannot strike), the other only reads.
+connection, so that SQLite's WAL-reset bug of two writers in one process cannot strike), the other only reads. The writer's
+pool counts nothing, as our own lock lets one in at a time: so no interruption can make it believe that it is in use.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ _LOOK_MS = 8  # SQLite looks at once and after 1, 3 and 8 milliseconds
 def writing_engine(path: Path, *, busy_timeout: float, synchronous: str) -> sa.Engine:
     """The one writer of a file. ``busy_timeout`` is in seconds; ``synchronous`` is SQLite's setting."""
     pragmas = ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON", "recursive_triggers=ON")
-    return _engine(path, busy_timeout, pragmas, _BEGIN_WRITING, pool_size=1, max_overflow=0)
+    return _engine(path, busy_timeout, pragmas, _BEGIN_WRITING, poolclass=sa.StaticPool)
 
 
 def reading_engine(path: Path, *, busy_timeout: float) -> sa.Engine:
@@ -63,6 +64,8 @@ def begin_writing(connection: sqlite3.Connection, busy_timeout: float, give_up: 
     Raises:
         The driver's error SQLITE_BUSY: the time is up, or nobody wants it any more.
     """
+    if connection.in_transaction:  # left open by what was broken off, as by Ctrl-C in a rollback
+        connection.execute("ROLLBACK")
     connection.execute(f"PRAGMA busy_timeout={_LOOK_MS}")
     try:
         for rounds_left in range(int(busy_timeout * 1000) // _LOOK_MS, -1, -1):
@@ -102,18 +105,24 @@ def translated(
         raise ours from error
 
 
-def _engine(path: Path, busy_timeout: float, pragmas: tuple[str, ...], begin: str, **pool: int) -> sa.Engine:
+def _engine(path: Path, busy_timeout: float, pragmas: tuple[str, ...], begin: str, **pool: Any) -> sa.Engine:
     connect_args: dict[str, Any] = {"timeout": busy_timeout, "check_same_thread": False}
     if sys.version_info >= (3, 12):
         connect_args["autocommit"] = sqlite3.LEGACY_TRANSACTION_CONTROL
     url = sa.URL.create("sqlite", database=str(path))
-    engine = sa.create_engine(url, connect_args=connect_args, poolclass=sa.QueuePool, **pool)
+    engine = sa.create_engine(url, connect_args=connect_args, **{"poolclass": sa.QueuePool, **pool})
 
     @event.listens_for(engine, "connect")
     def _connected(driver: sqlite3.Connection, _record: object) -> None:
         driver.isolation_level = None
         for pragma in pragmas:
             driver.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "close")
+    def _closing(driver: sqlite3.Connection, _record: object) -> None:
+        """Roll back now: SQLite would wait with that, and with its locks, for cursors which a traceback may keep alive."""
+        with suppress(Exception):
+            driver.rollback()
 
     @event.listens_for(engine, "begin")
     def _begun(connection: sa.Connection) -> None:

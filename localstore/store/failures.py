@@ -11,7 +11,7 @@ from pathlib import Path
 
 from localstore.errors import DiskFailed, DiskFull, LocalStoreError, ReadOnlyRealm, StoreBusy, StoreUnusable
 
-__all__ = ["DISK_ERRORS", "failure"]
+__all__ = ["DISK_ERRORS", "failure", "interruption"]
 
 DISK_ERRORS: tuple[type[LocalStoreError], ...] = (DiskFull, DiskFailed)
 """What may strike any statement, and is not about what the statement says."""
@@ -58,6 +58,14 @@ def failure(code: str, text: str, path: Path, *, writing: bool = False) -> Local
             hint="Give this user the right to write the file and its folder, and see whether the disk is mounted read-only.",
         )
     return _disk_failure(code, text, path)
+
+
+def interruption(error: Exception) -> BaseException | None:
+    """The Ctrl-C or the like because of which SQLAlchemy failed: one in the midst of it may end in an error of its own."""
+    context = error.__context__
+    while isinstance(context, Exception):
+        context = context.__context__
+    return context
 
 
 def _disk_failure(code: str, text: str, path: Path) -> LocalStoreError | None:

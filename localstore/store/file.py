@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
 from localstore.errors import CommitInsideWrite, RealmClosed
@@ -22,7 +23,7 @@ from localstore.store import outbox
 from localstore.store.apply import Applied
 from localstore.store.conflicts import Conflict, conflicts
 from localstore.store.engine import GIVE_UP, begin_writing, driver_connection, reading_engine, translated, writing_engine
-from localstore.store.failures import DISK_ERRORS
+from localstore.store.failures import DISK_ERRORS, interruption
 from localstore.store.lock import WriteLock
 from localstore.store.outbox import PendingChangeset
 from localstore.store.seal import has_unsealed, seal_leftovers, seal_log, take_unsealed
@@ -97,12 +98,29 @@ class Store:
     @contextmanager
     def ending(self, session: Session) -> Iterator[Session]:
         """Roll back what an exception of any kind left unfinished, and let go of the connection."""
-        with session:
-            try:
-                yield session
-            except BaseException:
-                session.rollback()
-                raise
+        ended = False
+        try:
+            yield session
+            session.close()
+            ended = True
+        except (SQLAlchemyError, AssertionError) as error:
+            raise interruption(error) or error  # noqa: B904  as it is
+        finally:
+            if not ended:
+                self._abandon(session)
+
+    def _abandon(self, session: Session) -> None:
+        """Roll back. An exception is on its way already, and tells more than what may go wrong here."""
+        ended = False
+        try:
+            session.rollback()
+            session.close()
+            ended = True
+        except Exception:  # noqa: BLE001  Ctrl-C within SQLAlchemy leaves a session that can do nothing more
+            pass
+        finally:
+            if not ended:
+                self._writer.dispose()  # SQLite rolls back what a connection leaves open when it is closed
 
     def begin(self, session: Session, give_up: Callable[[], bool] | None = None) -> None:
         """Start the transaction; changes that another program left in the log become a changeset of their own.

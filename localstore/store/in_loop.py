@@ -2,75 +2,86 @@
 
 Waiting for one's turn needs no thread. Beginning and committing can block on the disk and on other programs, so each has a
 thread of its own: one from the event loop's pool might be waited for by the very calls that fill the pool and wait for us.
+
+No asynchronous generators here: one whose task is thrown away is not told so, and would let go of the session while a thread
+still uses it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
+from types import TracebackType
 
 from sqlmodel import Session
 
 from localstore.store.file import Store
 
-__all__ = ["write_in_loop"]
+__all__ = ["WriteInLoop"]
 
 
-@asynccontextmanager
-async def write_in_loop(store: Store) -> AsyncIterator[Session]:
+class WriteInLoop:
     """One write transaction as a session; sealed and committed at the end of the block, rolled back by any exception.
 
     A cancellation that comes while it commits is raised when that is done: everything is in the file then, or nothing.
     """
-    store.check_open()
-    committed = False
 
-    def commit() -> None:
-        nonlocal committed
-        store.commit(session)
-        committed = True
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._given_up = threading.Event()
+        self._committed = False
 
-    try:
-        async with store.lock.held_async():
-            with store.ending(store.session()) as session:
-                given_up = threading.Event()
-                await _to_the_end(lambda: store.begin(session, give_up=given_up.is_set), given_up)
-                with store.body():
-                    yield session
-                await _to_the_end(commit, given_up)
-    finally:
-        if committed:
-            store.announce()
+    async def __aenter__(self) -> Session:
+        store = self._store
+        store.check_open()
+        async with AsyncExitStack() as opened:
+            opened.callback(self._announce)
+            await opened.enter_async_context(store.lock.held_async())
+            self._session = opened.enter_context(store.ending(store.session()))
+            await self._in_thread(lambda: store.begin(self._session, give_up=self._given_up.is_set))
+            self._opened = opened.pop_all()
+        return self._session
 
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        async with self._opened:
+            if error is not None:
+                with self._store.body():
+                    raise error
+            await self._in_thread(self._commit)
 
-async def _to_the_end(work: Callable[[], None], given_up: threading.Event) -> None:
-    """Run in a thread, which cannot be cancelled: a cancellation is raised when it has ended, not while it uses the file.
+    def _commit(self) -> None:
+        self._store.commit(self._session)
+        self._committed = True
 
-    Args:
-        work: what to do.
-        given_up: set when nobody wants it any more.
-    """
-    done: Future[None] = Future()
-    thread = threading.Thread(target=_run, args=(work, done), name="localstore-write")
-    waited_for = asyncio.wrap_future(done)
-    thread.start()
-    try:
-        await asyncio.shield(waited_for)
-    except asyncio.CancelledError:
-        given_up.set()
-        while not waited_for.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait({waited_for})
-        waited_for.exception()
-        raise
-    except BaseException:
-        given_up.set()  # the event loop is going away: there is no more waiting in it
-        thread.join()
-        waited_for.cancel()
-        raise
+    def _announce(self) -> None:
+        if self._committed:
+            self._store.announce()
+
+    async def _in_thread(self, work: Callable[[], None]) -> None:
+        """Run in a thread, which cannot be cancelled: a cancellation is raised when it has ended with the file."""
+        done: Future[None] = Future()
+        thread = threading.Thread(target=_run, args=(work, done), name="localstore-write")
+        waited_for = asyncio.wrap_future(done)
+        thread.start()
+        try:
+            await asyncio.shield(waited_for)
+        except asyncio.CancelledError:
+            self._given_up.set()
+            while not waited_for.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({waited_for})
+            waited_for.exception()
+            raise
+        finally:
+            self._given_up.set()
+            thread.join()  # its event loop may be gone, so that there was no waiting in it
+            with suppress(RuntimeError):
+                waited_for.cancel()
 
 
 def _run(work: Callable[[], None], done: Future[None]) -> None:

@@ -14,8 +14,8 @@ import asyncio
 import queue
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 
 from localstore.errors import NestedWrite, StoreBusy
 
@@ -71,10 +71,9 @@ class WriteLock:
         self._timeout = timeout
         self._turns: deque[_Turn] = deque()
 
-    @property
-    def is_held(self) -> bool:
-        """Whether somebody writes, or is about to."""
-        return bool(self._turns)
+    def __len__(self) -> int:
+        """How many write or wait to."""
+        return len(self._turns)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -95,24 +94,14 @@ class WriteLock:
         finally:
             self._leave(turn)  # again, should Ctrl-C have come in the middle
 
-    @asynccontextmanager
-    async def held_async(self) -> AsyncIterator[None]:
+    def held_async(self) -> AbstractAsyncContextManager[None]:
         """Hold the lock in a task, which waits for its turn without a thread, and leaves the queue when it is cancelled.
 
         Raises:
             NestedWrite: the holder is this very task, or what called this event loop.
             StoreBusy: it was not to be had within the timeout.
         """
-        turn = _Turn(asyncio.get_running_loop())
-        self._check_task_not_inside(turn)
-        try:
-            try:
-                await self._take_async(turn)
-                yield
-            finally:
-                self._leave(turn)
-        finally:
-            self._leave(turn)
+        return _HeldInLoop(self)
 
     def _take(self, turn: _Turn) -> None:
         self._turns.append(turn)
@@ -186,6 +175,27 @@ class WriteLock:
             f"Other threads or tasks of this process have been writing for more than {self._timeout:g} s. Nothing was written.",
             hint="Keep write() blocks short, wait in none for a thread or task that writes, or raise the setting busy_timeout.",
         )
+
+
+class _HeldInLoop:
+    """What ``held_async`` returns. No asynchronous generator: one whose task is thrown away is not told so."""
+
+    def __init__(self, lock: WriteLock) -> None:
+        self._lock = lock
+
+    async def __aenter__(self) -> None:
+        turn = self._turn = _Turn(asyncio.get_running_loop())
+        self._lock._check_task_not_inside(turn)
+        taken = False
+        try:
+            await self._lock._take_async(turn)
+            taken = True
+        finally:
+            if not taken:
+                self._lock._leave(turn)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock._leave(self._turn)
 
 
 def _current_task() -> object:
