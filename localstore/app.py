@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 import sqlalchemy as sa
 
 from localstore.environment import Environment
+from localstore.errors import StoreUnusable
 from localstore.registry import AdapterFactory, adapter_factory
 from localstore.store.file import Store, StoreOptions
 from localstore.store.opening import open_synced, prepare
@@ -226,7 +227,7 @@ class AppSync:
             file.realms -= 1
             if file.realms:
                 return
-            unsent = after_upload and not self._closed and file.store.last_pending() is not None
+            unsent = after_upload and not self._closed and _has_unsent(file.store)
             file.session.handle(Event.CLOSE_AFTER_UPLOAD if unsent else Event.CLOSE)
         self._close_if_unused(file)
 
@@ -293,6 +294,14 @@ class AppSync:
                 if self._files.get(file.store.path) is file:
                     del self._files[file.store.path]
                 self._changed.notify_all()
+
+
+def _has_unsent(store: Store) -> bool:
+    """Whether there is something to upload; what cannot be read any more cannot be uploaded either."""
+    try:
+        return store.last_pending() is not None
+    except StoreUnusable:
+        return False
 
 
 def store_options(settings: Settings) -> StoreOptions:

@@ -9,7 +9,8 @@
      ├ StoreBusy             try again: another writer held the file too long
      ├ StoreUnusable         the file is not a store we can open
      │  ├ DiskFull           make room
-     │  └ DiskFailed         look after the disk
+     │  ├ DiskFailed         look after the disk
+     │  └ NotWritable        get the right to write the file
      ├ TargetExists          choose another path
      ├ UnsentChanges         upload first, or say that it does not matter
      ├ ChangesetTooLarge     split the transaction
@@ -47,6 +48,7 @@ __all__ = [
     "MalformedChangeset",
     "NestedWrite",
     "NewerFormat",
+    "NotWritable",
     "Offline",
     "OperationAborted",
     "ProtocolError",
@@ -120,6 +122,10 @@ class DiskFull(StoreUnusable):
 
 class DiskFailed(StoreUnusable):
     """The disk could not be read or written. The transaction was rolled back."""
+
+
+class NotWritable(StoreUnusable):
+    """The file or its folder may only be read by this user, or lies on a disk that may. Nothing was changed."""
 
 
 class TargetExists(LocalStoreError):

@@ -7,13 +7,14 @@ is not named here is a matter of the application's statements, and passes as it 
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
-from localstore.errors import DiskFailed, DiskFull, LocalStoreError, ReadOnlyRealm, StoreBusy, StoreUnusable
+from localstore.errors import DiskFailed, DiskFull, LocalStoreError, NotWritable, ReadOnlyRealm, StoreBusy, StoreUnusable
 
-__all__ = ["DISK_ERRORS", "failure", "interruption"]
+__all__ = ["DISK_ERRORS", "failure", "file_exchanged", "interruption"]
 
-DISK_ERRORS: tuple[type[LocalStoreError], ...] = (DiskFull, DiskFailed)
+DISK_ERRORS: tuple[type[LocalStoreError], ...] = (DiskFull, DiskFailed, NotWritable)
 """What may strike any statement, and is not about what the statement says."""
 
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
@@ -44,20 +45,25 @@ def failure(code: str, text: str, path: Path, *, writing: bool = False) -> Local
     if code.startswith(_OUT_OF_REACH):
         return StoreUnusable(f"{path} cannot be opened ({text}). Nothing was changed.", hint=_why_out_of_reach(path))
     if code == "SQLITE_READONLY_DBMOVED":
-        return StoreUnusable(
-            f"{path} was moved, replaced or deleted while it was open. The transaction was rolled back.",
-            hint="Close the realm and open it again where the file is now.",
-        )
+        return file_exchanged(path)
     if code == "SQLITE_READONLY" and not writing:
         return ReadOnlyRealm(
             "Something was written through a read. Nothing was changed.", hint="Write inside `with realm.write() as tx:`."
         )
     if code.startswith("SQLITE_READONLY"):
-        return StoreUnusable(
+        return NotWritable(
             f"{path} may not be written ({text}). Nothing was changed.",
             hint="Give this user the right to write the file and its folder, and see whether the disk is mounted read-only.",
         )
     return _disk_failure(code, text, path)
+
+
+def file_exchanged(path: Path) -> StoreUnusable:
+    """The error for an open file that is not what lies at its path any more: what is written to it would be lost."""
+    return StoreUnusable(
+        f"{path} was moved, replaced or deleted while it was open. Nothing was written.",
+        hint="Close the realm, and open it where the file is now.",
+    )
 
 
 def interruption(error: Exception) -> BaseException | None:
@@ -86,12 +92,13 @@ def _disk_failure(code: str, text: str, path: Path) -> LocalStoreError | None:
 def _why_out_of_reach(path: Path) -> str:
     """What to do about a file that cannot be opened, by what lies at its path."""
     folder = path.parent
-    if path.is_dir():
-        return "It is a folder: give the path of a file in it."
-    if folder.exists() and not folder.is_dir():
-        return f"Its folder exists, but as a file: {folder}. Choose another path."
-    if not folder.exists():
-        return f"Make sure that its folder exists: {folder} does not. It is not made, so that no misspelt path goes unnoticed."
+    with suppress(OSError):  # a name that is too long, a folder that may not be looked into
+        if path.is_dir():
+            return "It is a folder: give the path of a file in it."
+        if folder.exists() and not folder.is_dir():
+            return f"Its folder exists, but as a file: {folder}. Choose another path."
+        if not folder.exists():
+            return f"Make sure that its folder exists: {folder} does not. It is not made, lest a misspelt path go unnoticed."
     return "Check that its folder exists and that this user may write the file and the folder."
 
 

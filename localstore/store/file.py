@@ -6,6 +6,7 @@ lock, what commits together, and who is told.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,7 @@ from localstore.store import outbox
 from localstore.store.apply import Applied
 from localstore.store.conflicts import Conflict, conflicts
 from localstore.store.engine import GIVE_UP, begin_writing, driver_connection, reading_engine, translated, writing_engine
-from localstore.store.failures import DISK_ERRORS, interruption
+from localstore.store.failures import DISK_ERRORS, file_exchanged, interruption
 from localstore.store.lock import WriteLock
 from localstore.store.outbox import PendingChangeset
 from localstore.store.seal import has_unsealed, seal_leftovers, seal_log, take_unsealed
@@ -71,6 +72,7 @@ class Store:
         self._writer = writing_engine(path, busy_timeout=options.busy_timeout, synchronous=options.synchronous)
         self._reader = reading_engine(path, busy_timeout=options.busy_timeout)
         self.lock = WriteLock(options.busy_timeout)
+        self._identity: tuple[int, int] | None = None
         self._closed = threading.Event()
         self._readers = 0
         self._readers_changed = threading.Condition()
@@ -273,9 +275,27 @@ class Store:
             callback()
 
     def check_open(self) -> None:
-        """Raise ``RealmClosed`` after ``close``."""
+        """See that the file can be used.
+
+        Raises:
+            RealmClosed: after ``close``.
+            StoreUnusable: something else, or nothing, lies at its path now, and what is written would be lost.
+        """
         if self._closed.is_set():
             raise RealmClosed(f"The realm {self.path} was closed.", hint="Open it again with Realm.open().")
+        if self._identity != self._identity_now():
+            raise file_exchanged(self.path)
+
+    def _identity_now(self) -> tuple[int, int] | None:
+        if os.name == "nt":  # where an open file cannot be moved
+            return None
+        try:
+            found = self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError:  # nobody can tell
+            return self._identity
+        return found.st_dev, found.st_ino
 
     def close(self) -> None:
         """Let go of the file; a second call does nothing. Waits for a write and for reads in progress."""
@@ -327,6 +347,9 @@ class Store:
     def connection(self) -> Iterator[sa.Connection]:
         """The writing connection in a transaction, for opening the file and its migrations."""
         with self.lock.held(), translated(self.path, writing=True), self._writer.begin() as connection:
+            if self._identity is None:
+                self._identity = self._identity_now()
+            self.check_open()
             yield connection
 
     @contextmanager
