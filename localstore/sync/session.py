@@ -296,6 +296,10 @@ class _Life:
             await cycle.run()
         except SyncError as error:
             self._fail(error)
+        except LocalStoreError as error:  # of the file, and nothing that passes by itself
+            broken = ProtocolError(f"Sync stopped: {error.message} Local data is untouched.", hint=error.hint)
+            broken.__cause__ = error
+            self._fail(broken)
         except Exception as error:  # noqa: BLE001  a bug must be told, not lost with its task
             told = redacted_text(f"{type(error).__name__}: {error}")
             broken = ProtocolError(f"Sync stopped: {told}. Local data is untouched.", hint="Report this.")

@@ -417,6 +417,22 @@ def test_a_task_that_waits_while_the_realm_is_closed_is_refused(local: Realm) ->
     assert sql(local.path, "SELECT text FROM note") == [("a",)]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be moved there")
+def test_the_session_of_a_file_that_was_moved_stops_and_says_why(world: World, tmp_path: Path) -> None:
+    device = world.device()
+    realm = device.open()
+    world.at_rest()
+    realm.path.rename(tmp_path / "elsewhere.db")
+    device.app.sync.reconnect()
+    eventually(lambda: device.told)
+    assert device.kinds == ["ProtocolError"]
+    assert "Sync stopped" in device.told[0].message
+    assert "moved, replaced or deleted" in device.told[0].message
+    assert "open it where the file is now" in device.told[0].hint
+    assert not realm.path.exists()
+    realm.close()
+
+
 def test_a_second_class_on_a_file_that_was_replaced_is_refused(world: World, tmp_path: Path) -> None:
     if os.name == "nt":
         pytest.skip("an open file cannot be moved there")
