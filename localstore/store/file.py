@@ -102,14 +102,18 @@ class Store:
         """Roll back what an exception of any kind left unfinished, and let go of the connection."""
         ended = False
         try:
-            yield session
-            session.close()
-            ended = True
-        except (SQLAlchemyError, AssertionError) as error:
-            raise interruption(error) or error  # noqa: B904  as it is
+            try:
+                yield session
+                session.close()
+                ended = True
+            except (SQLAlchemyError, AssertionError) as error:
+                raise interruption(error) or error  # noqa: B904  as it is
+            finally:
+                if not ended:
+                    self._abandon(session)
         finally:
             if not ended:
-                self._abandon(session)
+                self._abandon(session)  # again, should Ctrl-C have come in the middle
 
     def _abandon(self, session: Session) -> None:
         """Roll back. An exception is on its way already, and tells more than what may go wrong here."""

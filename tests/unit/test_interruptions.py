@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 from sqlmodel import select
 
 import localstore
@@ -49,7 +50,8 @@ def synced(world: World) -> Realm:
 
 @pytest.fixture
 def local(tmp_path: Path) -> Iterator[Realm]:
-    with Realm.open(LocalConfiguration(path=tmp_path / "local.db", schema={Note}, settings=Settings())) as realm:
+    settings = Settings(busy_timeout=3 * PATIENCE)  # what should not wait for it is noticed
+    with Realm.open(LocalConfiguration(path=tmp_path / "local.db", schema={Note}, settings=settings)) as realm:
         yield realm
 
 
@@ -58,6 +60,10 @@ def realm(request: pytest.FixtureRequest) -> Realm:
     found = request.getfixturevalue(request.param)
     assert isinstance(found, Realm)
     return found
+
+
+class DeclinedError(Exception):
+    """What a block of these tests raises."""
 
 
 class Wrote:
@@ -151,6 +157,41 @@ def test_ctrl_c_is_what_arrives_and_no_error_of_the_libraries_below(local: Realm
             break
     assert set(arrived) == {KeyboardInterrupt}
     assert len(arrived) == line - 1
+
+
+@pytest.mark.skipif(sys.gettrace() is not None, reason="a debugger or a coverage tool traces already")
+def test_ctrl_c_at_any_line_of_a_write_that_fails_leaves_it_undone(realm: Realm) -> None:
+    def fail(name: str) -> None:
+        with realm.write() as tx:
+            tx.add(Note(text=name))
+            tx.flush()
+            raise DeclinedError
+
+    wrote = Wrote(realm)
+    for line in range(1, STEPS_MAX):
+        with suppress(KeyboardInterrupt, DeclinedError), CtrlC(line) as ctrl_c:
+            fail("never")
+        assert not wrote.check("never")
+        if not ctrl_c.came:
+            break
+    assert line > 100
+
+
+def test_ctrl_c_in_the_database_lets_go_of_the_file_at_once(realm: Realm) -> None:
+    """As long as the traceback lives, so do the cursors in it; SQLite would wait for them before it rolls back."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def write_interrupted() -> None:
+        with realm.write() as tx:
+            event.listen(tx.connection(), "after_cursor_execute", interrupt)
+            tx.add(Note(text="never"))
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        write_interrupted()
+    assert not Wrote(realm).check("never")
+    del caught
 
 
 # -- cancelling
@@ -264,10 +305,29 @@ async def advance(coroutine: Coroutine[Any, Any, None], waits: int) -> bool:
     return False
 
 
+def test_a_task_that_is_thrown_away_while_another_program_keeps_the_file_leaves_no_thread_behind(local: Realm) -> None:
+    with closing(connect(local.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        loop = asyncio.new_event_loop()
+        coroutine = write_in_steps(local, "thrown away")
+        assert not loop.run_until_complete(advance(coroutine, 1))
+        assert is_beginning()
+        loop.close()
+        coroutine.close()
+        assert not is_beginning()
+        other.execute("ROLLBACK")
+    assert not Wrote(local).check("thrown away")
+
+
+def is_beginning() -> bool:
+    """Whether a thread begins a task's transaction, or commits one."""
+    return any(thread.name == "localstore-write" for thread in threading.enumerate())
+
+
 def test_a_cancellation_does_not_wait_until_another_program_lets_go_of_the_file(local: Realm) -> None:
     async def cancel() -> None:
         task = asyncio.create_task(write_in_steps(local, "a"))
-        while not any(thread.name == "localstore-write" for thread in threading.enumerate()):  # noqa: ASYNC110
+        while not is_beginning():  # noqa: ASYNC110
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait({task})
