@@ -25,6 +25,7 @@ from sqlmodel import select
 import localstore
 from localstore import LocalConfiguration, Realm
 from localstore.settings import Settings
+from localstore.store.engine import begin_writing
 from tests.unit.session_kit import PATIENCE, Note, World, add, eventually, in_loop, sql, texts
 
 PACKAGE = Path(localstore.__file__).parent
@@ -185,6 +186,8 @@ def test_ctrl_c_in_the_database_lets_go_of_the_file_at_once(realm: Realm) -> Non
 
     def write_interrupted() -> None:
         with realm.write() as tx:
+            names = tx.connection().exec_driver_sql("SELECT name FROM sqlite_master")
+            assert names.fetchone()
             event.listen(tx.connection(), "after_cursor_execute", interrupt)
             tx.add(Note(text="never"))
 
@@ -192,6 +195,16 @@ def test_ctrl_c_in_the_database_lets_go_of_the_file_at_once(realm: Realm) -> Non
         write_interrupted()
     assert not Wrote(realm).check("never")
     del caught
+
+
+def test_a_transaction_that_two_interruptions_left_open_is_rolled_back_by_the_next_write(local: Realm) -> None:
+    with closing(connect(local.path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("INSERT INTO note VALUES ('0', 'never')")
+        begin_writing(connection, busy_timeout=1)
+        assert connection.execute("SELECT count(*) FROM note").fetchone() == (0,)
+        assert connection.in_transaction
+        assert connection.execute("PRAGMA busy_timeout").fetchone() == (1000,)
 
 
 # -- cancelling
