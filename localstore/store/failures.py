@@ -6,13 +6,14 @@ is not named here is a matter of the application's statements, and passes as it 
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
 
 from localstore.errors import DiskFailed, DiskFull, LocalStoreError, NotWritable, ReadOnlyRealm, StoreBusy, StoreUnusable
 
-__all__ = ["DISK_ERRORS", "failure", "file_exchanged", "interruption"]
+__all__ = ["DISK_ERRORS", "failure", "file_exchanged", "identity_of"]
 
 DISK_ERRORS: tuple[type[LocalStoreError], ...] = (DiskFull, DiskFailed, NotWritable)
 """What may strike any statement, and is not about what the statement says."""
@@ -66,12 +67,17 @@ def file_exchanged(path: Path) -> StoreUnusable:
     )
 
 
-def interruption(error: Exception) -> BaseException | None:
-    """The Ctrl-C or the like because of which SQLAlchemy failed: one in the midst of it may end in an error of its own."""
-    context = error.__context__
-    while isinstance(context, Exception):
-        context = context.__context__
-    return context
+def identity_of(path: Path, known: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Which file lies at a path, None when there is none; ``known`` when nobody can tell."""
+    if os.name == "nt":  # where an open file cannot be moved
+        return known
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        return known
+    return found.st_dev, found.st_ino
 
 
 def _disk_failure(code: str, text: str, path: Path) -> LocalStoreError | None:

@@ -6,7 +6,6 @@ lock, what commits together, and who is told.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
 from localstore.errors import CommitInsideWrite, RealmClosed
@@ -23,8 +21,9 @@ from localstore.store import apply as applying
 from localstore.store import outbox
 from localstore.store.apply import Applied
 from localstore.store.conflicts import Conflict, conflicts
+from localstore.store.ending import ending
 from localstore.store.engine import GIVE_UP, begin_writing, driver_connection, reading_engine, translated, writing_engine
-from localstore.store.failures import DISK_ERRORS, file_exchanged, interruption
+from localstore.store.failures import DISK_ERRORS, file_exchanged, identity_of
 from localstore.store.lock import WriteLock
 from localstore.store.outbox import PendingChangeset
 from localstore.store.seal import has_unsealed, seal_leftovers, seal_log, take_unsealed
@@ -97,36 +96,9 @@ class Store:
                 yield session
             self.commit(session)
 
-    @contextmanager
-    def ending(self, session: Session) -> Iterator[Session]:
+    def ending(self, session: Session) -> AbstractContextManager[Session]:
         """Roll back what an exception of any kind left unfinished, and let go of the connection."""
-        ended = False
-        try:
-            try:
-                yield session
-                session.close()
-                ended = True
-            except (SQLAlchemyError, AssertionError) as error:
-                raise interruption(error) or error  # noqa: B904  as it is
-            finally:
-                if not ended:
-                    self._abandon(session)
-        finally:
-            if not ended:
-                self._abandon(session)  # again, should Ctrl-C have come in the middle
-
-    def _abandon(self, session: Session) -> None:
-        """Roll back. An exception is on its way already, and tells more than what may go wrong here."""
-        ended = False
-        try:
-            session.rollback()
-            session.close()
-            ended = True
-        except Exception:  # noqa: BLE001  Ctrl-C within SQLAlchemy leaves a session that can do nothing more
-            pass
-        finally:
-            if not ended:
-                self._writer.dispose()  # SQLite rolls back what a connection leaves open when it is closed
+        return ending(session, self._writer)
 
     def begin(self, session: Session, give_up: Callable[[], bool] | None = None) -> None:
         """Start the transaction; changes that another program left in the log become a changeset of their own.
@@ -287,19 +259,8 @@ class Store:
         """
         if self._closed.is_set():
             raise RealmClosed(f"The realm {self.path} was closed.", hint="Open it again with Realm.open().")
-        if self._identity != self._identity_now():
+        if self._identity != identity_of(self.path, self._identity):
             raise file_exchanged(self.path)
-
-    def _identity_now(self) -> tuple[int, int] | None:
-        if os.name == "nt":  # where an open file cannot be moved
-            return None
-        try:
-            found = self.path.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError:  # nobody can tell
-            return self._identity
-        return found.st_dev, found.st_ino
 
     def close(self) -> None:
         """Let go of the file; a second call does nothing. Waits for a write and for reads in progress."""
@@ -352,7 +313,7 @@ class Store:
         """The writing connection in a transaction, for opening the file and its migrations."""
         with self.lock.held(), translated(self.path, writing=True), self._writer.begin() as connection:
             if self._identity is None:
-                self._identity = self._identity_now()
+                self._identity = identity_of(self.path, None)
             self.check_open()
             yield connection
 
