@@ -104,7 +104,7 @@ class App:
         elif callable(remote):
             make_adapter = remote
         else:
-            raise TypeError(f"remote is a URL or a callable that makes adapters, not {remote!r}.")
+            raise TypeError(f"remote is a URL or a callable that makes adapters, not a {type(remote).__name__}.")
         return cls(app_id, make_adapter, settings, environment or Environment())
 
     def login(self, credentials: Credentials) -> User:
@@ -234,13 +234,13 @@ class AppSync:
             NestedWrite, StoreBusy: somebody writes; nothing was changed.
         """
         if file.realms == 1:
-            file.store.lock.acquire()
-            file.store.lock.release()
+            with file.store.lock.held():
+                pass  # whoever writes has come to the end
         with self._changed:
             file.realms -= 1
             if file.realms:
                 return
-            unsent = after_upload and not self._closed and file.store.last_pending() is not None
+            unsent = after_upload and not self._closed and _has_unsent(file.store)
             file.session.handle(Event.CLOSE_AFTER_UPLOAD if unsent else Event.CLOSE)
         self._close_if_unused(file)
 
@@ -313,6 +313,14 @@ class AppSync:
                 if self._files.get(file.store.path) is file:
                     del self._files[file.store.path]
                 self._changed.notify_all()
+
+
+def _has_unsent(store: Store) -> bool:
+    """Whether there is something to upload; what cannot be read any more cannot be uploaded either."""
+    try:
+        return store.last_pending() is not None
+    except StoreUnusable:
+        return False
 
 
 def _named(key: bytes | None) -> str:

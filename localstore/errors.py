@@ -9,7 +9,9 @@
      ├ SchemaMismatch        migrate the file
      ├ StoreBusy             try again: another writer held the file too long
      ├ StoreUnusable         the file is not a store we can open
-     │  └ DiskFull           make room
+     │  ├ DiskFull           make room
+     │  ├ DiskFailed         look after the disk
+     │  └ NotWritable        get the right to write the file
      ├ TargetExists          choose another path
      ├ UnsentChanges         upload first, or say that it does not matter
      ├ ChangesetTooLarge     split the transaction
@@ -41,11 +43,13 @@ __all__ = [
     "ClockDrift",
     "CommitInsideWrite",
     "CompensatingWrite",
+    "DiskFailed",
     "DiskFull",
     "LocalStoreError",
     "MalformedChangeset",
     "NestedWrite",
     "NewerFormat",
+    "NotWritable",
     "Offline",
     "OperationAborted",
     "ProtocolError",
@@ -120,6 +124,14 @@ class StoreUnusable(LocalStoreError):
 
 class DiskFull(StoreUnusable):
     """There is no room left for the file. The transaction was rolled back; everything before it is safe."""
+
+
+class DiskFailed(StoreUnusable):
+    """The disk could not be read or written. The transaction was rolled back."""
+
+
+class NotWritable(StoreUnusable):
+    """The file or its folder may only be read by this user, or lies on a disk that may. Nothing was changed."""
 
 
 class TargetExists(LocalStoreError):

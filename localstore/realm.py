@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future, InvalidStateError
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, TypeVarTuple, overload
@@ -23,13 +21,12 @@ from sqlmodel.sql.expression import Select, SelectOfScalar
 from localstore.app import AppSync, SyncedFile, store_options
 from localstore.configuration import LocalConfiguration, SyncConfiguration
 from localstore.environment import Environment
-from localstore.errors import LocalStoreError, RealmClosed, StoreBusy
+from localstore.errors import LocalStoreError, RealmClosed
 from localstore.schema import check_key, check_synced, tables_of
 from localstore.store.conflicts import Conflict
 from localstore.store.copy import copy_plain
-from localstore.store.engine import translated
 from localstore.store.file import Store
-from localstore.store.lock import WriteLock
+from localstore.store.in_loop import WriteInLoop
 from localstore.store.opening import open_local
 from localstore.store.outbox import PendingChangeset
 from localstore.sync.session import SyncSession
@@ -109,33 +106,14 @@ class Realm:
         self._check_open()
         return self._store.write()
 
-    @asynccontextmanager
-    async def write_async(self) -> AsyncIterator[Session]:
-        """``write`` for any event loop: tasks take turns, and waiting stops none of the others."""
+    def write_async(self) -> AbstractAsyncContextManager[Session]:
+        """``write`` for any event loop: tasks take turns, and waiting stops none of the others.
+
+        A cancellation rolls everything back, or comes too late: when it is raised during the commit, that was carried out
+        whole or not at all.
+        """
         self._check_open()
-        store, caller = self._store, self._store.lock.caller()
-        store.lock.check_not_held_by(caller)
-        await _take_turn(store.lock, caller)
-        committed = False
-
-        def commit() -> None:
-            nonlocal committed
-            store.commit(session)
-            committed = True
-
-        try:
-            with translated(store.path), store.session() as session:
-                try:
-                    await _to_the_end(store.begin, session)
-                    yield session
-                    await _to_the_end(commit)
-                except BaseException:
-                    store.rollback(session)
-                    raise
-        finally:
-            store.lock.release()
-            if committed:
-                store.announce()
+        return WriteInLoop(self._store)
 
     @overload
     def exec(self, statement: SelectOfScalar[T]) -> ScalarResult[T]: ...
@@ -277,44 +255,6 @@ class Realm:
     def _check_open(self) -> None:
         if self._closed:
             raise RealmClosed(f"The realm {self.path} was closed.", hint="Open it again with Realm.open().")
-
-
-async def _take_turn(lock: WriteLock, caller: tuple[int, object]) -> None:
-    """Wait for the lock in a thread of its own: those of the event loop are left to the task whose turn it is."""
-    taken: Future[None] = Future()
-
-    def wait() -> None:
-        try:
-            lock.acquire_for(caller)
-        except StoreBusy as error:
-            with suppress(InvalidStateError):
-                taken.set_exception(error)
-            return
-        try:
-            taken.set_result(None)
-        except InvalidStateError:  # the task gave up meanwhile
-            lock.release()
-
-    threading.Thread(target=wait, name="localstore-turn", daemon=True).start()
-    try:
-        await asyncio.wrap_future(taken)
-    except asyncio.CancelledError:
-        if not taken.cancel() and taken.exception() is None:
-            lock.release()
-        raise
-
-
-async def _to_the_end(function: Callable[..., None], *args: Any) -> None:
-    """Run in a thread, which cannot be cancelled: a cancellation is raised when it has ended, not while it uses the file."""
-    running = asyncio.get_running_loop().run_in_executor(None, function, *args)
-    try:
-        await asyncio.shield(running)
-    except asyncio.CancelledError:
-        while not running.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait({running})
-        running.exception()
-        raise
 
 
 def _readable(statement: Any) -> Executable:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
-from urllib.parse import urlsplit
 
 from localstore.adapter import SyncAdapter
+from localstore.urls import redacted, split_url
 
 __all__ = ["ENTRY_POINT_GROUP", "AdapterFactory", "adapter_factory", "known_schemes"]
 
@@ -26,10 +26,12 @@ def adapter_factory(remote: str) -> AdapterFactory:
         ValueError: the URL has no scheme, or none that is installed.
         ImportError: the scheme's extra is not installed; the message has the command.
     """
-    scheme = urlsplit(remote).scheme
-    if not scheme:
-        raise ValueError(f"{remote!r} is not the URL of a remote. Write it with its scheme, as in 'folder:///mnt/share/todo'.")
-    found = _find(scheme)
+    scheme = split_url(remote).scheme
+    found = _find(scheme) if scheme else None
+    if found is None and not (scheme and "://" in remote):
+        raise ValueError(
+            f"{redacted(remote)!r} is not the URL of a remote. Write it with its scheme, as in 'folder:///mnt/share/todo'."
+        )
     if found is None:
         raise ValueError(
             f"No adapter is installed for {scheme!r} remotes. Installed: {', '.join(known_schemes()) or 'none'}. "

@@ -1,31 +1,35 @@
 """Settings, read in this order: constructor, environment, ``localstore.toml``, ``[tool.localstore]`` in ``pyproject.toml``.
 
-Both files are looked for in the working directory. Times are in seconds unless the name says otherwise.
+Both files are looked for in the working directory. Times are in seconds unless the name says otherwise. Each has an upper
+bound, so that nothing further down overflows: SQLite counts milliseconds in 32 bits, and event loops and sockets have
+limits of their own. What is read from where, and which names there are refused, is the business of ``sources``.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    PyprojectTomlConfigSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from localstore.sources import PREFIX, Source, environment, files, refuse_unknown
+from localstore.urls import redacted
 from localstore.wire import MAX_CHANGESET_BYTES
 
 __all__ = ["Settings"]
+
+_DAY = 86_400.0
+_YEAR = 366 * _DAY
 
 
 class Settings(BaseSettings):
     """How a store and its session behave. Every field can be set as ``LOCALSTORE_<NAME>``.
 
     Attributes:
-        remote: URL of the remote, when ``App.create`` is not given one.
+        remote: URL of the remote, when ``App.create`` is not given one. A password in it is not shown in ``repr``.
         busy_timeout: how long a write waits for another writer.
         synchronous: SQLite's setting; NORMAL may lose the last commits at power loss, FULL does not.
         max_changeset_bytes: largest changeset before compression; a larger transaction is refused and rolled back.
@@ -36,31 +40,52 @@ class Settings(BaseSettings):
         backoff_initial, backoff_factor, backoff_max, backoff_jitter: waits after errors; the jitter is the largest part
             of a wait that is taken off at random.
         page_bytes, page_count: largest page to pull and apply in one transaction.
+
+    Raises:
+        ValueError: a setting cannot be used, does not exist, or a file cannot be read; says which, where and why.
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="LOCALSTORE_",
-        toml_file="localstore.toml",
-        pyproject_toml_table_header=("tool", "localstore"),
-        extra="forbid",
-        frozen=True,
-        allow_inf_nan=False,
+        env_prefix=PREFIX, extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
     )
 
-    remote: str | None = None
-    busy_timeout: float = Field(default=10.0, gt=0)
+    remote: str | None = Field(default=None, min_length=1)
+    busy_timeout: float = Field(default=10.0, gt=0, le=_DAY)
     synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
     max_changeset_bytes: int = Field(default=MAX_CHANGESET_BYTES, gt=0, le=MAX_CHANGESET_BYTES)
-    max_clock_drift: float = Field(default=300.0, ge=0)
-    connect_timeout: float = Field(default=120.0, ge=1)
-    request_timeout: float = Field(default=120.0, gt=0)
-    poll: float | None = Field(default=None, gt=0)
-    backoff_initial: float = Field(default=1.0, gt=0)
-    backoff_factor: float = Field(default=2.0, ge=1)
-    backoff_max: float = Field(default=300.0, gt=0)
+    max_clock_drift: float = Field(default=300.0, ge=0, le=_YEAR)
+    connect_timeout: float = Field(default=120.0, ge=1, le=_DAY)
+    request_timeout: float = Field(default=120.0, gt=0, le=_DAY)
+    poll: float | None = Field(default=None, gt=0, le=_DAY)
+    backoff_initial: float = Field(default=1.0, gt=0, le=_DAY)
+    backoff_factor: float = Field(default=2.0, ge=1, le=100)
+    backoff_max: float = Field(default=300.0, gt=0, le=_DAY)
     backoff_jitter: float = Field(default=0.25, ge=0, lt=1)
-    page_bytes: int = Field(default=4 * 1024 * 1024, gt=0)
-    page_count: int = Field(default=5000, gt=0)
+    page_bytes: int = Field(default=4 * 1024 * 1024, gt=0, le=1024**3)  # a page is held in memory
+    page_count: int = Field(default=5000, gt=0, le=1_000_000)
+
+    if not TYPE_CHECKING:  # type checkers know the arguments by the fields
+
+        def __init__(self, **values: Any) -> None:
+            arguments = Source("the arguments of Settings", {key: values[key] for key in values if key[:1] != "_"}, {})
+            sources = [arguments, environment(os.environ), *files(Path())]
+            refuse_unknown(sources, type(self).model_fields)
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                problems = [(str(problem["loc"][0]), problem["msg"]) for problem in error.errors()]
+            else:
+                return
+            # Raised here and not in the handler: pydantic's error holds the values, and must not come along as context.
+            raise ValueError(" ".join(_in_words(name, problem, sources) for name, problem in problems))
+
+        def __setattr__(self, name: str, value: Any) -> None:  # pydantic's refusal quotes the value
+            raise ValueError(f"Settings are frozen: {name} was not changed. Make new ones, as with Settings({name}=...).")
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Fields and values as ``repr`` and ``print`` show them."""
+        for name, value in super().__repr_args__():
+            yield name, redacted(value) if name == "remote" and value is not None else value
 
     @classmethod
     def settings_customise_sources(
@@ -72,9 +97,14 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The order that the module's docstring promises."""
-        return (
-            init_settings,
-            env_settings,
-            TomlConfigSettingsSource(settings_cls),
-            PyprojectTomlConfigSettingsSource(settings_cls),
-        )
+        read = [InitSettingsSource(settings_cls, dict(source.values)) for source in files(Path())]
+        return init_settings, env_settings, *read
+
+
+def _in_words(name: str, problem: str, sources: Iterable[Source]) -> str:
+    """A setting that cannot be used: where it was said, what is wrong with it, and what to do."""
+    said = next((source.says(name) for source in sources if name in source.values), name)
+    problem = problem.replace("Input should", "it should", 1).replace("String should", "it should", 1)
+    default = Settings.model_fields[name].default
+    instead = "" if default is None else f" for the default, {default!r}"
+    return f"{said} cannot be used: {problem}. Correct it, or leave it out{instead}."

@@ -17,7 +17,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 
@@ -25,6 +25,7 @@ from localstore.adapter import Capabilities, Cursor, Hello, Hint, Limit, Page, P
 from localstore.changes import Device, Number
 from localstore.environment import Environment
 from localstore.errors import Offline, ResetRequired
+from localstore.urls import redacted, split_url
 from localstore.wire import MAX_CHANGESET_BYTES, SealedChangeset
 from localstore_adapters._folder_files import (
     make_directory,
@@ -228,15 +229,15 @@ def folder_path(url: str, *, windows: bool = os.name == "nt") -> str:
     Raises:
         ValueError: it is not an absolute path, or has characters that should be percent-encoded.
     """
-    parts = urlsplit(url)
+    parts = split_url(url)
     if parts.query or parts.fragment:
-        raise ValueError(f"{url!r} has a '?' or '#'. Write these as %3F and %23 in the URL of a folder.")
+        raise ValueError(f"{redacted(url)!r} has a '?' or '#'. Write these as %3F and %23 in the URL of a folder.")
     path = unquote(parts.path)
     if windows and parts.netloc and path:
         return f"//{parts.netloc}{path}"
     if parts.netloc or not path.startswith("/") or path == "/":
         raise ValueError(
-            f"{url!r} names no folder. Write its absolute path after three slashes, as in 'folder:///mnt/share/todo'."
+            f"{redacted(url)!r} names no folder. Write its absolute path after three slashes, as in 'folder:///mnt/share/todo'."
         )
     return path[1:] if windows and re.match(r"/[A-Za-z]:", path) else path
 

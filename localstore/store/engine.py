@@ -2,7 +2,8 @@
 
 The sqlite3 driver is told to leave transactions alone (``isolation_level=None``) and SQLAlchemy begins them, as the
 driver's own ways lose savepoints, DDL rollback or the busy timeout. One engine writes (``BEGIN IMMEDIATE``, one
-connection, so that SQLite's WAL-reset bug of two writers in one process cannot strike), the other only reads.
+connection, so that SQLite's WAL-reset bug of two writers in one process cannot strike), the other only reads. The writer's
+pool counts nothing, as our own lock lets one in at a time: so no interruption can make it believe that it is in use.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import re
 import sqlite3
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,16 +20,19 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from localstore.errors import DiskFull, LocalStoreError, ReadOnlyRealm, SchemaError, StoreBusy, StoreUnusable
+from localstore.errors import LocalStoreError, SchemaError
 from localstore.schema import SYSTEM_PREFIX, class_of
 from localstore.store.driver import driver_errors, driver_module, unlock, unreadable
+from localstore.store.failures import failure
 
+__all__ = ["GIVE_UP", "begin_writing", "driver_connection", "quote", "reading_engine", "translated", "writing_engine"]
+
+GIVE_UP = "localstore_give_up"
+"""Execution option of a connection that is about to begin a write transaction: see ``begin_writing``."""
+
+_BEGIN_WRITING = "BEGIN IMMEDIATE"
+_LOOK_MS = 8  # SQLite looks at once and after 1, 3 and 8 milliseconds
 _WRITER_CACHE_KIB = 16 * 1024  # a large transaction that outgrows it is written twice
-
-BEGIN_WRITING = "BEGIN IMMEDIATE"
-
-__all__ = ["BEGIN_WRITING", "driver_connection", "quote", "reading_engine", "translated", "writing_engine"]
-
 _NO_SUCH_TABLE = re.compile(r"no such table: (?:main\.)?(?P<name>.+)", re.DOTALL)
 
 
@@ -42,7 +46,7 @@ def writing_engine(path: Path, key: bytes | None = None, *, busy_timeout: float,
         "recursive_triggers=ON",
         f"cache_size=-{_WRITER_CACHE_KIB}",
     )
-    return _engine(path, key, busy_timeout, pragmas, BEGIN_WRITING, pool_size=1, max_overflow=0)
+    return _engine(path, key, busy_timeout, pragmas, _BEGIN_WRITING, poolclass=sa.StaticPool)
 
 
 def reading_engine(path: Path, key: bytes | None = None, *, busy_timeout: float) -> sa.Engine:
@@ -57,52 +61,86 @@ def driver_connection(connection: sa.Connection) -> sqlite3.Connection:
     return cast("sqlite3.Connection", driver)
 
 
+def begin_writing(connection: sqlite3.Connection, busy_timeout: float, give_up: Callable[[], bool] | None = None) -> None:
+    """Begin a write transaction, waiting for other processes that write.
+
+    SQLite waits by looking again and again, in the end ten times a second, and whoever comes at the right moment is served:
+    beside processes that write without a pause, one could starve. Looking every few milliseconds makes that unlikely, and
+    lets Ctrl-C in between.
+
+    Args:
+        connection: the writing one.
+        busy_timeout: seconds to wait.
+        give_up: asked in between; waiting ends when it says True.
+
+    Raises:
+        The driver's error SQLITE_BUSY: the time is up, or nobody wants it any more.
+    """
+    if connection.in_transaction:  # left open by what was broken off, as by Ctrl-C in a rollback
+        connection.execute("ROLLBACK")
+    connection.execute(f"PRAGMA busy_timeout={_LOOK_MS}")
+    try:
+        for rounds_left in range(int(busy_timeout * 1000) // _LOOK_MS, -1, -1):
+            try:
+                connection.execute(_BEGIN_WRITING)
+                break
+            except Exception as error:
+                busy = str(getattr(error, "sqlite_errorname", "")).startswith("SQLITE_BUSY")
+                if not busy or not rounds_left or (give_up is not None and give_up()):
+                    raise
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={int(busy_timeout * 1000)}")
+
+
 def quote(name: str) -> str:
     """A name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 @contextmanager
-def translated(path: Path, only: type[LocalStoreError] = LocalStoreError) -> Iterator[None]:
+def translated(
+    path: Path, *, writing: bool = False, only: type[LocalStoreError] | tuple[type[LocalStoreError], ...] = LocalStoreError
+) -> Iterator[None]:
     """Turn SQLite's errors that have a remedy into ours; others pass as they are.
 
     Args:
         path: the file that they are about.
+        writing: whether this is a transaction that may write.
         only: leave those alone that would become another kind; around statements that may be about another file.
     """
     try:
         yield
     except driver_errors("Error", also=DBAPIError) as error:
-        ours = _translation(error, path)
+        ours = _translation(error, path, writing=writing)
         if not isinstance(ours, only):
             raise
         raise ours from error
 
 
-def _engine(path: Path, key: bytes | None, busy_timeout: float, pragmas: tuple[str, ...], begin: str, **pool: int) -> sa.Engine:
+def _engine(path: Path, key: bytes | None, busy_timeout: float, pragmas: tuple[str, ...], begin: str, **pool: Any) -> sa.Engine:
     connect_args: dict[str, Any] = {"timeout": busy_timeout, "check_same_thread": False}
     if key is None and sys.version_info >= (3, 12):
         connect_args["autocommit"] = sqlite3.LEGACY_TRANSACTION_CONTROL
     url = sa.URL.create("sqlite", database=str(path))
-    engine = sa.create_engine(url, module=driver_module(key), connect_args=connect_args, poolclass=sa.QueuePool, **pool)
+    pool = {"poolclass": sa.QueuePool, **pool}
+    engine = sa.create_engine(url, module=driver_module(key), connect_args=connect_args, **pool)
 
     @event.listens_for(engine, "connect")
     def _connected(driver: sqlite3.Connection, _record: object) -> None:
-        driver.isolation_level = None
-        if key is not None:
-            unlock(driver, key)
-        try:
-            for pragma in pragmas:
-                driver.execute(f"PRAGMA {pragma}")
-        except driver_errors("DatabaseError") as error:
-            if getattr(error, "sqlite_errorname", "") != "SQLITE_NOTADB":
-                raise
-            driver.close()  # before we ask what it is instead
-            raise unreadable(path, key) from error
+        _set_up(driver, path, key, pragmas)
+
+    @event.listens_for(engine, "close")
+    def _closing(driver: sqlite3.Connection, _record: object) -> None:
+        """Roll back now: SQLite would wait with that, and with its locks, for cursors which a traceback may keep alive."""
+        with suppress(Exception):
+            driver.rollback()
 
     @event.listens_for(engine, "begin")
     def _begun(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(begin)
+        if begin == _BEGIN_WRITING:
+            begin_writing(driver_connection(connection), busy_timeout, connection.get_execution_options().get(GIVE_UP))
+        else:
+            connection.exec_driver_sql(begin)
 
     @event.listens_for(engine, "handle_error")
     def _failed(context: sa.ExceptionContext) -> None:
@@ -111,6 +149,20 @@ def _engine(path: Path, key: bytes | None, busy_timeout: float, pragmas: tuple[s
             raise _no_table(missing["name"], path) from context.original_exception
 
     return engine
+
+
+def _set_up(driver: sqlite3.Connection, path: Path, key: bytes | None, pragmas: tuple[str, ...]) -> None:
+    driver.isolation_level = None
+    if key is not None:
+        unlock(driver, key)
+    try:
+        for pragma in pragmas:
+            driver.execute(f"PRAGMA {pragma}")
+    except driver_errors("DatabaseError") as error:
+        if getattr(error, "sqlite_errorname", "") != "SQLITE_NOTADB":
+            raise
+        driver.close()  # before we ask what it is instead
+        raise unreadable(path, key) from error
 
 
 def _no_table(name: str, path: Path) -> SchemaError:
@@ -125,27 +177,8 @@ def _no_table(name: str, path: Path) -> SchemaError:
     )
 
 
-def _translation(error: Exception, path: Path) -> LocalStoreError | None:
+def _translation(error: Exception, path: Path, *, writing: bool = False) -> LocalStoreError | None:
     original = error.orig if isinstance(error, DBAPIError) else error
     code = str(getattr(original, "sqlite_errorname", ""))
     text = str(original)
-    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return StoreBusy(
-            f"{path} is being written by another thread or process. Nothing was written.",
-            hint="Try again, keep write() blocks short, or raise the setting busy_timeout.",
-        )
-    if code.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-        return StoreUnusable(
-            f"{path} is not a usable SQLite database ({text}). It was not changed.", hint="Restore it from a backup."
-        )
-    if code.startswith("SQLITE_CANTOPEN"):
-        return StoreUnusable(f"{path} cannot be opened ({text}).", hint="Check that its folder exists and may be written.")
-    if code.startswith("SQLITE_FULL"):
-        return DiskFull(
-            f"The disk that holds {path} is full. The transaction was rolled back.", hint="Make room and try again."
-        )
-    if code == "SQLITE_READONLY" and "readonly database" in text:
-        return ReadOnlyRealm(
-            "Something was written through a read. Nothing was changed.", hint="Write inside `with realm.write() as tx:`."
-        )
-    return None
+    return failure(code, text, path, writing=writing)

@@ -9,20 +9,22 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import sqlalchemy as sa
 from sqlmodel import Session
 
-from localstore.errors import DiskFull, RealmClosed
+from localstore.errors import RealmClosed
 from localstore.store import apply as applying
 from localstore.store import outbox
 from localstore.store.apply import Applied
 from localstore.store.conflicts import Conflict, conflicts
 from localstore.store.driver import claim, release
-from localstore.store.engine import driver_connection, reading_engine, translated, writing_engine
+from localstore.store.ending import ending
+from localstore.store.engine import GIVE_UP, begin_writing, driver_connection, reading_engine, translated, writing_engine
+from localstore.store.failures import DISK_ERRORS, file_exchanged, identity_of
 from localstore.store.lock import WriteLock
 from localstore.store.outbox import PendingChangeset
 from localstore.store.seal import has_unsealed, seal_leftovers, seal_log, take_unsealed
@@ -65,6 +67,7 @@ class Store:
         self._reader = reading_engine(path, key, busy_timeout=options.busy_timeout)
         claim(path, encrypted=key is not None)
         self.lock = WriteLock(options.busy_timeout)
+        self._identity: tuple[int, int] | None = None
         self._closed = threading.Event()
         self._readers = 0
         self._readers_changed = threading.Condition()
@@ -77,43 +80,54 @@ class Store:
     def write(self) -> Iterator[Session]:
         """One write transaction as a session; sealed and committed at the end of the block, rolled back by any exception."""
         self.check_open()
-        self.lock.acquire()
-        try:
-            with self.writing_session() as session:
-                yield session
-        finally:
-            self.lock.release()
+        with self.lock.held(), self.writing_session() as session:
+            yield session
         self.announce()
 
     @contextmanager
     def writing_session(self) -> Iterator[Session]:
         """The body of ``write``, for a caller that holds ``lock``."""
-        with self.session() as session:
-            try:
-                self.begin(session)
-                with translated(self.path, only=DiskFull):
-                    yield session
-                self.commit(session)
-            except BaseException:
-                self.rollback(session)
-                raise
+        with self.ending(self.session()) as session:
+            self.begin(session)
+            with self.body():
+                yield session
+            self.commit(session)
 
-    def begin(self, session: Session) -> None:
+    @contextmanager
+    def ending(self, session: Session) -> Iterator[Session]:
+        """Roll back what an exception of any kind left unfinished, and let go of the connection."""
+        try:
+            with ending(session, self._writer):
+                yield session
+        except BaseException:
+            self._watch.abandon()
+            raise
+
+    def begin(self, session: Session, give_up: Callable[[], bool] | None = None) -> None:
         """Start the transaction; changes that another program left in the log become a changeset of their own.
+
+        Args:
+            session: what is to be committed later.
+            give_up: asked while another program keeps the file; waiting for it ends when it says True.
 
         Raises:
             RealmClosed: the file was closed while the caller waited for ``lock``.
+            StoreBusy: another program kept the file too long.
         """
         self.check_open()
-        with translated(self.path):
-            connection = session.connection()
+        with translated(self.path, writing=True):
+            connection = session.connection(execution_options={GIVE_UP: give_up})
             if self.synced:
                 self._seal_leftovers(driver_connection(connection))
             self._watch.begin(connection)
 
+    def body(self) -> AbstractContextManager[None]:
+        """Around what an application does in a transaction, which may be about other files as well: attached ones."""
+        return translated(self.path, writing=True, only=DISK_ERRORS)
+
     def commit(self, session: Session) -> None:
         """Seal and commit."""
-        with translated(self.path):
+        with translated(self.path, writing=True):
             session.flush()
             load_expired(session)
             connection = session.connection()
@@ -121,11 +135,6 @@ class Store:
             if self.synced:
                 seal_log(driver_connection(connection), now_ms=self._now_ms(), max_bytes=self._options.max_changeset_bytes)
             Session.commit(session)
-
-    def rollback(self, session: Session) -> None:
-        """Undo the transaction."""
-        session.rollback()
-        self._watch.abandon()
 
     def session(self) -> Session:
         """A session that begins a write transaction at its first use; for a caller that holds ``lock``."""
@@ -257,24 +266,28 @@ class Store:
             callback()
 
     def check_open(self) -> None:
-        """Raise ``RealmClosed`` after ``close``."""
+        """See that the file can be used.
+
+        Raises:
+            RealmClosed: after ``close``.
+            StoreUnusable: something else, or nothing, lies at its path now, and what is written would be lost.
+        """
         if self._closed.is_set():
             raise RealmClosed(f"The realm {self.path} was closed.", hint="Open it again with Realm.open().")
+        if self._identity != identity_of(self.path, self._identity):
+            raise file_exchanged(self.path)
 
     def close(self) -> None:
         """Let go of the file; a second call does nothing. Waits for a write and for reads in progress."""
         if self._closed.is_set():
             return
-        self.lock.acquire()
-        try:
+        with self.lock.held():
             self._closed.set()
             with self._readers_changed:
                 self._readers_changed.wait_for(lambda: not self._readers, self._options.busy_timeout)
             self._reader.dispose()
             self._writer.dispose()
             release(self.path, encrypted=self._options.encryption_key is not None)
-        finally:
-            self.lock.release()
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -293,15 +306,14 @@ class Store:
     def transaction(self, *, unconstrained: bool = False) -> Iterator[sqlite3.Connection]:
         """One transaction of ours on the writing connection. ``unconstrained`` turns foreign keys and checks off, as merged
         rows may break them for a while."""
-        self.lock.acquire()
-        try:
+        with self.lock.held():
             self.check_open()
-            with translated(self.path), self._writer.connect() as outer:
+            with translated(self.path, writing=True), self._writer.connect() as outer:
                 connection = driver_connection(outer)
                 if unconstrained:
                     _constrain(connection, False)
                 try:
-                    connection.execute("BEGIN IMMEDIATE")
+                    begin_writing(connection, self._options.busy_timeout)
                     yield connection
                     connection.execute("COMMIT")
                 except BaseException:
@@ -311,18 +323,15 @@ class Store:
                 finally:
                     if unconstrained:
                         _constrain(connection, True)
-        finally:
-            self.lock.release()
 
     @contextmanager
     def connection(self) -> Iterator[sa.Connection]:
         """The writing connection in a transaction, for opening the file and its migrations."""
-        self.lock.acquire()
-        try:
-            with translated(self.path), self._writer.begin() as connection:
-                yield connection
-        finally:
-            self.lock.release()
+        with self.lock.held(), translated(self.path, writing=True), self._writer.begin() as connection:
+            if self._identity is None:
+                self._identity = identity_of(self.path, None)
+            self.check_open()
+            yield connection
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -339,22 +348,19 @@ class Store:
 
     def _make_durable(self) -> None:
         """Sync the WAL to disk, by a commit that waits for it."""
-        self.lock.acquire()
-        try:
+        with self.lock.held():
             self.check_open()
-            with translated(self.path), self._writer.connect() as outer:
+            with translated(self.path, writing=True), self._writer.connect() as outer:
                 connection = driver_connection(outer)
                 connection.execute("PRAGMA synchronous=FULL")
                 try:
-                    connection.execute("BEGIN IMMEDIATE")
+                    begin_writing(connection, self._options.busy_timeout)
                     connection.execute("UPDATE localstore_state SET capturing = capturing")
                     connection.execute("COMMIT")
                 finally:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
                     connection.execute(f"PRAGMA synchronous={self._options.synchronous}")
-        finally:
-            self.lock.release()
 
 
 def _constrain(connection: sqlite3.Connection, on: bool) -> None:

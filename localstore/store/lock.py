@@ -1,73 +1,205 @@
-"""One writer at a time within a process, with a clear error for a write inside a write.
+"""One writer at a time within a process, in the order of arrival, with a clear error for a write inside a write.
 
 SQLite itself keeps the writers of different processes apart; this lock keeps our own threads and tasks off the one
 writing connection, and knows who holds it.
+
+The queue is the lock: whoever stands first in it may write. To come and to go are one operation each on a deque, which
+nothing can break in two, so no signal, cancellation or garbage collection at whatever moment leaves the lock half taken,
+and none of them can meet a lock that guards the lock. All else, waking the next one first of all, may be done twice.
 """
 
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 
 from localstore.errors import NestedWrite, StoreBusy
 
 __all__ = ["WriteLock"]
 
 
+class _Turn:
+    """One caller's place in the queue: a thread's, or that of a task in an event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self.thread = threading.get_ident()
+        self.task = _current_task()
+        self.waits_in_loop = loop is not None
+        """Whether it is a task that waits and lets its event loop go on; not so any more once it writes."""
+        self._loop = loop
+        self._called: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._future: asyncio.Future[None] | None = None
+
+    def call(self) -> bool:
+        """Say that it is first in the queue, once or more often; False when nobody is there any more to hear it."""
+        if self._loop is None:
+            self._called.put(None)
+            return True
+        try:
+            self._loop.call_soon_threadsafe(self._hear)
+        except RuntimeError:  # its event loop was closed
+            return False
+        return True
+
+    def wait(self, timeout: float) -> None:
+        """Block the thread until it is called, at most so many seconds."""
+        with suppress(queue.Empty):
+            self._called.get(timeout=min(timeout, threading.TIMEOUT_MAX))
+
+    def prepare(self) -> asyncio.Future[None]:
+        """What the task has to wait for. To be asked for before looking at the queue, so that no call is missed."""
+        self._future = asyncio.get_running_loop().create_future()
+        return self._future
+
+    def _hear(self) -> None:
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+
 class WriteLock:
-    """Taken by a thread or, inside an event loop, by a task."""
+    """Held by a thread or, inside an event loop, by a task.
+
+    Args:
+        timeout: how many seconds each caller waits for its turn.
+    """
 
     def __init__(self, timeout: float) -> None:
-        self._lock = threading.Lock()
         self._timeout = timeout
-        self._holder: tuple[int, object] | None = None
+        self._turns: deque[_Turn] = deque()
 
-    def acquire(self) -> None:
-        """Wait for the lock.
+    def __len__(self) -> int:
+        """How many write or wait to."""
+        return len(self._turns)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock in a thread.
 
         Raises:
             NestedWrite: the holder is this thread or task, or a task of the event loop that this call would stop.
             StoreBusy: it was not to be had within the timeout.
         """
-        caller = self.caller()
-        holder = self._holder
-        if holder is not None and holder[0] == caller[0]:
+        turn = _Turn()
+        self._check_not_inside(turn)
+        try:
+            try:
+                self._take(turn)
+                yield
+            finally:
+                self._leave(turn)
+        finally:
+            self._leave(turn)  # again, should Ctrl-C have come in the middle
+
+    def held_async(self) -> AbstractAsyncContextManager[None]:
+        """Hold the lock in a task, which waits for its turn without a thread, and leaves the queue when it is cancelled.
+
+        Raises:
+            NestedWrite: the holder is this very task, or what called this event loop.
+            StoreBusy: it was not to be had within the timeout.
+        """
+        return _HeldInLoop(self)
+
+    def _take(self, turn: _Turn) -> None:
+        self._turns.append(turn)
+        self._let_pass(turn)
+        if not self._is_first(turn):
+            turn.wait(self._timeout)
+            if not self._is_first(turn):
+                raise self._busy()
+
+    async def _take_async(self, turn: _Turn) -> None:
+        self._turns.append(turn)
+        try:
+            async with asyncio.timeout(self._timeout):
+                called = turn.prepare()
+                while not self._is_first(turn):
+                    await called
+                    called = turn.prepare()
+        except TimeoutError:
+            if not self._is_first(turn):
+                raise self._busy() from None
+        turn.waits_in_loop = False
+
+    def _is_first(self, turn: _Turn) -> bool:
+        return self._first() is turn
+
+    def _first(self) -> _Turn | None:
+        try:
+            return self._turns[0]
+        except IndexError:
+            return None
+
+    def _leave(self, turn: _Turn) -> None:
+        """Go, whether it was one's turn or not, and call whoever is first then. Twice is fine."""
+        with suppress(ValueError):
+            self._turns.remove(turn)
+        while (first := self._first()) is not None and not first.call():
+            with suppress(ValueError):
+                self._turns.remove(first)
+
+    def _let_pass(self, turn: _Turn) -> None:
+        """Send tasks to the end that wait in the event loop which a plain ``write()`` in its thread is stopping.
+
+        They cannot write before this call is done, and it would wait for them in vain.
+        """
+        for other in self._turns.copy():
+            if other is turn:
+                return
+            if other.thread == turn.thread and other.waits_in_loop:
+                self._leave(other)
+                self._turns.append(other)
+
+    def _check_not_inside(self, turn: _Turn) -> None:
+        """Refuse a write of a thread that is inside another one, be it that of a task which it runs."""
+        if any(other.thread == turn.thread and not other.waits_in_loop for other in self._turns.copy()):
             raise NestedWrite(
                 "write() was called while this thread is inside another write(). Nothing was written by the inner one.",
                 hint="Use the outer block's session; in an event loop, `async with realm.write_async()` lets tasks take turns.",
             )
-        self.acquire_for(caller)
 
-    def acquire_for(self, caller: tuple[int, object]) -> None:
-        """Wait for the lock on behalf of ``caller``, who is known not to hold it."""
-        if not self._lock.acquire(timeout=self._timeout):
-            raise StoreBusy(
-                f"Another thread of this process has been writing for more than {self._timeout:g} s. Nothing was written.",
-                hint="Keep write() blocks short, or raise the setting busy_timeout.",
-            )
-        self._holder = caller
-
-    def check_not_held_by(self, caller: tuple[int, object]) -> None:
-        """Refuse a write inside a write of the very same task.
-
-        Raises:
-            NestedWrite: ``caller`` holds the lock.
-        """
-        if self._holder == caller:
+    def _check_task_not_inside(self, turn: _Turn) -> None:
+        """Refuse a write of a task that is inside another one, or whose whole event loop is: other tasks just wait."""
+        mine = (other for other in self._turns.copy() if other.thread == turn.thread and not other.waits_in_loop)
+        if any(other.task in (turn.task, None) for other in mine):
             raise NestedWrite(
                 "write_async() was called while this task is inside another write(). Nothing was written by the inner one.",
                 hint="Use the outer block's session.",
             )
 
-    def release(self) -> None:
-        self._holder = None
-        self._lock.release()
+    def _busy(self) -> StoreBusy:
+        return StoreBusy(
+            f"Other threads or tasks of this process have been writing for more than {self._timeout:g} s. Nothing was written.",
+            hint="Keep write() blocks short, wait in none for a thread or task that writes, or raise the setting busy_timeout.",
+        )
 
-    @staticmethod
-    def caller() -> tuple[int, object]:
-        """Who asks: the thread, and the task if there is one."""
+
+class _HeldInLoop:
+    """What ``held_async`` returns. No asynchronous generator: one whose task is thrown away is not told so."""
+
+    def __init__(self, lock: WriteLock) -> None:
+        self._lock = lock
+
+    async def __aenter__(self) -> None:
+        turn = self._turn = _Turn(asyncio.get_running_loop())
+        self._lock._check_task_not_inside(turn)
+        taken = False
         try:
-            task: object = asyncio.current_task()
-        except RuntimeError:
-            task = None
-        return threading.get_ident(), task
+            await self._lock._take_async(turn)
+            taken = True
+        finally:
+            if not taken:
+                self._lock._leave(turn)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock._leave(self._turn)
+
+
+def _current_task() -> object:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None

@@ -14,7 +14,7 @@ from sqlmodel import Session
 
 from localstore.errors import CommitInsideWrite
 from localstore.store.capture import Capturing, check_captured, set_capturing
-from localstore.store.engine import BEGIN_WRITING, driver_connection
+from localstore.store.engine import driver_connection
 
 __all__ = ["WriteSession", "WriteWatch", "load_expired"]
 
@@ -79,7 +79,7 @@ class WriteWatch:
     ) -> None:
         """Let triggers log rowids from the first statement on that may write many rows; ``store.capture`` says why only here.
         For one row it would cost more than it saves."""
-        if self._capturing is None or statement == BEGIN_WRITING:
+        if self._capturing is None:
             return
         _check_in_transaction(connection)
         start = statement.lstrip()[:6].upper()

@@ -24,6 +24,7 @@ from localstore.adapter import (
 from localstore.errors import (
     Busy,
     ClockDrift,
+    DiskFailed,
     DiskFull,
     Offline,
     ProtocolError,
@@ -38,6 +39,7 @@ from localstore.sync.parts import SessionParts
 from localstore.sync.retry import Backoff
 from localstore.sync.state import ConnectionEvent
 from localstore.sync.waits import Waits
+from localstore.urls import redacted_text
 
 __all__ = ["Cycle", "Observer", "Signals", "answers"]
 
@@ -270,7 +272,7 @@ class Cycle:
         except SyncError:
             return  # the next pull sees for itself; waking it at once would go round and round with a broken watch
         except Exception as error:  # noqa: BLE001  a broken watch must not stop the sync it only speeds up
-            self._warn(f"Watching the remote failed ({error}); the timer goes on looking for news.")
+            self._warn(f"Watching the remote failed ({redacted_text(str(error))}); the timer goes on looking for news.")
 
     def _stop_watching(self) -> None:
         if self._watching is not None:
@@ -317,9 +319,9 @@ class Cycle:
         except (Exception, asyncio.CancelledError) as error:
             if _is_cancelled():
                 raise
-            name = type(self._adapter).__name__
+            failure = f"{type(self._adapter).__name__} failed with {type(error).__name__}: {redacted_text(str(error))}"
             raise ProtocolError(
-                f"{name} failed with {type(error).__name__}: {error}. Sync stopped; local data is untouched.",
+                f"{failure}. Sync stopped; local data is untouched.",
                 hint="This is a bug in the adapter: report it to its authors.",
             ) from error
         if _is_cancelled():  # the adapter swallowed it
@@ -330,7 +332,7 @@ class Cycle:
         """Work on the file; what passes by itself, as another program's long write, is waited out like errors of the remote."""
         try:
             return await self._parts.environment.run_blocking(function, *args, **kwargs)
-        except (StoreBusy, DiskFull) as error:
+        except (StoreBusy, DiskFull, DiskFailed) as error:
             raise Busy(error.message, hint=error.hint) from error
 
 

@@ -30,6 +30,7 @@ from localstore.sync.state import (
 )
 from localstore.sync.stream import Stream
 from localstore.sync.waits import Waits
+from localstore.urls import redacted_text
 
 __all__ = ["ErrorHandler", "SyncSession"]
 
@@ -295,10 +296,13 @@ class _Life:
             await cycle.run()
         except SyncError as error:
             self._fail(error)
+        except LocalStoreError as error:  # of the file, and nothing that passes by itself
+            broken = ProtocolError(f"Sync stopped: {error.message} Local data is untouched.", hint=error.hint)
+            broken.__cause__ = error
+            self._fail(broken)
         except Exception as error:  # noqa: BLE001  a bug must be told, not lost with its task
-            broken = ProtocolError(
-                f"Sync stopped: {type(error).__name__}: {error}. Local data is untouched.", hint="Report this."
-            )
+            told = redacted_text(f"{type(error).__name__}: {error}")
+            broken = ProtocolError(f"Sync stopped: {told}. Local data is untouched.", hint="Report this.")
             broken.__cause__ = error
             self._fail(broken)
         finally:

@@ -11,11 +11,11 @@ import contextlib
 import threading
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from localstore.adapter import Capabilities, Cursor, Hello, Hint, Limit, Page, PushResult, Refusal, SyncAdapter, Welcome
 from localstore.environment import Environment
 from localstore.errors import Offline, ProtocolError, ResetRequired
+from localstore.urls import redacted, split_url
 from localstore.wire import SealedChangeset
 
 __all__ = ["MemoryAdapter", "MemoryRemote"]
@@ -223,10 +223,10 @@ class MemoryAdapter:
         Args:
             url: ``memory://name``.
         """
-        parts = urlsplit(url)
+        parts = split_url(url)
         name = parts.netloc + parts.path
         if not name:
-            raise ValueError(f"{url!r} names no remote. Write it as in 'memory://todo'.")
+            raise ValueError(f"{redacted(url)!r} names no remote. Write it as in 'memory://todo'.")
         return cls(MemoryRemote.named(name))
 
     @property

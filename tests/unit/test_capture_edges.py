@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from localstore.changes import Op
+from localstore.errors import LocalStoreError
 from tests.unit.capture_kit import opened, watched
 from tests.unit.store_kit import query, write
 
@@ -61,12 +62,14 @@ def test_a_block_that_sqlite_rolled_back_leaves_nothing_behind(path: Path, state
         assert watching.check() == {"note": [Op.INSERT]}
 
 
-@pytest.mark.xfail(reason="SQLite refuses to commit while a statement that writes is not read to its end")
-def test_rows_that_a_statement_returned_need_not_be_read(path: Path) -> None:
+def test_rows_that_a_statement_returned_have_to_be_read(path: Path) -> None:
     with watched(path, opened(path, NOTE + ROWS)) as watching:
-        with watching.store.write() as tx:
+        with pytest.raises(LocalStoreError, match="not read to its end") as caught, watching.store.write() as tx:
             returned = tx.connection().exec_driver_sql("UPDATE note SET stars = 9 RETURNING id")
             assert returned.fetchone() is not None
+        assert ".all()" in caught.value.hint
+        assert watching.check() == {}
+        write(watching.store, "UPDATE note SET stars = 9")
         assert watching.check() == {"note": [Op.UPDATE] * 3}
 
 

@@ -556,7 +556,7 @@ class TestWritingInAnEventLoop:
 
         async def cancel() -> None:
             task = asyncio.create_task(write())
-            while realm._store.lock._holder is None:  # noqa: ASYNC110
+            while not len(realm._store.lock):  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
             await asyncio.sleep(0.02)
             task.cancel()

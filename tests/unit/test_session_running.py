@@ -606,6 +606,21 @@ class TestFatalErrors:
         assert texts(realm) == ["a"]
         assert numbers(realm) == [1]
 
+    @pytest.mark.parametrize("made", [True, False], ids=["by an adapter", "by a factory"])
+    def test_a_password_in_a_foreign_error_is_not_told(self, world: World, made: bool) -> None:
+        bug = RuntimeError("cannot reach https://emma:s3cret@hub/todo?token=s3cret")
+        line = world.line()
+        line.break_down(connect=Raise(bug))
+
+        def make() -> SyncAdapter:
+            raise bug
+
+        device = world.device(remote=line if made else make)
+        device.open()
+        eventually(lambda: device.told)
+        assert "https://***@hub/todo?token=***" in str(device.told[0])
+        assert "s3cret" not in repr(device.told[0])
+
     @pytest.mark.parametrize("error", [Unauthorized("who?"), ProtocolError("what?"), ResetRequired("why?")])
     def test_the_remotes_own_fatal_errors_arrive_as_they_are(self, world: World, error: SyncError) -> None:
         line = world.line()

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
+from pprint import pformat
 from typing import Any
 
 import pytest
 
 from localstore import App, Credentials, LocalConfiguration, Realm, Settings, SyncConfiguration
-from localstore.errors import StoreBusy
+from localstore.errors import Offline, StoreBusy
+from localstore.sync.retry import Backoff, BackoffPolicy
 from localstore.testing.memory import MemoryRemote
 from tests.unit.session_kit import PATIENCE, Note, add, in_background
+from tests.unit.test_urls import told as all_told
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +41,25 @@ def write_pyproject(directory: Path, **values: object) -> None:
 
 def lines(values: dict[str, object]) -> str:
     return "".join(f"{name} = {value!r}\n" for name, value in values.items())
+
+
+UPPER_BOUNDS: dict[str, Any] = {
+    "busy_timeout": 86_400,
+    "max_changeset_bytes": 64 * 1024 * 1024,
+    "max_clock_drift": 366 * 86_400,
+    "connect_timeout": 86_400,
+    "request_timeout": 86_400,
+    "poll": 86_400,
+    "backoff_initial": 86_400,
+    "backoff_factor": 100,
+    "backoff_max": 86_400,
+    "backoff_jitter": 0.999,
+    "page_bytes": 1024**3,
+    "page_count": 1_000_000,
+}
+UPPER_BOUNDS_AND_MORE = {name: value + 1 for name, value in UPPER_BOUNDS.items()}
+VALUES: dict[str, Any] = {**UPPER_BOUNDS, "remote": "memory://x", "synchronous": "FULL"}
+"""A value of each setting that is not its default."""
 
 
 class TestOrder:
@@ -122,6 +146,8 @@ class TestValues:
             ("remote", 7),
             *((name, math.nan) for name in ("busy_timeout", "poll", "backoff_factor", "max_clock_drift")),
             *((name, math.inf) for name in ("busy_timeout", "poll", "backoff_max", "request_timeout")),
+            *((name, value) for name, value in UPPER_BOUNDS_AND_MORE.items()),
+            ("remote", ""),
         ],
     )
     def test_a_bad_value_is_refused_and_named(self, name: str, value: Any) -> None:
@@ -131,33 +157,64 @@ class TestValues:
     @pytest.mark.parametrize("value", ["", "soon", "0", "-1", "1,5"])
     def test_also_in_the_environment(self, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
         monkeypatch.setenv("LOCALSTORE_POLL", value)
-        with pytest.raises(ValueError, match="poll"):
+        with pytest.raises(ValueError, match=r"^LOCALSTORE_POLL in the environment cannot be used: it should be .* Correct it"):
             Settings()
 
     def test_also_in_the_files(self, directory: Path) -> None:
         write_toml(directory, synchronous="SOMETIMES")
-        with pytest.raises(ValueError, match="synchronous"):
+        with pytest.raises(ValueError, match=r"^synchronous in localstore\.toml cannot be used: it should be 'NORMAL'"):
             Settings()
         write_toml(directory)
         write_pyproject(directory, page_count=-1)
-        with pytest.raises(ValueError, match="page_count"):
+        with pytest.raises(ValueError, match=r"^page_count in \[tool\.localstore\] of pyproject\.toml cannot be .*.*, 5000\.$"):
             Settings()
 
-    def test_a_setting_that_does_not_exist_is_refused_and_named(self, directory: Path) -> None:
-        with pytest.raises(ValueError, match="busy_timeuot"):
-            Settings(busy_timeuot=3)  # type: ignore[call-arg]
-        write_toml(directory, busy_timeuot=3)
-        with pytest.raises(ValueError, match="busy_timeuot"):
+    def test_the_place_that_is_named_is_the_one_that_counts(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_pyproject(directory, poll=-1.0)
+        write_toml(directory, poll=3.0)
+        assert Settings().poll == 3
+        monkeypatch.setenv("LocalStore_Poll", "-1")
+        with pytest.raises(ValueError, match=r"^LocalStore_Poll in the environment"):
             Settings()
-        write_toml(directory)
-        write_pyproject(directory, busy_timeuot=3)
-        with pytest.raises(ValueError, match="busy_timeuot"):
+        with pytest.raises(ValueError, match=r"^poll in the arguments of Settings"):
+            Settings(poll=-1)
+
+    def test_all_that_is_wrong_is_said_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LOCALSTORE_PAGE_COUNT", "many")
+        with pytest.raises(ValueError, match=r"poll in the arguments.*LOCALSTORE_PAGE_COUNT"):
+            Settings(poll=0)
+
+    @pytest.mark.parametrize("name", ["localstore.toml", "pyproject.toml"])
+    @pytest.mark.parametrize(
+        ("content", "problem"),
+        [
+            (b"\npoll: 3\n", "line 2"),
+            (b"poll = 'caf\xe9'\n", "not UTF-8"),
+            (b"poll = " + b"[" * 100_000, "nested too deeply"),
+        ],
+        ids=["no TOML", "no UTF-8", "too deep"],
+    )
+    def test_a_file_that_cannot_be_read_is_refused_and_named(
+        self, directory: Path, name: str, content: bytes, problem: str
+    ) -> None:
+        (directory / name).write_bytes(content)
+        with pytest.raises(ValueError, match=rf"^{name} cannot be read: .*{problem}.*Correct it"):
             Settings()
 
-    def test_a_file_that_is_no_toml_is_refused(self, directory: Path) -> None:
-        (directory / "localstore.toml").write_text("poll: 3\n", encoding="utf-8")
-        with pytest.raises(ValueError, match="line 1"):
+    def test_a_byte_order_mark_does_no_harm(self, directory: Path) -> None:
+        (directory / "localstore.toml").write_bytes(b"\xef\xbb\xbfpoll = 3\n")
+        assert Settings().poll == 3
+
+    @pytest.mark.parametrize("content", ["[tool]\nlocalstore = 3\n", "[[tool.localstore]]\npoll = 3\n"])
+    def test_a_table_that_is_none_is_refused(self, directory: Path, content: str) -> None:
+        (directory / "pyproject.toml").write_text(content, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"Write \[tool\.localstore\]"):
             Settings()
+
+    @pytest.mark.parametrize("content", ["tool = 3\n", "[tool]\n", "[tool.localstore]\n", ""])
+    def test_a_project_that_says_nothing_is_fine(self, directory: Path, content: str) -> None:
+        (directory / "pyproject.toml").write_text(content, encoding="utf-8")
+        assert Settings().poll is None
 
     def test_numbers_in_the_environment_are_read_as_numbers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LOCALSTORE_BUSY_TIMEOUT", "2.5")
@@ -167,12 +224,204 @@ class TestValues:
         assert (settings.busy_timeout, settings.page_count, settings.synchronous) == (2.5, 7, "FULL")
 
     def test_settings_cannot_be_changed(self) -> None:
-        with pytest.raises(ValueError, match="frozen"):
-            Settings().poll = 3  # type: ignore[misc]
+        settings = Settings(poll=2)
+        with pytest.raises(ValueError, match=r"frozen: poll was not changed.*Settings\(poll="):
+            settings.poll = 3  # type: ignore[misc]
+        assert settings.poll == 2
 
     def test_every_setting_is_described(self) -> None:
         described = (Settings.__doc__ or "").replace(",", " ").replace(":", " ").split()
         assert set(Settings.model_fields) <= set(described)
+
+
+class TestEverySetting:
+    """Each can be set in each place, and is refused in each place when it makes no sense."""
+
+    def test_all_are_tried_here(self) -> None:
+        assert VALUES.keys() == Settings.model_fields.keys()
+
+    @pytest.mark.parametrize("name", VALUES)
+    def test_it_can_be_an_argument(self, name: str) -> None:
+        assert getattr(Settings(**{name: VALUES[name]}), name) == VALUES[name]
+
+    @pytest.mark.parametrize("name", VALUES)
+    def test_it_can_be_set_in_the_environment(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(f"LOCALSTORE_{name.upper()}", str(VALUES[name]))
+        assert getattr(Settings(), name) == VALUES[name]
+
+    @pytest.mark.parametrize("write", [write_toml, write_pyproject])
+    @pytest.mark.parametrize("name", VALUES)
+    def test_it_can_be_set_in_a_file(self, directory: Path, name: str, write: Callable[..., None]) -> None:
+        write(directory, **{name: VALUES[name]})
+        assert getattr(Settings(), name) == VALUES[name]
+
+    @pytest.mark.parametrize("name", VALUES)
+    def test_a_value_of_another_kind_is_refused_everywhere(
+        self, directory: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with pytest.raises(ValueError, match=rf"^{name} in the arguments of Settings cannot be used: it should be"):
+            Settings(**{name: []})
+        write_toml(directory, **{name: []})
+        with pytest.raises(ValueError, match=rf"^{name} in localstore\.toml cannot be used: it should be"):
+            Settings()
+        if name != "remote":  # there is no text that could not be one
+            monkeypatch.setenv(f"LOCALSTORE_{name.upper()}", "sometimes")
+            with pytest.raises(
+                ValueError, match=rf"^LOCALSTORE_{name.upper()} in the environment cannot be used: it should be"
+            ):
+                Settings()
+
+    def test_the_largest_values_overflow_nowhere(self, directory: Path) -> None:
+        settings = Settings(remote="memory://largest", **UPPER_BOUNDS)
+        with App.create("todo", settings=settings) as app:
+            configuration = SyncConfiguration(app.login(Credentials.anonymous()), {Note}, "notes.db")
+            with Realm.open(configuration) as realm, Realm.open(configuration) as other:
+                add(realm, "a")
+                writing = in_background(lambda: add(other, "b"))
+                assert realm.sync_session.upload_all_local_changes(timeout=PATIENCE)
+                assert realm.sync_session.download_all_server_changes(timeout=PATIENCE)
+                writing.result(PATIENCE)
+        policy = BackoffPolicy(
+            initial=settings.backoff_initial, factor=settings.backoff_factor, max=settings.backoff_max, jitter=0
+        )
+        backoff = Backoff(policy, lambda: 0.0)
+        assert {backoff.failed(Offline("gone")) for _ in range(2000)} == {settings.backoff_max}
+
+
+class TestMisspellings:
+    def test_a_variable_that_is_no_setting_is_refused_with_the_nearest(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LOCALSTORE_BUSY_TIMEUOT", "s3cret")
+        expected = r"^LOCALSTORE_BUSY_TIMEUOT in the environment is no setting\. Did you mean LOCALSTORE_BUSY_TIMEOUT\?"
+        for arguments in ({}, {"busy_timeout": 3}):
+            with pytest.raises(ValueError, match=expected) as caught:
+                Settings(**arguments)
+            assert "s3cret" not in str(caught.value)
+
+    @pytest.mark.parametrize("variable", ["localstore_busytimeout", "LOCALSTORE__BUSY_TIMEOUT", "LOCALSTORE_BUSY-TIMEOUT"])
+    def test_also_one_in_small_letters_or_other_signs(self, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+        monkeypatch.setenv(variable, "3")
+        with pytest.raises(ValueError, match=rf"^{variable} .* mean LOCALSTORE_BUSY_TIMEOUT"):
+            Settings()
+
+    @pytest.mark.parametrize("variable", ["LOCALSTORE_FROBNICATE", "LOCALSTORE_"])
+    def test_one_that_is_like_none_is_refused_with_all_that_there_are(
+        self, monkeypatch: pytest.MonkeyPatch, variable: str
+    ) -> None:
+        monkeypatch.setenv(variable, "3")
+        with pytest.raises(ValueError, match=rf"^{variable} in the environment is no setting. Correct.*busy_timeout, .*poll"):
+            Settings()
+
+    def test_one_variable_in_two_spellings_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        if os.name == "nt":
+            pytest.skip("this system's variables have no case")
+        monkeypatch.setenv("LOCALSTORE_POLL", "3")
+        monkeypatch.setenv("localstore_poll", "4")
+        with pytest.raises(ValueError, match=r"LOCALSTORE_POLL and localstore_poll|localstore_poll and LOCALSTORE_POLL"):
+            Settings()
+
+    @pytest.mark.parametrize(
+        "variable",
+        [
+            "LOCALSTORE_SERVICE_HOST",
+            "LOCALSTORE_SERVICE_PORT",
+            "LOCALSTORE_SERVICE_PORT_HTTP",
+            "LOCALSTORE_PORT",
+            "LOCALSTORE_PORT_8080_TCP",
+            "LOCALSTORE_PORT_8080_TCP_ADDR",
+            "LOCALSTORE_HUB_SERVICE_HOST",
+            "LOCALSTORE_HUB_PORT_8080_TCP_PROTO",
+        ],
+    )
+    def test_what_kubernetes_sets_for_a_service_of_that_name_is_none_of_ours(
+        self, monkeypatch: pytest.MonkeyPatch, variable: str
+    ) -> None:
+        monkeypatch.setenv(variable, "10.0.0.1")
+        assert Settings().poll is None
+
+    @pytest.mark.parametrize("variable", ["LOCALSTOREPOLL", "MY_LOCALSTORE_POLL", "LOCAL_STORE_POLL"])
+    def test_other_peoples_variables_are_none_of_ours(self, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+        monkeypatch.setenv(variable, "3")
+        assert Settings().poll is None
+
+    def test_an_argument_that_is_no_setting_is_refused_with_the_nearest(self) -> None:
+        with pytest.raises(ValueError, match=r"^busy_timeuot in the arguments of Settings is no setting\. Did you mean busy_t"):
+            Settings(busy_timeuot=3)  # type: ignore[call-arg]
+
+    @pytest.mark.parametrize(
+        ("write", "place"),
+        [(write_toml, r"localstore\.toml"), (write_pyproject, r"\[tool\.localstore\] of pyproject\.toml")],
+    )
+    def test_so_is_a_key_in_a_file(self, directory: Path, write: Callable[..., None], place: str) -> None:
+        write(directory, busy_timeuot=3, POLL=3)
+        expected = rf"busy_timeuot in {place} is no setting\. Did you mean busy_timeout\? POLL in {place} is .*mean poll\?"
+        with pytest.raises(ValueError, match=expected):
+            Settings()
+
+
+class TestSecrets:
+    """A password in the URL of a remote is shown nowhere."""
+
+    URL = "https://emma:s3cret@hub.example/todo"
+
+    def test_not_by_the_settings_themselves(self) -> None:
+        settings = Settings(remote=self.URL)
+        assert settings.remote == self.URL
+        for shown in (repr(settings), str(settings), f"{settings}", repr([settings]), pformat(settings)):
+            assert "s3cret" not in shown
+            assert "https://***@hub.example/todo" in shown
+
+    def test_nor_by_a_configuration_that_holds_them(self) -> None:
+        configuration = LocalConfiguration(path="a.db", settings=Settings(remote=self.URL))
+        assert "s3cret" not in repr(configuration)
+
+    def test_nor_when_they_are_refused(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(ValueError, match="poll") as caught:
+            Settings(remote=self.URL, poll=0)
+        refused = [caught.value]
+        with pytest.raises(ValueError, match="remote") as caught:
+            Settings(remote=[self.URL])  # type: ignore[arg-type]
+        refused.append(caught.value)
+        with pytest.raises(ValueError, match="remote") as caught:
+            Settings().remote = self.URL  # type: ignore[misc]
+        refused.append(caught.value)
+        write_toml(directory, remote=[self.URL])
+        with pytest.raises(ValueError, match="remote") as caught:
+            Settings()
+        refused.append(caught.value)
+        (directory / "localstore.toml").write_text(f"remote = '{self.URL}", encoding="utf-8")
+        with pytest.raises(ValueError, match="localstore") as caught:
+            Settings()
+        refused.append(caught.value)
+        (directory / "localstore.toml").unlink()
+        monkeypatch.setenv("LOCALSTORE_REMOTE", self.URL)
+        monkeypatch.setenv("LOCALSTORE_POLL", "s3cret")
+        with pytest.raises(ValueError, match="POLL") as caught:
+            Settings()
+        refused.append(caught.value)
+        assert [error for error in refused if "s3cret" in all_told(error)] == []
+
+    def test_nor_when_an_app_cannot_use_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LOCALSTORE_REMOTE", "pigeon://emma:s3cret@loft")
+        with pytest.raises(ValueError, match="'pigeon'") as caught:
+            App.create("todo")
+        assert "s3cret" not in all_told(caught.value)
+
+
+class TestThePage:
+    """``docs/settings.md`` says what is so."""
+
+    def rows(self) -> dict[str, str]:
+        page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
+        return {row[1]: row[0] for row in re.finditer(r"^\| `(\w+)` \|.*$", page, re.MULTILINE)}
+
+    def test_it_has_every_setting_and_no_other(self) -> None:
+        assert list(self.rows()) == list(Settings.model_fields)
+
+    @pytest.mark.parametrize("name", UPPER_BOUNDS)
+    def test_it_says_the_bounds(self, name: str) -> None:
+        bounds = {"64 MiB": 64 * 1024**2, "1 GiB": 1024**3, "1 day": 86_400, "366 days": 366 * 86_400, "0.999": 0.999}
+        said = self.rows()[name].split("|")[4].strip().removeprefix("below ").replace(",", "")
+        assert bounds.get(said) == UPPER_BOUNDS[name] or said in ("1", str(UPPER_BOUNDS[name]))
 
 
 class TestTheRemoteOfAnApp:

@@ -1,0 +1,58 @@
+"""The end of a write transaction, whatever moment an exception or Ctrl-C chooses; knows nothing of what is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import Session
+
+__all__ = ["ending"]
+
+
+@contextmanager
+def ending(session: Session, engine: sa.Engine) -> Iterator[Session]:
+    """Roll back what an exception of any kind left unfinished, and let go of the connection.
+
+    Args:
+        session: whose transaction it is.
+        engine: the one whose only connection the session uses.
+    """
+    ended = False
+    try:
+        try:
+            yield session
+            session.close()
+            ended = True
+        except (SQLAlchemyError, AssertionError) as error:
+            raise _interruption(error) or error  # noqa: B904  as it is
+        finally:
+            if not ended:
+                _abandon(session, engine)
+    finally:
+        if not ended:
+            _abandon(session, engine)  # again, should Ctrl-C have come in the middle
+
+
+def _abandon(session: Session, engine: sa.Engine) -> None:
+    """Roll back. An exception is on its way already, and tells more than what may go wrong here."""
+    ended = False
+    try:
+        session.rollback()
+        session.close()
+        ended = True
+    except Exception:  # noqa: BLE001  Ctrl-C within SQLAlchemy leaves a session that can do nothing more
+        pass
+    finally:
+        if not ended:
+            engine.dispose()  # SQLite rolls back what a connection leaves open when it is closed
+
+
+def _interruption(error: Exception) -> BaseException | None:
+    """The Ctrl-C or the like because of which SQLAlchemy failed: one in the midst of it may end in an error of its own."""
+    context = error.__context__
+    while isinstance(context, Exception):
+        context = context.__context__
+    return context
