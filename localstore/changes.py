@@ -171,8 +171,10 @@ def coalesce(
     for key, mask in masks.items():
         deleted, inserted, there = deletes.get(key, 0), inserts.get(key, 0), key in exists
         existed = there + deleted - inserted > 0
-        if there and existed:
-            result[key] = (Op.REPLACE, 0) if deleted else (Op.UPDATE, mask)
+        if there and existed and not deleted:
+            result[key] = (Op.UPDATE, mask)
+        elif there and existed:  # not inserted: that one was set aside, as no changeset can hold it
+            result[key] = (Op.REPLACE if inserted else Op.DELETE, 0)
         elif there:
             result[key] = (Op.INSERT, 0)
         elif existed or (delete_if_in_doubt and (inserted or mask)):

@@ -64,10 +64,11 @@ def test_a_block_that_sqlite_rolled_back_leaves_nothing_behind(path: Path, state
 
 def test_rows_that_a_statement_returned_have_to_be_read(path: Path) -> None:
     with watched(path, opened(path, NOTE + ROWS)) as watching:
-        with pytest.raises(LocalStoreError, match="not read to its end") as caught, watching.store.write() as tx:
+        with pytest.raises(LocalStoreError, match="not read to its end") as caught, watching.store.write() as tx:  # noqa: PT012
             returned = tx.connection().exec_driver_sql("UPDATE note SET stars = 9 RETURNING id")
             assert returned.fetchone() is not None
         assert ".all()" in caught.value.hint
+        returned.close()
         assert watching.check() == {}
         write(watching.store, "UPDATE note SET stars = 9")
         assert watching.check() == {"note": [Op.UPDATE] * 3}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlmodel import select, text
 
-from localstore import LocalConfiguration, Realm, SyncConfiguration
+from localstore import LocalConfiguration, Realm, SyncConfiguration, uuid7
 from localstore.errors import (
     DiskFailed,
     DiskFull,
@@ -143,7 +143,7 @@ def test_a_file_that_is_not_at_its_path_any_more_is_not_written(realm: Realm, fa
     uses: list[Callable[[], object]] = [
         lambda: add(realm, "b"),
         lambda: texts(realm),
-        lambda: realm.get(Note, 1),
+        lambda: realm.get(Note, uuid7()),
         lambda: in_loop(realm.write_async().__aenter__()),
     ]
     for use in uses:
