@@ -108,6 +108,7 @@ class _Watch:
             return lambda: None
         with _for_alembic():
             recreation = Recreation.of(self._driver, table)
+        migration.remake(table, without=[name for name in batch_impl.table.c.keys() if name not in batch_impl.column_transfers])
 
         def put_back() -> None:
             migration.rename_columns(table, _renamed_columns(batch_impl))
@@ -122,7 +123,9 @@ class _Watch:
         if self._began and _NEEDS_NO_TRANSACTION.match(statement) and self._is_autocommit:
             self._end(commit=True)
         elif _WRITES.match(statement):
-            self._ensure_migration()
+            migration = self._ensure_migration()
+            if migration is not None:
+                migration.precede(statement)
 
     def after_cursor_execute(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if self._migration is not None:

@@ -63,7 +63,7 @@ class Rows:
     def replay(self) -> None:
         """Merge what ``_keep`` kept and this device knows by now."""
         kept = self._connection.execute(
-            "SELECT id, device, number, stamp, changes FROM localstore_unknown ORDER BY stamp, device"
+            "SELECT id, device, number, stamp, changes FROM localstore_unknown ORDER BY stamp, device, id"
         ).fetchall()
         for id_, device, number, stamp, data in kept:
             group, seen = msgspec.msgpack.decode(data, type=tuple[RowGroup, dict[bytes, int]])
