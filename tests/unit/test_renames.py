@@ -337,3 +337,20 @@ def change_a_row(device: Device, schema: sa.Table, choose: random.Random, step: 
         device.write(f"DELETE FROM {schema.name} WHERE {key} = '{row}'")
     else:
         device.write(f"UPDATE {schema.name} SET {choose.choice(columns)} = 'step {step}' WHERE {key} = '{row}'")
+
+
+def test_changes_with_a_wider_key_are_kept_aside_and_not_taken_for_rows_of_a_narrower_one(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    wide = sa.Table(
+        "note",
+        sa.MetaData(),
+        sa.Column("id", sa.String, primary_key=True),
+        sa.Column("part", sa.String, primary_key=True),
+        sa.Column("title", sa.String),
+    )
+    narrow, other = Device(tmp_path, "narrow", [OLD], clock=clock), Device(tmp_path, "wide", [wide], clock=clock)
+    other.write("INSERT INTO note VALUES ('a', '1', 'one'), ('a', '2', 'two')")
+    narrow.receive(*other.sealed())
+    assert values(narrow, OLD) == {}
+    assert query(narrow.path, "SELECT tbl FROM localstore_unknown") == [("note",)]
