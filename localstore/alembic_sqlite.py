@@ -75,6 +75,15 @@ class LocalStoreSQLiteImpl(SQLiteImpl):
             self._watch.begin()
             self._recreations[batch_impl.temp_table_name] = self._watch.recreation(batch_impl, str(table.name))
 
+    def render_type(self, type_obj: Any, autogen_context: Any) -> Any:
+        """How a revision writes our types: ``ExactDecimal`` with its import, and text that a realm has recognised as text."""
+        types = sys.modules.get("localstore.types")  # nobody uses its types before it is imported
+        if types is not None and isinstance(type_obj, types.ExactDecimal):
+            autogen_context.imports.add("import localstore.types")
+        elif types is not None and type(type_obj) is types.TextOf:
+            return f"sqlmodel.sql.sqltypes.{types.AutoString(type_obj.length)!r}"
+        return super().render_type(type_obj, autogen_context)
+
     def rename_table(self, old_table_name: Any, new_table_name: Any, schema: Any = None) -> None:
         super().rename_table(old_table_name, new_table_name, schema=schema)
         put_back = self._recreations.pop(str(old_table_name), None)

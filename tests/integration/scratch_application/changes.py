@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 __all__ = ["CHANGES", "FIRST_ROWS", "OLD", "Change", "Expected"]
@@ -14,12 +15,14 @@ Expected = dict[str, dict[int, dict[str, Any] | None]]
 """By table and number of the key: columns that a row has to hold, None for a row that must not be there."""
 
 HEAD = """
+from decimal import Decimal
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
 from localstore import uuid7
+from localstore.types import ExactDecimal
 """
 TASK = """
 
@@ -87,12 +90,13 @@ ADD_COLUMN = Change(
     models=OLD.replace(
         "    minutes: int = 0\n",
         '    minutes: int = 0\n    due: str | None = None\n'
+        "    price: Decimal | None = Field(default=None, sa_type=ExactDecimal(places=2))\n"
         '    is_done: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})\n',
     ),
     unsent_on_a=_set(1, name="a, unsent") + 'tx.add(Task(id=ID(11), name="a, new, unsent"))',
     unsent_on_b=_set(2, name="b, unsent") + 'tx.add(Task(id=ID(12), name="b, new, unsent"))',
     old_on_b=_set(3, name="b, old") + 'tx.add(Task(id=ID(13), name="b, new, old"))\ntx.delete(the(6))',
-    new_on_a=_set(4, name="a, new", due="today", is_done=True) + 'tx.add(Task(id=ID(14), name="a, new", due="soon"))',
+    new_on_a=_set(4, name="a, new", due="today", is_done=True, price=Decimal("0.1")) + 'tx.add(Task(id=ID(14), name="a, new", due="soon"))',
     later=_set(5, due="later"),
     back=_set(5, name="back"),
     expected={
@@ -100,7 +104,7 @@ ADD_COLUMN = Change(
             1: {"name": "a, unsent", "due": None, "is_done": 0},
             2: {"name": "b, unsent", "due": None},
             3: {"name": "b, old"},
-            4: {"name": "a, new", "due": "today", "is_done": 1},
+            4: {"name": "a, new", "due": "today", "is_done": 1, "price": "0.10"},
             5: {"due": "later"},
             6: None,
             11: {"name": "a, new, unsent", "due": None, "is_done": 0},
