@@ -1,4 +1,4 @@
-"""What runs in a device's folder: ``alembic ...``, ``localstore ...``, or the application itself, ``application HOW EDIT``.
+"""What runs in a device's folder: ``alembic ...``, ``localstore ...``, ``python PROGRAM``, or ``application HOW EDIT``.
 
 ``process.py serve`` reads folder and arguments of commands, a JSON line each, and carries each out in a fork of itself.
 """
@@ -60,6 +60,8 @@ def run(arguments: list[str]) -> None:
     sys.path.insert(0, str(Path.cwd()))
     if kind == "application":
         application(*rest)
+    elif kind == "python":
+        exec(compile(rest[0], "<program>", "exec"), {"__name__": "__main__"})
     elif kind == "alembic":
         from alembic.config import main
 

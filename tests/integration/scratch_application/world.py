@@ -93,6 +93,9 @@ class Device:
     def alembic(self, *arguments: str) -> str:
         return self._processes.run(self.folder, "alembic", *arguments)
 
+    def python(self, program: str) -> str:
+        return self._processes.run(self.folder, "python", program)
+
     def open(self, how: str, edit: str = "") -> dict[str, int]:
         """Open the realm, ``offline`` or ``online``, write, and sync; returns how much is pending and in conflict."""
         said = self._processes.run(self.folder, "application", how, edit)
