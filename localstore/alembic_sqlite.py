@@ -75,6 +75,15 @@ class LocalStoreSQLiteImpl(SQLiteImpl):
             self._watch.begin()
             self._recreations[batch_impl.temp_table_name] = self._watch.recreation(batch_impl, str(table.name))
 
+    def render_type(self, type_obj: Any, autogen_context: Any) -> Any:
+        """How a revision writes our types: ``ExactDecimal`` with its import, and text that a realm has recognised as text."""
+        types = sys.modules.get("localstore.types")  # nobody uses its types before it is imported
+        if types is not None and isinstance(type_obj, types.ExactDecimal):
+            autogen_context.imports.add("import localstore.types")
+        elif types is not None and type(type_obj) is types.TextOf:
+            return f"sqlmodel.sql.sqltypes.{types.AutoString(type_obj.length)!r}"
+        return super().render_type(type_obj, autogen_context)
+
     def rename_table(self, old_table_name: Any, new_table_name: Any, schema: Any = None) -> None:
         super().rename_table(old_table_name, new_table_name, schema=schema)
         put_back = self._recreations.pop(str(old_table_name), None)
@@ -108,6 +117,7 @@ class _Watch:
             return lambda: None
         with _for_alembic():
             recreation = Recreation.of(self._driver, table)
+        migration.remake(table, without=[name for name in batch_impl.table.c.keys() if name not in batch_impl.column_transfers])
 
         def put_back() -> None:
             migration.rename_columns(table, _renamed_columns(batch_impl))
@@ -122,7 +132,9 @@ class _Watch:
         if self._began and _NEEDS_NO_TRANSACTION.match(statement) and self._is_autocommit:
             self._end(commit=True)
         elif _WRITES.match(statement):
-            self._ensure_migration()
+            migration = self._ensure_migration()
+            if migration is not None:
+                migration.precede(statement)
 
     def after_cursor_execute(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if self._migration is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +24,7 @@ from localstore.errors import LocalStoreError, SchemaError
 from localstore.schema import SYSTEM_PREFIX, class_of
 from localstore.store.driver import driver_errors, driver_module, unlock, unreadable
 from localstore.store.failures import failure
+from localstore.store.outdated import check_not_migrated
 
 __all__ = ["GIVE_UP", "begin_writing", "driver_connection", "quote", "reading_engine", "translated", "writing_engine"]
 
@@ -36,9 +37,11 @@ _WRITER_CACHE_KIB = 16 * 1024  # a large transaction that outgrows it is written
 _NO_SUCH_TABLE = re.compile(r"no such table: (?:main\.)?(?P<name>.+)", re.DOTALL)
 
 
-def writing_engine(path: Path, key: bytes | None = None, *, busy_timeout: float, synchronous: str) -> sa.Engine:
+def writing_engine(
+    path: Path, key: bytes | None = None, *, busy_timeout: float, synchronous: str, declared: Collection[sa.Table] = ()
+) -> sa.Engine:
     """The one writer of a file. ``busy_timeout`` is in seconds; ``synchronous`` is SQLite's setting; ``key`` is the file's
-    encryption key, None for a plain file."""
+    encryption key, None for a plain file; ``declared`` are the tables that it had when it was opened, for messages."""
     pragmas = (
         "journal_mode=WAL",
         f"synchronous={synchronous}",
@@ -46,12 +49,16 @@ def writing_engine(path: Path, key: bytes | None = None, *, busy_timeout: float,
         "recursive_triggers=ON",
         f"cache_size=-{_WRITER_CACHE_KIB}",
     )
-    return _engine(path, key, busy_timeout, pragmas, _BEGIN_WRITING, poolclass=sa.StaticPool)
+    engine = _engine(path, key, busy_timeout, pragmas, _BEGIN_WRITING, poolclass=sa.StaticPool)
+    return _explained(engine, path, declared)
 
 
-def reading_engine(path: Path, key: bytes | None = None, *, busy_timeout: float) -> sa.Engine:
+def reading_engine(
+    path: Path, key: bytes | None = None, *, busy_timeout: float, declared: Collection[sa.Table] = ()
+) -> sa.Engine:
     """Readers of a file, which cannot write."""
-    return _engine(path, key, busy_timeout, ("query_only=ON",), "BEGIN", pool_size=5, max_overflow=-1)
+    engine = _engine(path, key, busy_timeout, ("query_only=ON",), "BEGIN", pool_size=5, max_overflow=-1)
+    return _explained(engine, path, declared)
 
 
 def driver_connection(connection: sa.Connection) -> sqlite3.Connection:
@@ -142,8 +149,15 @@ def _engine(path: Path, key: bytes | None, busy_timeout: float, pragmas: tuple[s
         else:
             connection.exec_driver_sql(begin)
 
+    return engine
+
+
+def _explained(engine: sa.Engine, path: Path, declared: Collection[sa.Table]) -> sa.Engine:
+    """Let statements about what is not there say why."""
+
     @event.listens_for(engine, "handle_error")
     def _failed(context: sa.ExceptionContext) -> None:
+        check_not_migrated(context, declared, path)
         missing = _NO_SUCH_TABLE.fullmatch(str(context.original_exception))
         if missing and not missing["name"].startswith(SYSTEM_PREFIX):
             raise _no_table(missing["name"], path) from context.original_exception

@@ -55,6 +55,7 @@ class Store:
     Attributes:
         path: where the file lies.
         synced: whether writes are captured.
+        declared: the tables that it was opened with.
     """
 
     def __init__(self, path: Path, *, synced: bool, options: StoreOptions, now_ms: Callable[[], int]) -> None:
@@ -63,8 +64,9 @@ class Store:
         self._options = options
         self._now_ms = now_ms
         key = options.encryption_key
-        self._writer = writing_engine(path, key, busy_timeout=options.busy_timeout, synchronous=options.synchronous)
-        self._reader = reading_engine(path, key, busy_timeout=options.busy_timeout)
+        timeout, self.declared = options.busy_timeout, list[sa.Table]()
+        self._writer = writing_engine(path, key, busy_timeout=timeout, synchronous=options.synchronous, declared=self.declared)
+        self._reader = reading_engine(path, key, busy_timeout=timeout, declared=self.declared)
         claim(path, encrypted=key is not None)
         self.lock = WriteLock(options.busy_timeout)
         self._identity: tuple[int, int] | None = None

@@ -1,8 +1,8 @@
 """Migrations of a synced file by something else, such as the application's Alembic: what is done around one transaction.
 
 Before it changes anything, what was captured so far is sealed and brought into the clocks, and the capture triggers are
-dropped: a migration is not captured, and no ``DROP COLUMN`` stumbles over a trigger. Renames are followed one by one. In the
-end triggers, clocks and what else goes by a table's or column's name are brought in line with the tables as they are then.
+dropped: a migration is not captured, and no ``DROP COLUMN`` stumbles over a trigger. Renames are followed one by one, and what
+is dropped is kept aside. In the end triggers, clocks and what else goes by a table's or column's name are brought in line with the tables as they are then.
 All of it belongs to the migration's own transaction, so that a rollback or a crash leaves everything as it was.
 
 This module knows nothing of Alembic; see ``localstore.alembic_plugin``.
@@ -14,10 +14,12 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from localstore.store.apply import fold
 from localstore.store.capture import LOGS, CapturedTable, attach, captured_tables, follow_migrations
 from localstore.store.clocks import ClockTable
+from localstore.store.dropped import keep_columns, keep_table
 from localstore.store.engine import quote
 from localstore.store.renames import RENAMED, record
 from localstore.store.seal import seal_leftovers
@@ -26,6 +28,11 @@ __all__ = ["FileMigration"]
 
 _FOLD_CHUNK = 500
 _NAME = r'(?:"(?:[^"]|"")+"|`(?:[^`]|``)+`|\[[^\]]+\]|[^\W\d][\w$]*)'
+_DROP = re.compile(
+    rf"\s*(?:ALTER\s+TABLE\s+(?:main\s*\.\s*)?(?P<of>{_NAME})\s+DROP\s+(?:COLUMN\s+)?(?P<column>{_NAME})"
+    rf"|DROP\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:main\s*\.\s*)?(?P<table>{_NAME}))\s*;?\s*",
+    re.IGNORECASE,
+)
 _RENAME = re.compile(
     rf"\s*ALTER\s+TABLE\s+(?:(?P<schema>{_NAME})\s*\.\s*)?(?P<table>{_NAME})\s+RENAME\s+"
     rf"(?:(?:COLUMN\s+)?(?P<column>{_NAME})\s+)?TO\s+(?P<new>{_NAME})\s*;?\s*",
@@ -49,6 +56,8 @@ class FileMigration:
         while fold(connection, _FOLD_CHUNK):
             pass
         self._before = _application_tables(connection)
+        self._has_kept = False
+        self._remade: set[str] = set()
         self.silence()
 
     def silence(self) -> None:
@@ -60,6 +69,35 @@ class FileMigration:
         )
         for (name,) in triggers.fetchall():
             self._connection.execute(f"DROP TRIGGER {quote(name)}")
+
+    def precede(self, statement: str) -> None:
+        """Keep aside what a statement is about to drop."""
+        found = _DROP.fullmatch(statement)
+        if found is None:
+            return
+        name = _unquoted(found["of"] or found["table"])
+        if found["column"] is not None:
+            self.drop_columns(name, [_unquoted(found["column"])])
+        elif name.casefold() in self._remade:
+            self._remade.remove(name.casefold())
+        elif (table := self._as_it_stands(name)) is not None:
+            keep_table(self._connection, table, self._names_in_clocks(table))
+            self._has_kept = True
+
+    def drop_columns(self, table: str, names: Iterable[str]) -> None:
+        """Columns of a table are about to be dropped."""
+        captured = self._as_it_stands(table)
+        if captured is not None:
+            going = {name.casefold() for name in names}
+            columns = [name for name in captured.columns if name.casefold() in going]
+            if columns:
+                keep_columns(self._connection, captured, columns, self._names_in_clocks(captured))
+                self._has_kept = True
+
+    def remake(self, table: str, *, without: Iterable[str]) -> None:
+        """A copy without some of its columns is about to take a table's place; what else it holds goes on living there."""
+        self._remade.add(table.casefold())
+        self.drop_columns(table, without)
 
     def follow(self, statement: str) -> None:
         """Take note of a statement that was carried out, should it be a rename."""
@@ -97,12 +135,26 @@ class FileMigration:
             new_columns = [name for name in after[id_].columns if name not in named[id_].columns]
             if new_columns:
                 clocks.add_columns(id_, new_columns)
-        if after != self._before:
+        if after != self._before or self._has_kept:
             connection.execute("UPDATE localstore_state SET replay = 1 WHERE EXISTS (SELECT 1 FROM localstore_unknown)")
 
     def _find(self, name: str) -> CapturedTable | None:
         tables = _application_tables(self._connection).values()
         return next((table for table in tables if table.name.casefold() == name.casefold()), None)
+
+    def _as_it_stands(self, name: str) -> CapturedTable | None:
+        """A captured table with those of its columns that are still there; None when it cannot be read."""
+        captured = self._find(name)
+        if captured is None or captured.id not in self._before:
+            return None
+        there = {row[1] for row in self._connection.execute(f"PRAGMA table_xinfo({quote(name)})")}
+        columns = tuple(column for column in captured.columns if column in there)
+        return replace(captured, columns=columns) if there.issuperset(captured.key) else None
+
+    def _names_in_clocks(self, table: CapturedTable) -> dict[str, str]:
+        """Clocks go by the names of before until the end."""
+        described = captured_tables(self._connection)[table.name]
+        return dict(zip(described.columns, self._before[table.id].columns, strict=True))
 
     def _describe(self, id_: int, name: str, key: Iterable[str], columns: Iterable[str]) -> None:
         self._connection.execute(

@@ -16,7 +16,7 @@ from localstore.store.capture import attach, captured_tables, follow_migrations,
 from localstore.store.clocks import ClockTable
 from localstore.store.engine import driver_connection
 from localstore.store.file import Store, StoreOptions
-from localstore.store.renames import RENAMED
+from localstore.store.renames import RENAMED, check_additions
 from localstore.store.seal import seal_leftovers
 from localstore.store.state import State, load_state
 from localstore.store.tables import bring_up_to_date
@@ -39,6 +39,7 @@ def open_local(path: Path, tables: Sequence[sa.Table], *, options: StoreOptions,
                 hint="Open it with SyncConfiguration; realm.write_copy_to(LocalConfiguration(...)) takes data out of sync.",
             )
         bring_up_to_date(connection, tables)
+    store.declared.extend(tables)
     return store
 
 
@@ -87,6 +88,7 @@ def prepare(
             )
         _check_owner(store.path, load_state(driver), app, partition)
         _prepare(connection, tables, environment.now_ms(), options.max_changeset_bytes)
+    store.declared.extend(table for table in tables if table not in store.declared)
 
 
 @contextmanager
@@ -117,6 +119,7 @@ def _prepare(connection: sa.Connection, tables: Sequence[sa.Table], now_ms: int,
     follow_migrations(driver)
     # What is in the log was written with the columns and triggers of before: seal it before these change.
     seal_leftovers(driver, now_ms=now_ms, max_bytes=max_bytes)
+    check_additions(driver, {table.name: [column.name for column in table.columns] for table in tables})
     bring_up_to_date(connection, tables)
     added = attach(driver, [RENAMED, *(table.name for table in tables)])
     wider = False

@@ -11,6 +11,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from localstore.errors import UnsafeMigration
+from localstore.store.driver import driver_errors
 from localstore.store.engine import quote
 
 __all__ = ["Recreation"]
@@ -55,7 +56,7 @@ class Recreation:
                     self.connection.execute(sql)
                     if kind == "trigger":
                         self._try_out()
-                except sqlite3.OperationalError as error:
+                except driver_errors("OperationalError") as error:
                     raise UnsafeMigration(
                         f"The {kind} {name} does not fit the table {self.table} as the migration makes it ({error})."
                         " The migration was stopped.",
@@ -71,10 +72,9 @@ class Recreation:
         for statement in (f"INSERT INTO {table} DEFAULT VALUES", f"UPDATE {table} SET {columns}", f"DELETE FROM {table}"):
             try:
                 self.connection.execute(f"EXPLAIN {statement}").close()
-            except sqlite3.OperationalError as error:
-                if "no such column" in str(
-                    error
-                ):  # other faults are none of the new table's, such as a function not known here
+            except driver_errors("OperationalError") as error:
+                # Other faults are none of the new table's, such as a function not known here.
+                if "no such column" in str(error):
                     raise
 
 

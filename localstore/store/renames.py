@@ -8,9 +8,11 @@ Whether and when links are made is decided elsewhere (``store.migrating``); noth
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
-__all__ = ["RENAMED", "Link", "Renames", "read_renames", "record"]
+from localstore.errors import SchemaMismatch
+
+__all__ = ["RENAMED", "Link", "Renames", "check_additions", "read_renames", "record"]
 
 RENAMED = "localstore_renamed"
 """The table of links."""
@@ -65,6 +67,38 @@ class Renames:
 def read_renames(connection: sqlite3.Connection) -> Renames:
     """The links that a file knows."""
     return Renames(connection.execute(f"SELECT tbl, old, new FROM {RENAMED}"))
+
+
+def check_additions(connection: sqlite3.Connection, declared: Mapping[str, Sequence[str]]) -> None:
+    """Refuse to open a file with classes that name a table or column as before, or after, a rename that the file has not seen:
+    it would get an empty one under that name beside the one that is meant.
+
+    Args:
+        declared: for each table its columns.
+
+    Raises:
+        SchemaMismatch: names both.
+    """
+    renames = read_renames(connection)
+    there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    for table, columns in declared.items():
+        if table not in there:
+            meant = renames.table(table, there.difference(declared))
+            if meant is not None:
+                raise _mismatch(f"no table {table}, but {meant}, which is the same under another name")
+            continue
+        stored = {name for (name,) in connection.execute("SELECT name FROM pragma_table_xinfo(?)", (table,))}
+        for column in (name for name in columns if name not in stored):
+            meant = renames.column(table, column, stored.difference(columns))
+            if meant is not None:
+                raise _mismatch(f"no column {column} in {table}, but {meant}, which is the same under another name")
+
+
+def _mismatch(what: str) -> SchemaMismatch:
+    return SchemaMismatch(
+        f"The file has {what}. Nothing was changed.",
+        hint="Migrate the file: alembic upgrade head. If it comes from a newer version of the application, open it with that.",
+    )
 
 
 def record(connection: sqlite3.Connection, table: str, old: str, new: str) -> None:

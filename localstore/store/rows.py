@@ -63,7 +63,7 @@ class Rows:
     def replay(self) -> None:
         """Merge what ``_keep`` kept and this device knows by now."""
         kept = self._connection.execute(
-            "SELECT id, device, number, stamp, changes FROM localstore_unknown ORDER BY stamp, device"
+            "SELECT id, device, number, stamp, changes FROM localstore_unknown ORDER BY stamp, device, id"
         ).fetchall()
         for id_, device, number, stamp, data in kept:
             group, seen = msgspec.msgpack.decode(data, type=tuple[RowGroup, dict[bytes, int]])
@@ -222,7 +222,9 @@ class Rows:
         """The part of a group that this device's schema knows, under its own names, and the part that it does not know yet."""
         name = group.table if group.table in self._tables else self._renames.table(group.table, self._tables)
         table = None if name is None else self._tables[name]
-        if table is None or tuple(self._renames.columns(table.name, group.key, table.key).values()) != table.key:
+        if table is None or len(group.key) != len(table.key):
+            return None, group
+        if tuple(self._renames.columns(table.name, group.key, table.key).values()) != table.key:
             return None, group
         names = self._renames.columns(table.name, group.columns, self._columns[table.name])
         strange = [name for name in group.columns if name not in names]

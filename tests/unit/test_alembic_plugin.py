@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from textwrap import dedent, indent
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from alembic import command
-from alembic.autogenerate import compare_metadata
+from alembic.autogenerate import compare_metadata, produce_migrations, render_python_code
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
@@ -30,6 +31,7 @@ from localstore.store.file import StoreOptions
 from localstore.store.opening import open_local
 from localstore.store.renames import RENAMED, read_renames
 from localstore.testing.clock import ManualClock, environment
+from localstore.types import ExactDecimal, TextOf
 from tests.unit.store_kit import (
     LINK,
     NOTE,
@@ -826,6 +828,39 @@ def test_autogenerate_does_not_see_what_is_ours(app: Application) -> None:
         found = compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
     assert [(kind, table.name) for kind, table in found] == [("add_table", "link")]
     assert not any(name and name.startswith("localstore_") for name in seen)
+
+
+def test_a_revision_names_our_types_so_that_it_can_be_run(app: Application) -> None:
+    item = sa.Table(
+        "item",
+        sa.MetaData(),
+        sa.Column("id", sa.String, primary_key=True),
+        sa.Column("price", ExactDecimal(places=2)),
+        sa.Column("file", TextOf(Path)),
+        sa.Column("address", TextOf(IPv4Address, 15)),
+    )
+    NOTE.to_metadata(item.metadata)
+    LINK.to_metadata(item.metadata)
+    engine = sa.create_engine(f"sqlite:///{app.path}", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        found = produce_migrations(context, item.metadata).upgrade_ops
+        assert found is not None
+        code = render_python_code(found, migration_context=context)
+    for rendered in (
+        "localstore.types.ExactDecimal(places=2)",
+        "sqlmodel.sql.sqltypes.AutoString()",
+        "sqlmodel.sql.sqltypes.AutoString(length=15)",
+    ):
+        assert rendered in code
+    app.upgrade("import localstore.types\nimport sqlmodel.sql.sqltypes\n" + dedent(f"    {code.strip()}"))
+    assert query(app.path, "SELECT name, type FROM pragma_table_info('item') WHERE name <> 'id'") == [
+        ("price", "VARCHAR"),
+        ("file", "VARCHAR"),
+        ("address", "VARCHAR(15)"),
+    ]
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), item.metadata) == []
 
 
 def test_autogenerate_sees_tables_of_that_name_in_other_files(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 
+from localstore.errors import SchemaMismatch
 from localstore.store.renames import RENAMED, Renames
 from localstore.testing.clock import ManualClock
 from tests.unit.store_kit import Device, changesets_in, close_devices, exchange, other_program, query
@@ -337,3 +338,58 @@ def change_a_row(device: Device, schema: sa.Table, choose: random.Random, step: 
         device.write(f"DELETE FROM {schema.name} WHERE {key} = '{row}'")
     else:
         device.write(f"UPDATE {schema.name} SET {choose.choice(columns)} = 'step {step}' WHERE {key} = '{row}'")
+
+
+def test_changes_with_a_wider_key_are_kept_aside_and_not_taken_for_rows_of_a_narrower_one(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    wide = sa.Table(
+        "note",
+        sa.MetaData(),
+        sa.Column("id", sa.String, primary_key=True),
+        sa.Column("part", sa.String, primary_key=True),
+        sa.Column("title", sa.String),
+    )
+    narrow, other = Device(tmp_path, "narrow", [OLD], clock=clock), Device(tmp_path, "wide", [wide], clock=clock)
+    other.write("INSERT INTO note VALUES ('a', '1', 'one'), ('a', '2', 'two')")
+    narrow.receive(*other.sealed())
+    assert values(narrow, OLD) == {}
+    assert query(narrow.path, "SELECT tbl FROM localstore_unknown") == [("note",)]
+
+
+@pytest.mark.parametrize(("schema", "links"), TO_NEW.values(), ids=TO_NEW.keys())
+def test_the_old_class_does_not_open_a_renamed_file_with_an_empty_namesake(
+    tmp_path: Path, clock: ManualClock, schema: sa.Table, links: list[tuple[str, str, str]]
+) -> None:
+    one = Device(tmp_path, "one", [OLD], clock=clock)
+    one.write("INSERT INTO note VALUES ('a', 'one', '1')")
+    migrate(one, links, schema)
+    before = query(one.path, "SELECT sql FROM sqlite_master ORDER BY name")
+    with pytest.raises(SchemaMismatch):
+        one.reopen([OLD])
+    assert query(one.path, "SELECT sql FROM sqlite_master ORDER BY name") == before
+    one.reopen([schema])
+    assert values(one, schema) == {"a": ("one", "1")}
+
+
+@pytest.mark.parametrize("name", ["a column", "a table"])
+def test_the_new_class_does_not_open_an_old_file_that_knows_of_the_rename(
+    tmp_path: Path, clock: ManualClock, name: str
+) -> None:
+    schema, links = TO_NEW[name]
+    old, new = Device(tmp_path, "old", [OLD], clock=clock), Device(tmp_path, "new", [OLD], clock=clock)
+    old.write("INSERT INTO note VALUES ('a', 'one', '1')")
+    migrate(new, links, schema)
+    sync(old, new)
+    with pytest.raises(SchemaMismatch, match=r"the same under another name.*alembic upgrade head"):
+        old.reopen([schema])
+    migrate(old, links, schema)
+    assert values(old, schema) == {"a": ("one", "1")}
+
+
+def test_an_old_name_may_be_declared_anew_beside_the_new_one(tmp_path: Path, clock: ManualClock) -> None:
+    one = Device(tmp_path, "one", [OLD], clock=clock)
+    migrate(one, TO_NEW["a column"][1], NEW_COLUMN)
+    one.reopen([table("note", "id", "heading", "stars", "title")])
+    one.write("INSERT INTO note VALUES ('a', 'heading', '1', 'title')")
+    assert one.row("a") == {"heading": "heading", "stars": "1", "title": "title"}

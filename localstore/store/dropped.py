@@ -1,0 +1,138 @@
+"""What a migration drops is kept aside, as if this device had never known it: in the form of changes of a newer schema.
+
+Without that, a device that had a column and dropped it would know less of it than one that never had it, and the two would
+differ when the column comes back. Values keep the versions that they were written with, so that merging them again changes
+nothing where they are known. Nothing here knows why something is dropped.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from localstore.changes import Op, RowGroup, Value
+from localstore.clock import Version
+from localstore.store.capture import CapturedTable
+from localstore.store.clocks import ClockTable, key_value
+from localstore.store.engine import quote
+from localstore.store.merge import LONG_AGO, RowState
+
+__all__ = ["keep_columns", "keep_table"]
+
+_ROWS = 500  # read at a time
+_MANY = 20_000  # rows kept in one go, so that memory stays bounded
+
+_Kind = tuple[Op, Version, Version | None, tuple[str, ...]]
+"""What rows of one group have in common: their change, its version, the life it belongs to, and their columns."""
+
+
+def keep_columns(
+    connection: sqlite3.Connection, table: CapturedTable, columns: Sequence[str], known: Mapping[str, str]
+) -> None:
+    """Keep the values of columns that are about to be dropped.
+
+    Args:
+        table: as it is described in the file now.
+        columns: of that table.
+        known: the names by which clocks know its columns, where they differ.
+    """
+    kept = _Kept(connection, table)
+    for key, values, state in _rows(connection, table, columns):
+        kept.add_marks(key, values, state, known, born=None)
+    kept.write()
+
+
+def keep_table(connection: sqlite3.Connection, table: CapturedTable, known: Mapping[str, str]) -> None:
+    """Keep all rows of a table that is about to be dropped, and what is known of deleted ones; as ``keep_columns``."""
+    kept = _Kept(connection, table)
+    for key, state in _deleted(connection, table):
+        assert state.died is not None
+        kept.add((Op.DELETE, state.died, None, ()), key)
+    for key, values, state in _rows(connection, table, table.columns):
+        *older, born = state.lives
+        if state.died is not None:
+            kept.add((Op.DELETE, state.died, None, ()), key)
+        for life in older:
+            kept.add((_insert_of(life), life, None, ()), key)
+        brought = {name: value for name, value in values.items() if state.mark(known.get(name, name)).version == born}
+        kept.add((_insert_of(born), born, None, tuple(brought)), key + tuple(brought.values()))
+        kept.add_marks(key, values, state, known, born=born)
+    kept.write()
+
+
+class _Kept:
+    """Rows by what they have in common, until they are written."""
+
+    def __init__(self, connection: sqlite3.Connection, table: CapturedTable) -> None:
+        self._connection = connection
+        self._table = table
+        self._rows: dict[_Kind, list[tuple[Value, ...]]] = {}
+        self._count = 0
+
+    def add(self, kind: _Kind, row: tuple[Value, ...]) -> None:
+        self._rows.setdefault(kind, []).append(row)
+        self._count += 1
+        if self._count >= _MANY:
+            self.write()
+
+    def add_marks(
+        self,
+        key: tuple[Value, ...],
+        values: Mapping[str, Value],
+        state: RowState,
+        known: Mapping[str, str],
+        *,
+        born: Version | None,
+    ) -> None:
+        """Each value with who set it, and those that would win if lives ended; not what ``born`` brought, nor what nobody did."""
+        found: dict[tuple[Version, Version], dict[str, Value]] = {}
+        for name, value in values.items():
+            column = known.get(name, name)
+            rivals = state.runners_up.get(column, ())
+            for mark, offered in ((state.mark(column), value), *((rival.mark, rival.value) for rival in rivals)):
+                if mark.version not in (LONG_AGO, born):
+                    found.setdefault((mark.version, mark.life), {})[name] = offered
+        for (version, life), changed in found.items():
+            self.add((Op.UPDATE, version, life, tuple(changed)), key + tuple(changed.values()))
+
+    def write(self) -> None:
+        """Put them where changes wait that this device's schema does not know."""
+        for (op, (stamp, device), life, columns), rows in self._rows.items():
+            group = RowGroup(
+                self._table.name, op, self._table.key, columns, [list(values) for values in zip(*rows, strict=True)]
+            )
+            seen = {} if life is None else {life[1]: max(life[0], 1)}
+            self._connection.execute(
+                "INSERT INTO localstore_unknown (device, number, stamp, tbl, changes) VALUES (?, 0, ?, ?, ?)",
+                (device, stamp, self._table.name, msgspec.msgpack.encode((group, seen))),
+            )
+        self._rows.clear()
+        self._count = 0
+
+
+def _rows(
+    connection: sqlite3.Connection, table: CapturedTable, columns: Sequence[str]
+) -> Iterator[tuple[tuple[Value, ...], dict[str, Value], RowState]]:
+    """Key, values and clock of the rows that have a clock; what was never synced belongs to this device alone."""
+    width = len(table.key)
+    clocks = ClockTable(connection)
+    cursor = connection.execute(f"SELECT {', '.join(map(quote, (*table.key, *columns)))} FROM {quote(table.name)}")
+    while rows := cursor.fetchmany(_ROWS):
+        states = dict(clocks.load(table.id, [key_value(row[:width]) for row in rows]))
+        for row in rows:
+            state = states.get(key_value(row[:width]))
+            if state is not None and state.lives:
+                yield row[:width], dict(zip(columns, row[width:], strict=True)), state
+
+
+def _deleted(connection: sqlite3.Connection, table: CapturedTable) -> Iterable[tuple[tuple[Value, ...], RowState]]:
+    keys = connection.execute("SELECT key FROM localstore_clock WHERE tbl = ? AND born IS NULL", (table.id,)).fetchall()
+    for key, state in ClockTable(connection).load(table.id, [key for (key,) in keys]):
+        if state.died is not None:
+            yield (key,) if len(table.key) == 1 else tuple(msgspec.msgpack.decode(key)), state
+
+
+def _insert_of(life: Version) -> Op:
+    return Op.SEED if life[0] == 0 else Op.INSERT
