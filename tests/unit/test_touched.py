@@ -51,7 +51,7 @@ def statements() -> st.SearchStrategy[str]:
         st.builds("UPDATE note SET {} = {} WHERE id >= '{}'".format, st.sampled_from("bcde"), value, key),
         st.builds("UPDATE OR REPLACE {} SET id = '{}' WHERE id = '{}'".format, name, key, key),
         st.builds("UPDATE OR REPLACE link SET x = '{}', a = {} WHERE x = '{}'".format, key, value, key),
-        st.builds("UPDATE OR REPLACE {} SET _rowid_ = {} WHERE id = '{}'".format, st.sampled_from(["note", "memo"]), value, key),
+        st.builds("UPDATE OR REPLACE {} SET oid = {} WHERE id = '{}'".format, st.sampled_from(["note", "memo"]), value, key),
         st.builds("DELETE FROM {} WHERE id <= '{}'".format, name, key),
         st.builds("DELETE FROM link WHERE y = '{}'".format, key),
     )
@@ -92,7 +92,9 @@ Steps = list[tuple[str, Capturing, bool]]
     forgotten=st.lists(st.integers(1, 8), max_size=2),
 )
 @example(steps=[("UPDATE memo SET a = 1", Capturing.BY_ROWID, False)], forgotten=[2])
-@example(steps=[("UPDATE memo SET a = 1", Capturing.BY_ROWID, False), ("DELETE FROM memo", Capturing.BY_KEY, False)], forgotten=[])
+@example(
+    steps=[("UPDATE memo SET a = 1", Capturing.BY_ROWID, False), ("DELETE FROM memo", Capturing.BY_KEY, False)], forgotten=[]
+)
 def test_what_is_read_at_once_is_what_is_read_entry_by_entry(steps: Steps, forgotten: list[int]) -> None:
     """Some entries are taken out of the log, for gaps. What cannot be is that one kind is read where there are two."""
     with closing(file()) as connection:

@@ -23,13 +23,15 @@ TABLES = {
         replay INTEGER NOT NULL DEFAULT 0,
         remote_id TEXT,
         cursor BLOB""",
-    # Synced tables. key, columns: JSON lists; rowid: a name of the rowid, where rows can be logged by it.
+    # Synced tables. key, columns: JSON lists; rowid: a name of the rowid, where rows can be logged by it; seeded: stamp of our
+    # last changeset with rows from before sync.
     "table": """
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
         key TEXT NOT NULL,
         columns TEXT NOT NULL,
-        rowid TEXT""",
+        rowid TEXT,
+        seeded INTEGER NOT NULL DEFAULT 0""",
     # Links between names that mean the same thing; itself a synced table. tbl: the table of two columns, "" for two tables.
     "renamed": """
         tbl TEXT NOT NULL,
