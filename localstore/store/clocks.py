@@ -16,7 +16,7 @@ import msgspec
 
 from localstore.changes import Key, Value
 from localstore.clock import Version
-from localstore.store.merge import LONG_AGO, Candidate, Mark, RowState
+from localstore.store.merge import LONG_AGO, Candidate, Mark, RowState, life_of
 from localstore.store.state import device_ids, device_number
 
 __all__ = ["ClockTable", "Knowledge", "key_value", "saw_up_to"]
@@ -85,7 +85,7 @@ class ClockTable:
                     self._read_detail(state, _decode(detail))
                 if state.lives and number < generation.current:
                     for column in generation.newer_than(number):
-                        state.marks.setdefault(column, Mark(LONG_AGO, state.lives[-1]))
+                        state.marks.setdefault(column, Mark(LONG_AGO, life_of(state.lives[-1])))
                 yield key, state
 
     def save(self, table: int, states: Iterable[tuple[Value, RowState]]) -> None:
@@ -158,7 +158,7 @@ class ClockTable:
     def _write_detail(self, state: RowState) -> bytes | None:
         if not state.marks and len(state.lives) < 2:
             return None
-        latest = state.lives[-1]
+        latest = life_of(state.lives[-1])
 
         def pair(version: Version) -> list[int]:
             return [version[0], self.id_of(version[1])]
@@ -178,8 +178,8 @@ class ClockTable:
         )
 
     def _read_detail(self, state: RowState, detail: _Detail) -> None:
-        latest = state.lives[-1]
-        state.lives = (*(self._version(*life) for life in detail.lives), latest)
+        latest = life_of(state.lives[-1])
+        state.lives = (*(self._version(*life) for life in detail.lives), state.lives[-1])
         for column, numbers in detail.marks.items():
             life = self._version(numbers[2], numbers[3]) if len(numbers) == 4 else latest
             state.marks[column] = Mark(self._version(numbers[0], numbers[1]), life)

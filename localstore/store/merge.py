@@ -12,7 +12,8 @@ Two devices may insert the same key without knowing of each other; then two live
 one by one. A delete that knew only of the older life may still arrive, so a column keeps, beside its winner, every value
 that would win if older lives ended (*runners-up*). In all other cases there is one life and nothing but winners.
 
-Rows from before their table was synced (*seeds*) are inserts with stamp 0: older than every change and every delete.
+Rows from before their table was synced (*seeds*) are inserts with stamp 0: older than every change and every delete. As they
+end together, their lives count as one, which every writer knew: it had that row itself, or a later life.
 
 An insert by a schema that lacks a column brings the column's default, as something older than every change.
 
@@ -28,7 +29,7 @@ from dataclasses import dataclass, field
 from localstore.changes import Change, Op, Value
 from localstore.clock import Version
 
-__all__ = ["LONG_AGO", "Candidate", "Lost", "Mark", "Merged", "RowState", "merge"]
+__all__ = ["LONG_AGO", "Candidate", "Lost", "Mark", "Merged", "RowState", "life_of", "merge"]
 
 LONG_AGO: Version = (0, b"")
 """Older than every change: the version of what was there before the horizon, or before sync."""
@@ -45,6 +46,11 @@ class Mark:
     def rank(self) -> tuple[Version, Version]:
         """The highest wins. Lives decide only between defaults, which have all the same version."""
         return (self.version, self.life)
+
+
+def life_of(version: Version) -> Version:
+    """How marks name the life that an insert of this version began: seeds' lives all alike."""
+    return version if version[0] else LONG_AGO
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,7 @@ class RowState:
 
     def mark(self, column: str) -> Mark:
         """Who set a column of a row that is there."""
-        return self.marks.get(column) or Mark(self.lives[-1], self.lives[-1])
+        return self.marks.get(column) or Mark(self.lives[-1], life_of(self.lives[-1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +133,10 @@ def merge(
     if change.op in (Op.INSERT, Op.REPLACE, Op.SEED):
         _begin_life(state, change, version, current, defaults, result)
     elif change.op is Op.UPDATE:
-        life = max(filter(saw, state.lives), default=None)
-        if life is not None:
+        lives = [life_of(life) for life in state.lives if not life[0] or (version[0] and saw(life))]
+        if lives:  # a seed's part that had to wait for its column is an update with stamp 0
             for column, value in change.values.items():
-                _offer(state, column, Candidate(Mark(version, life), value), current, result)
+                _offer(state, column, Candidate(Mark(version, max(lives)), value), current, result)
     return result
 
 
@@ -144,7 +150,7 @@ def _begin_life(
         result.writes.update({**defaults, **change.values})
         for column in defaults:
             if column not in change.values:  # written by a schema without it: anything that sets it is newer
-                state.marks[column] = Mark(LONG_AGO, version)
+                state.marks[column] = Mark(LONG_AGO, life_of(version))
         return
     if version > state.lives[-1]:  # the columns' unwritten mark is about to mean this life: write down what it meant before
         for column in defaults:
@@ -152,7 +158,8 @@ def _begin_life(
     state.lives = tuple(sorted((*state.lives, version)))
     for column, default in defaults.items():
         brought = column in change.values
-        value, mark = (change.values[column], Mark(version, version)) if brought else (default, Mark(LONG_AGO, version))
+        life = life_of(version)
+        value, mark = (change.values[column], Mark(version, life)) if brought else (default, Mark(LONG_AGO, life))
         _offer(state, column, Candidate(mark, value), current, result)
 
 
@@ -180,7 +187,7 @@ def _promote(state: RowState, column: str, default: Value, result: Merged) -> No
     """Give a column to the best runner-up whose life goes on."""
     left = [candidate for candidate in state.runners_up.pop(column, ()) if candidate.mark.life in state.lives]
     if not left:  # all lives that go on began before this device had the column
-        left = [Candidate(Mark(LONG_AGO, state.lives[-1]), default)]
+        left = [Candidate(Mark(LONG_AGO, life_of(state.lives[-1])), default)]
     winner = max(left, key=lambda candidate: candidate.mark.rank)
     state.marks[column] = winner.mark
     result.writes[column] = winner.value

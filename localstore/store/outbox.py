@@ -82,8 +82,12 @@ def batch(connection: sqlite3.Connection, *, max_bytes: int, max_count: int) -> 
 
 
 def acknowledge(connection: sqlite3.Connection, number: int, *, limit: int) -> int:
-    """Let go of what the remote has, up to ``number``, but of no more than ``limit`` changesets; returns how many."""
-    oldest = "SELECT number FROM localstore_outbox WHERE number <= ? ORDER BY number LIMIT ?"
+    """Let go of what the remote has, up to ``number``, but of no more than ``limit`` changesets; returns how many.
+
+    What the clocks do not know yet stays, whatever the remote says: it was written since.
+    """
+    known = "number <= ? AND number <= (SELECT folded FROM localstore_state)"
+    oldest = f"SELECT number FROM localstore_outbox WHERE {known} ORDER BY number LIMIT ?"
     return connection.execute(f"DELETE FROM localstore_outbox WHERE number IN ({oldest})", (number, limit)).rowcount
 
 

@@ -44,6 +44,7 @@ class Rows:
         self._own = own
         self._tables = captured_tables(connection)
         self._columns = {name: _defaults(connection, table) for name, table in self._tables.items()}
+        self._seeded = dict(connection.execute("SELECT name, seeded FROM localstore_table"))
         self._renames = read_renames(connection)
         self._rows: dict[str, dict[Value, _Row]] = {}
         self.clocks = ClockTable(connection)
@@ -134,7 +135,8 @@ class Rows:
             current = self._reader(table, row)
             merged = merge(row.state, change, version, saw, current, defaults)
             for lost in merged.lost:
-                if lost.mark.version[1] == self._own and not saw(lost.mark.version):
+                stamp, device = lost.mark.version
+                if device == self._own and not saw((stamp or self._seeded[table.name], device)):
                     won = merged.writes.get(lost.column) if row.state.lives else None
                     self._note_conflict(table, row, (lost.column, current(lost.column), lost.mark.version), won, changeset)
             if row.state.lives:

@@ -10,7 +10,7 @@ import json
 import sqlite3
 
 from localstore import wire
-from localstore.changes import Changeset, Dependency, Key, RowGroup
+from localstore.changes import Changeset, Dependency, Key, Op, RowGroup
 from localstore.clock import next_stamp
 from localstore.errors import ChangesetTooLarge, LocalStoreError, SchemaMismatch, TextNotUnicode
 from localstore.store.capture import LOGS, CapturedTable, captured_tables
@@ -64,6 +64,8 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int, lim
     if depends:
         connection.execute("UPDATE localstore_device SET declared = number WHERE number > declared")
     connection.execute("UPDATE localstore_state SET last_number = ?, last_stamp = ?", (number, stamp))
+    seeds = {group.table for group in groups if group.op is Op.SEED}
+    connection.executemany("UPDATE localstore_table SET seeded = ? WHERE name = ?", ((stamp, name) for name in seeds))
     data = wire.encode(sealed)
     connection.execute(
         "INSERT INTO localstore_outbox (number, stamp, rows, bytes, tables, sealed) VALUES (?, ?, ?, ?, ?, ?)",

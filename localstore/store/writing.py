@@ -65,7 +65,7 @@ class WriteWatch:
         self._capturing = None
 
     def abandon(self) -> None:
-        """The block was rolled back, but for what may have been committed behind our back: others must not log rowids then."""
+        """The block was rolled back, except for what was committed behind our back: others must not log rowids then."""
         by_rowid, self._capturing = self._capturing is Capturing.BY_ROWID, None
         if not by_rowid:
             return

@@ -51,9 +51,7 @@ def statements() -> st.SearchStrategy[str]:
         st.builds("UPDATE note SET {} = {} WHERE id >= '{}'".format, st.sampled_from("bcde"), value, key),
         st.builds("UPDATE OR REPLACE {} SET id = '{}' WHERE id = '{}'".format, name, key, key),
         st.builds("UPDATE OR REPLACE link SET x = '{}', a = {} WHERE x = '{}'".format, key, value, key),
-        st.builds(
-            "UPDATE OR REPLACE {} SET _rowid_ = {} WHERE id = '{}'".format, st.sampled_from(["note", "memo"]), value, key
-        ),
+        st.builds("UPDATE OR REPLACE {} SET oid = {} WHERE id = '{}'".format, st.sampled_from(["note", "memo"]), value, key),
         st.builds("DELETE FROM {} WHERE id <= '{}'".format, name, key),
         st.builds("DELETE FROM link WHERE y = '{}'".format, key),
     )

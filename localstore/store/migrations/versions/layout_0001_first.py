@@ -23,14 +23,16 @@ TABLES = {
         replay INTEGER NOT NULL DEFAULT 0,
         remote_id TEXT,
         cursor BLOB""",
-    # Synced tables. key, columns: JSON lists; rowid: a name of the rowid, where rows can be logged by it;
-    # generation: how often columns came later; added: JSON, these columns and the number each came with.
+    # Synced tables. key, columns: JSON lists; rowid: a name of the rowid, where rows can be logged by it; seeded: stamp of our
+    # last changeset with rows from before sync; generation: how often columns came later; added: JSON, these columns and the
+    # number each came with.
     "table": """
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
         key TEXT NOT NULL,
         columns TEXT NOT NULL,
         rowid TEXT,
+        seeded INTEGER NOT NULL DEFAULT 0,
         generation INTEGER NOT NULL DEFAULT 0,
         added TEXT NOT NULL DEFAULT '{}'""",
     # Links between names that mean the same thing; itself a synced table. tbl: the table of two columns, "" for two tables.
