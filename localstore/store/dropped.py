@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import cast
 
 import msgspec
 
@@ -28,7 +29,9 @@ _Kind = tuple[Op, Version, Version | None, tuple[str, ...]]
 """What rows of one group have in common: their change, its version, the life it belongs to, and their columns."""
 
 
-def keep_columns(connection: sqlite3.Connection, table: CapturedTable, columns: Sequence[str], known: Mapping[str, str]) -> None:
+def keep_columns(
+    connection: sqlite3.Connection, table: CapturedTable, columns: Sequence[str], known: Mapping[str, str]
+) -> None:
     """Keep the values of columns that are about to be dropped.
 
     Args:
@@ -84,7 +87,7 @@ class _Kept:
         *,
         born: Version | None,
     ) -> None:
-        """Each value with who set it, and those that would win if lives ended; not what ``born`` brought, nor what nobody did."""
+        """Each value with who set it, and those that would win if lives ended; nothing that ``born`` brought or nobody set."""
         found: dict[tuple[Version, Version], dict[str, Value]] = {}
         for name, value in values.items():
             column = known.get(name, name)
@@ -98,7 +101,9 @@ class _Kept:
     def write(self) -> None:
         """Put them where changes wait that this device's schema does not know."""
         for (op, (stamp, device), life, columns), rows in self._rows.items():
-            group = RowGroup(self._table.name, op, self._table.key, columns, [list(values) for values in zip(*rows, strict=True)])
+            group = RowGroup(
+                self._table.name, op, self._table.key, columns, [list(values) for values in zip(*rows, strict=True)]
+            )
             seen = {} if life is None else {life[1]: max(life[0], 1)}
             self._connection.execute(
                 "INSERT INTO localstore_unknown (device, number, stamp, tbl, changes) VALUES (?, 0, ?, ?, ?)",
@@ -127,7 +132,7 @@ def _deleted(connection: sqlite3.Connection, table: CapturedTable) -> Iterable[t
     keys = connection.execute("SELECT key FROM localstore_clock WHERE tbl = ? AND born IS NULL", (table.id,)).fetchall()
     for key, state in ClockTable(connection).load(table.id, [key for (key,) in keys]):
         if state.died is not None:
-            yield (key,) if len(table.key) == 1 else tuple(msgspec.msgpack.decode(key)), state
+            yield (key,) if len(table.key) == 1 else tuple(msgspec.msgpack.decode(cast("bytes", key))), state
 
 
 def _insert_of(life: Version) -> Op:

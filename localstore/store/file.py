@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.orm.exc import ObjectDeletedError
 from sqlmodel import Session
 
@@ -75,9 +76,7 @@ class Store:
         self._now_ms = now_ms
         key = options.encryption_key
         timeout, self.declared = options.busy_timeout, list[sa.Table]()
-        self._writer = writing_engine(
-            path, key, busy_timeout=timeout, synchronous=options.synchronous, declared=self.declared
-        )
+        self._writer = writing_engine(path, key, busy_timeout=timeout, synchronous=options.synchronous, declared=self.declared)
         self._reader = reading_engine(path, key, busy_timeout=timeout, declared=self.declared)
         claim(path, encrypted=key is not None)
         self.lock = WriteLock(options.busy_timeout)
@@ -87,7 +86,7 @@ class Store:
         self._on_commit: list[Callable[[], None]] = []
         self._capturing: Capturing | None = None  # in a write() of a synced file
         if synced:
-            sa.event.listen(self._writer, "before_cursor_execute", self._before_statement)
+            event.listen(self._writer, "before_cursor_execute", self._before_statement)
 
     # -- what an application does
 

@@ -1,4 +1,4 @@
-"""A migration that is killed at its worst moments: the file is as before, data and capture are intact, and it can be repeated."""
+"""A migration that is killed at its worst moments: the file is as before, and the migration can be repeated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.integration.scratch_application.world import Device, Processes, World
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 
 CHANGE = CHANGES["rename column"]
-KILL = 'import os, signal; op.get_bind(); os.kill(os.getpid(), signal.SIGKILL)  # here'
+KILL = "import os, signal; op.get_bind(); os.kill(os.getpid(), signal.SIGKILL)  # here"
 RENAME = """with op.batch_alter_table("task") as batch:
         batch.alter_column("name", new_column_name="title")"""
 BY_HAND = """op.execute("CREATE TABLE new_task (id CHAR(32) PRIMARY KEY NOT NULL, title VARCHAR NOT NULL,"

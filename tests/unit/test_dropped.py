@@ -150,7 +150,11 @@ def test_rows_with_a_key_of_several_columns_are_kept(tmp_path: Path, clock: Manu
     one.write("DELETE FROM pair WHERE two = 'c'")
     exchange(one, two)
     migrate(one, [NARROW], "DROP TABLE pair")
-    migrate(one, [NARROW, PAIR], "CREATE TABLE pair (one VARCHAR NOT NULL, two VARCHAR NOT NULL, text VARCHAR, PRIMARY KEY (one, two))")
+    migrate(
+        one,
+        [NARROW, PAIR],
+        "CREATE TABLE pair (one VARCHAR NOT NULL, two VARCHAR NOT NULL, text VARCHAR, PRIMARY KEY (one, two))",
+    )
     assert one.rows("pair") == two.rows("pair") == {("a", "b"): {"text": "ab"}}
     assert one.clocks() == two.clocks()
 

@@ -89,14 +89,15 @@ def _without(*columns: str) -> str:
 ADD_COLUMN = Change(
     models=OLD.replace(
         "    minutes: int = 0\n",
-        '    minutes: int = 0\n    due: str | None = None\n'
+        "    minutes: int = 0\n    due: str | None = None\n"
         "    price: Decimal | None = Field(default=None, sa_type=ExactDecimal(places=2))\n"
         '    is_done: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})\n',
     ),
     unsent_on_a=_set(1, name="a, unsent") + 'tx.add(Task(id=ID(11), name="a, new, unsent"))',
     unsent_on_b=_set(2, name="b, unsent") + 'tx.add(Task(id=ID(12), name="b, new, unsent"))',
     old_on_b=_set(3, name="b, old") + 'tx.add(Task(id=ID(13), name="b, new, old"))\ntx.delete(the(6))',
-    new_on_a=_set(4, name="a, new", due="today", is_done=True, price=Decimal("0.1")) + 'tx.add(Task(id=ID(14), name="a, new", due="soon"))',
+    new_on_a=_set(4, name="a, new", due="today", is_done=True, price=Decimal("0.1"))
+    + 'tx.add(Task(id=ID(14), name="a, new", due="soon"))',
     later=_set(5, due="later"),
     back=_set(5, name="back"),
     expected={

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -26,7 +27,9 @@ def application(how: str, edit: str) -> None:
 
     from localstore import App, Credentials, Realm, SyncConfiguration
 
-    schema = {kind for kind in vars(models).values() if isinstance(kind, type) and issubclass(kind, SQLModel) and kind is not SQLModel}
+    schema = {
+        kind for kind in vars(models).values() if isinstance(kind, type) and issubclass(kind, SQLModel) and kind is not SQLModel
+    }
     errors: list[str] = []
     app = App.create("scratch", remote=(Path.cwd().parent / "remote").as_uri().replace("file:", "folder:", 1))
     config = SyncConfiguration(
@@ -94,12 +97,8 @@ def serve() -> None:
 
 def _import_all() -> None:
     """What commands use, while no thread runs yet."""
-    import alembic.command
-    import alembic.config  # noqa: F401
-
-    import localstore.cli
-    import localstore.realm
-    import localstore_adapters.folder  # noqa: F401
+    for name in ("alembic.command", "alembic.config", "localstore.cli", "localstore.realm", "localstore_adapters.folder"):
+        importlib.import_module(name)
 
 
 def _spawned(folder: str, arguments: list[str], output: int) -> int:

@@ -11,7 +11,7 @@ __all__ = ["begin", "live_through"]
 
 
 def begin(processes: Processes, folder: Path) -> World:
-    """An application from its first day: a realm makes the file, ``localstore init`` and a first revision that finds nothing."""
+    """An application from its first day: a realm makes the file, ``localstore init`` and a revision that finds nothing."""
     world = World(processes, folder)
     a, b = world.device("a"), world.device("b")
     a.use(OLD)
@@ -87,7 +87,9 @@ def _sync_old_with_new(a: Device, b: Device, change: Change) -> None:
         assert a_tables[table].keys() == b_tables[table].keys(), f"{table} has other rows on the old schema"
         for key, row in a_tables[table].items():
             old = b_tables[table][key]
-            differing = {column: (row[column], old[column]) for column in row.keys() & old.keys() if row[column][1] != old[column][1]}
+            differing = {
+                column: (row[column], old[column]) for column in row.keys() & old.keys() if row[column][1] != old[column][1]
+            }
             assert not differing, f"{table} {key} on new and old schema: {differing}"
 
 
