@@ -117,7 +117,8 @@ class _Watch:
             return lambda: None
         with _for_alembic():
             recreation = Recreation.of(self._driver, table)
-        migration.remake(table, without=[name for name in batch_impl.table.c.keys() if name not in batch_impl.column_transfers])
+        going = [name for name, _ in batch_impl.table.c.items() if name not in batch_impl.column_transfers]
+        migration.remake(table, without=going)
 
         def put_back() -> None:
             migration.rename_columns(table, _renamed_columns(batch_impl))

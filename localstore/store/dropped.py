@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import cast
 
 import msgspec
 
@@ -86,7 +87,7 @@ class _Kept:
         *,
         born: Version | None,
     ) -> None:
-        """Each value with who set it, and those that would win if lives ended; not what ``born`` brought, nor what nobody did."""
+        """Each value with who set it, and those that would win if lives ended; nothing that ``born`` brought or nobody set."""
         found: dict[tuple[Version, Version], dict[str, Value]] = {}
         for name, value in values.items():
             column = known.get(name, name)
@@ -131,7 +132,7 @@ def _deleted(connection: sqlite3.Connection, table: CapturedTable) -> Iterable[t
     keys = connection.execute("SELECT key FROM localstore_clock WHERE tbl = ? AND born IS NULL", (table.id,)).fetchall()
     for key, state in ClockTable(connection).load(table.id, [key for (key,) in keys]):
         if state.died is not None:
-            yield (key,) if len(table.key) == 1 else tuple(msgspec.msgpack.decode(key)), state
+            yield (key,) if len(table.key) == 1 else tuple(msgspec.msgpack.decode(cast("bytes", key))), state
 
 
 def _insert_of(life: Version) -> Op:

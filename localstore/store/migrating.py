@@ -1,8 +1,9 @@
 """Migrations of a synced file by something else, such as the application's Alembic: what is done around one transaction.
 
 Before it changes anything, what was captured so far is sealed and brought into the clocks, and the capture triggers are
-dropped: a migration is not captured, and no ``DROP COLUMN`` stumbles over a trigger. Renames are followed one by one, and what
-is dropped is kept aside. In the end triggers, clocks and what else goes by a table's or column's name are brought in line with the tables as they are then.
+dropped: a migration is not captured, and no ``DROP COLUMN`` stumbles over a trigger. Renames are followed one by one, and
+what is dropped is kept aside. In the end triggers, clocks and what else goes by a table's or column's name are brought in line
+with the tables as they are then.
 All of it belongs to the migration's own transaction, so that a rollback or a crash leaves everything as it was.
 
 This module knows nothing of Alembic; see ``localstore.alembic_plugin``.

@@ -1,4 +1,4 @@
-"""A realm whose file is migrated by something else while it is open: statements that the file cannot carry out any more say why.
+"""A realm whose file is migrated while it is open: statements that the file cannot carry out any more say why.
 
 What does fit goes on, as triggers and sealing always go by the tables as they are. This module changes nothing in a file.
 """

@@ -1,4 +1,4 @@
-"""A migration that is killed at its worst moments: the file is as before, data and capture are intact, and it can be repeated."""
+"""A migration that is killed at its worst moments: the file is as before, and the migration can be repeated."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -96,10 +97,8 @@ def serve() -> None:
 
 def _import_all() -> None:
     """What commands use, while no thread runs yet."""
-    import alembic.command
-    import alembic.config  # noqa: F401
-
-    import localstore_adapters.folder  # noqa: F401
+    for name in ("alembic.command", "alembic.config", "localstore.cli", "localstore.realm", "localstore_adapters.folder"):
+        importlib.import_module(name)
 
 
 def _spawned(folder: str, arguments: list[str], output: int) -> int:

@@ -11,7 +11,7 @@ __all__ = ["begin", "live_through"]
 
 
 def begin(processes: Processes, folder: Path) -> World:
-    """An application from its first day: a realm makes the file, ``localstore init`` and a first revision that finds nothing."""
+    """An application from its first day: a realm makes the file, ``localstore init`` and a revision that finds nothing."""
     world = World(processes, folder)
     a, b = world.device("a"), world.device("b")
     a.use(OLD)
