@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from localstore.environment import Environment
 from localstore.registry import AdapterFactory, adapter_factory
 from localstore.store.file import Store, StoreOptions
-from localstore.store.opening import open_synced, prepare
+from localstore.store.opening import InitialData, open_synced, prepare
 from localstore.sync.loop import BackgroundLoop
 from localstore.sync.parts import Limits, SessionParts
 from localstore.sync.retry import BackoffPolicy
@@ -185,7 +185,13 @@ class AppSync:
             return self._changed.wait_for(lambda: not self._files, timeout)
 
     def open_file(
-        self, path: Path, tables: Sequence[sa.Table], *, partition: str, error_handler: ErrorHandler | None
+        self,
+        path: Path,
+        tables: Sequence[sa.Table],
+        *,
+        partition: str,
+        error_handler: ErrorHandler | None,
+        initial_data: InitialData | None = None,
     ) -> SyncedFile:
         """The open file at a path, and a running session for it. For ``Realm.open``."""
         with self._changed:
@@ -195,7 +201,7 @@ class AppSync:
             file = self._files.get(path)
             names = {table.name for table in tables}
             if file is None:
-                file = self._files[path] = self._open(path, tables, partition, error_handler)
+                file = self._files[path] = self._open(path, tables, partition, error_handler, initial_data)
             elif partition != file.partition:
                 raise ValueError(f"{path} is open for the partition {file.partition!r} and cannot hold {partition!r} as well.")
             elif not names <= file.tables:
@@ -244,11 +250,24 @@ class AppSync:
         with self._changed:  # what a session that died just now is still closing
             self._changed.wait_for(lambda: not any(file.closing for file in files), _STOP_SECONDS)
 
-    def _open(self, path: Path, tables: Sequence[sa.Table], partition: str, error_handler: ErrorHandler | None) -> SyncedFile:
+    def _open(
+        self,
+        path: Path,
+        tables: Sequence[sa.Table],
+        partition: str,
+        error_handler: ErrorHandler | None,
+        initial_data: InitialData | None,
+    ) -> SyncedFile:
         settings = self._app.settings
         environment = self._app.environment
         store = open_synced(
-            path, tables, app=self._app.id, partition=partition, options=store_options(settings), environment=environment
+            path,
+            tables,
+            app=self._app.id,
+            partition=partition,
+            options=store_options(settings),
+            environment=environment,
+            initial_data=initial_data,
         )
         file = SyncedFile(store, partition)
         parts = SessionParts(

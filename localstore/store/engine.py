@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from localstore.errors import DiskFull, LocalStoreError, ReadOnlyRealm, StoreBusy, StoreUnusable
 
-__all__ = ["driver_connection", "quote", "reading_engine", "translated", "writing_engine"]
+__all__ = ["driver_connection", "quote", "reading_engine", "sole_engine", "translated", "writing_engine"]
 
 
 def writing_engine(path: Path, *, busy_timeout: float, synchronous: str) -> sa.Engine:
@@ -30,8 +30,25 @@ def writing_engine(path: Path, *, busy_timeout: float, synchronous: str) -> sa.E
 
 
 def reading_engine(path: Path, *, busy_timeout: float) -> sa.Engine:
-    """Readers of a file, which cannot write."""
-    return _engine(path, busy_timeout, ("query_only=ON",), "BEGIN", pool_size=5, max_overflow=-1)
+    """Readers of a file, which cannot write: what tries to is told so by the statement that does."""
+    engine = _engine(path, busy_timeout, ("query_only=ON",), "BEGIN", pool_size=5, max_overflow=-1)
+
+    @event.listens_for(engine, "handle_error")
+    def _failed(context: sa.ExceptionContext) -> BaseException | None:
+        error = context.original_exception
+        ours = _translation(error, path) if isinstance(error, sqlite3.Error) else None
+        return ours if isinstance(ours, ReadOnlyRealm) else None
+
+    return engine
+
+
+def sole_engine(path: Path) -> sa.Engine:
+    """The one and only connection to a file: SQLITE_BUSY at its first transaction when there is any other, be it idle, in
+    this process or another. Nobody else gets in until the engine is disposed of.
+
+    It rests on files being in WAL mode, where every connection that has ever read holds a shared lock until it is closed.
+    """
+    return _engine(path, 0, ("locking_mode=EXCLUSIVE",), "BEGIN EXCLUSIVE", pool_size=1, max_overflow=0)
 
 
 def driver_connection(connection: sa.Connection) -> sqlite3.Connection:

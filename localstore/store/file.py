@@ -18,12 +18,13 @@ from sqlmodel import Session
 
 from localstore.errors import CommitInsideWrite, DiskFull, RealmClosed
 from localstore.store import apply as applying
-from localstore.store import outbox
+from localstore.store import memory, outbox
 from localstore.store.apply import Applied
 from localstore.store.conflicts import Conflict, conflicts
 from localstore.store.engine import driver_connection, reading_engine, translated, writing_engine
 from localstore.store.lock import WriteLock
 from localstore.store.outbox import PendingChangeset
+from localstore.store.reading import ReadSession, Watcher
 from localstore.store.seal import has_unsealed, seal_leftovers, seal_log, take_unsealed
 from localstore.store.state import State, load_state
 from localstore.wire import SealedChangeset
@@ -72,6 +73,8 @@ class Store:
         self._closed = threading.Event()
         self._readers = 0
         self._readers_changed = threading.Condition()
+        self._let_go = memory.hold(path)
+        self._watcher = Watcher(self._reader, self.check_open)
         self._on_commit: list[Callable[[], None]] = []
 
     # -- what an application does
@@ -126,11 +129,28 @@ class Store:
         """A session that begins a write transaction at its first use; for a caller that holds ``lock``."""
         return _WriteSession(self._writer, expire_on_commit=False)
 
+    def session_in(self, connection: sa.Connection) -> Session:
+        """A session like that of ``write``, inside a transaction that its caller has begun and will end."""
+        return _WriteSession(connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
+
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session that sees one state of the file and cannot write."""
+        """A session that sees one state of the file, that of its first query, and cannot write."""
         with self._in_use(), translated(self.path), Session(self._reader, expire_on_commit=False) as session:
             yield session
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """A session for several queries on the state that the file is in now."""
+        with self._in_use(), ReadSession(self._reader, expire_on_commit=False) as session:
+            with translated(self.path):
+                session.connection().exec_driver_sql("PRAGMA schema_version")  # reads: what it sees is settled from here on
+            yield session
+            session.flush()
+
+    def version(self) -> int:
+        """A number that grows when something was committed, by whatever program."""
+        return self._watcher.version()
 
     def pending(self) -> list[PendingChangeset]:
         """Unsent changesets, oldest first."""
@@ -256,8 +276,10 @@ class Store:
             self._closed.set()
             with self._readers_changed:
                 self._readers_changed.wait_for(lambda: not self._readers, self._options.busy_timeout)
+            self._watcher.close()
             self._reader.dispose()
             self._writer.dispose()
+            self._let_go()
         finally:
             self.lock.release()
 
