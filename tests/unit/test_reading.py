@@ -139,9 +139,9 @@ WRITES: dict[str, Callable[[Session], Any]] = {
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 def test_whatever_writes_is_refused_where_it_does(realm: Realm, write: Callable[[Session], Any]) -> None:
     add(realm, "a")
-    with suppress(ReadOnlyRealm), realm.read() as snapshot:  # leaving the block tells of pending objects once more
-        with pytest.raises(ReadOnlyRealm, match=r"read.*realm\.write\(\)"):
-            write(snapshot)
+    refused = pytest.raises(ReadOnlyRealm, match=r"read.*realm\.write\(\)")
+    with suppress(ReadOnlyRealm), realm.read() as snapshot, refused:  # leaving the block tells of pending objects once more
+        write(snapshot)
     assert texts(realm) == ["a"]
     assert sql(realm.path, "PRAGMA user_version") == [(0,)]
     add(realm, "b")
