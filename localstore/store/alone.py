@@ -6,10 +6,11 @@ holds on it.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -17,29 +18,33 @@ import sqlalchemy as sa
 from localstore.errors import LocalStoreError, StoreUnusable
 from localstore.store.engine import driver_connection, sole_engine, translated
 
-__all__ = ["alone_with", "identity_of", "make", "remove", "remove_if_empty"]
+__all__ = ["alone_with", "remove", "remove_if_empty", "settling"]
 
 _BESIDE = ("-wal", "-shm", "-journal")
 
 
 @contextmanager
-def alone_with(path: Path) -> Iterator[sa.Connection]:
+def alone_with(path: Path, *, to_remove: bool = False) -> Iterator[sa.Connection]:
     """The only connection to a file. Who wants to open it meanwhile waits.
+
+    Args:
+        to_remove: as is needed for ``remove``: nobody opens any file in its folder meanwhile.
 
     Raises:
         StoreBusy: at the first statement, when anybody has the file open.
         StoreUnusable: at the first statement, when it is not a database.
     """
-    engine = sole_engine(path)
-    try:
-        with translated(path), engine.connect() as connection:
-            yield connection
-    finally:
-        engine.dispose()
+    with ExitStack() as stack:
+        if to_remove:
+            stack.enter_context(_folder_locked(path.parent, exclusive=True))
+        engine = sole_engine(path)
+        stack.callback(engine.dispose)
+        stack.enter_context(translated(path))
+        yield stack.enter_context(engine.connect())
 
 
 def remove(path: Path, connection: sa.Connection) -> None:
-    """Remove a file and what SQLite keeps beside it, under a connection of ``alone_with`` that is in no transaction.
+    """Remove a file and what SQLite keeps beside it, by its only connection, which is in no transaction.
 
     Raises:
         StoreUnusable: the system does not allow it. The database is whole.
@@ -63,27 +68,50 @@ def remove(path: Path, connection: sa.Connection) -> None:
 
 def remove_if_empty(path: Path) -> None:
     """Remove a file in which nobody has made anything, if nobody has it open; else leave it alone."""
-    with suppress(LocalStoreError, sqlite3.Error, sa.exc.DBAPIError), alone_with(path) as connection:
+    with suppress(LocalStoreError, sqlite3.Error, sa.exc.DBAPIError), alone_with(path, to_remove=True) as connection:
         with connection.begin():
             is_empty = connection.exec_driver_sql("SELECT 1 FROM sqlite_master").first() is None
         if is_empty:
             remove(path, connection)
 
 
-def identity_of(path: Path) -> tuple[int, int] | None:
-    """What tells a file from another of the same name, as long as either is open; None when there is none."""
+@contextmanager
+def settling(path: Path) -> Iterator[bool]:
+    """The moment in which a file is made, or the first lock taken on one; yields whether there is none yet.
+
+    Who has a file open, but has not read from it yet, holds no lock in SQLite's eyes. Were it removed in this moment, he would
+    go on with a file that nobody can find, and, with the log of its successor, which goes by the same name, spoil that one too.
+    So nobody removes anything meanwhile. And those who switch a new file to WAL mode do it one by one, as SQLite would
+    tell one of two that it is locked, without any wait.
+    """
+    with _folder_locked(path.parent, exclusive=not _size_of(path)):
+        yield _size_of(path) is None
+
+
+def _size_of(path: Path) -> int | None:
+    """A file's size, None when there is none that could be opened."""
     try:
-        found = path.stat()
+        return path.stat().st_size
     except OSError:
         return None
-    return found.st_dev, found.st_ino
 
 
-def make(path: Path) -> None:
-    """Make an empty file, unless there is one.
+@contextmanager
+def _folder_locked(folder: Path, *, exclusive: bool) -> Iterator[None]:
+    """A lock on the folder itself, so that no other file has to lie about. Does its best: not all file systems know locks."""
+    if sys.platform == "win32":  # where no open file can be removed
+        yield
+        return
+    import fcntl
 
-    Raises:
-        StoreUnusable: it cannot be made there.
-    """
-    with translated(path):
-        sqlite3.connect(path).close()
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # what is wrong with it is said by whoever opens or removes the file
+        yield
+        return
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)

@@ -253,6 +253,11 @@ class Store:
 
     # -- life
 
+    def connect(self) -> None:
+        """Take hold of the file, which nobody can remove or compact from here on; a new one is made."""
+        with translated(self.path), self._writer.connect():
+            pass
+
     def on_commit(self, callback: Callable[[], None]) -> None:
         """Call back after each local commit, in the committing thread."""
         self._on_commit.append(callback)

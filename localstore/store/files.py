@@ -81,7 +81,7 @@ def delete(path: Path, owner: Owner | None, *, discard_unsent: bool = False) -> 
         StoreUnusable: it is not the owner's, or cannot be removed. It was not changed.
         UnsentChanges: it holds changes that the remote has not acknowledged. It was not changed.
     """
-    with alone_with(path) as connection:
+    with alone_with(path, to_remove=True) as connection:
         _lock(path, connection, owner)
         if owner is not None and not discard_unsent:
             with connection.begin():

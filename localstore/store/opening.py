@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlmodel import Session
 
 from localstore.environment import Environment
-from localstore.errors import StoreBusy, StoreUnusable
+from localstore.errors import StoreUnusable
 from localstore.store import alone, layout
 from localstore.store.apply import replay_unknown
 from localstore.store.capture import attach, captured_tables, follow_migrations, log_all_rows
@@ -24,7 +24,6 @@ __all__ = ["InitialData", "check_not_synced", "check_owner", "open_local", "open
 
 InitialData = Callable[[Session], None]
 """Fills a new file, in the transaction that makes its tables."""
-_ATTEMPTS = 5  # to open a file that others remove meanwhile
 
 
 def open_local(
@@ -44,8 +43,9 @@ def open_local(
         StoreUnusable: not a database, cannot be opened, or a synced file.
         SchemaMismatch: the file needs a migration.
     """
+    store = Store(path, synced=False, options=options, now_ms=environment.now_ms)
 
-    def prepare_plain(store: Store) -> None:
+    def prepare_plain() -> None:
         with store.connection() as connection:
             check_not_synced(path, connection)
             is_new = not _has_tables(connection)
@@ -53,7 +53,7 @@ def open_local(
             if is_new and initial_data is not None:
                 _fill(store, connection, initial_data)
 
-    return _opened(path, lambda: Store(path, synced=False, options=options, now_ms=environment.now_ms), prepare_plain)
+    return _opened(store, prepare_plain)
 
 
 def open_synced(
@@ -76,8 +76,9 @@ def open_synced(
         StoreUnusable: not a database, cannot be opened, of a newer layout, or another application's or partition's.
         SchemaMismatch: the file needs a migration.
     """
+    store = Store(path, synced=True, options=options, now_ms=environment.now_ms)
 
-    def prepare_synced(store: Store) -> None:
+    def prepare_synced() -> None:
         prepare(
             store,
             tables,
@@ -88,7 +89,7 @@ def open_synced(
             initial_data=initial_data,
         )
 
-    return _opened(path, lambda: Store(path, synced=True, options=options, now_ms=environment.now_ms), prepare_synced)
+    return _opened(store, prepare_synced)
 
 
 def prepare(
@@ -122,27 +123,19 @@ def prepare(
             seal_log(driver, now_ms=environment.now_ms(), max_bytes=options.max_changeset_bytes)
 
 
-def _opened(path: Path, make_store: Callable[[], Store], prepare_file: Callable[[Store], None]) -> Store:
-    """A store whose file is prepared and still there: another process may remove a file before we have locked it, and what
-    was written to it then would be lost. Nothing is left of a new file that could not be prepared."""
-    for _ in range(_ATTEMPTS):
-        identity = alone.identity_of(path)
-        is_ours = identity is None
-        if identity is None:
-            alone.make(path)
-            identity = alone.identity_of(path)
-        store = make_store()
-        try:
-            prepare_file(store)
-        except BaseException:
-            store.close()
-            if is_ours:
-                alone.remove_if_empty(path)
-            raise
-        if alone.identity_of(path) == identity:
-            return store
+def _opened(store: Store, prepare_file: Callable[[], None]) -> Store:
+    """The store with its file prepared. Nothing is left of a new file that could not be."""
+    is_ours = False
+    try:
+        with alone.settling(store.path) as is_ours:
+            store.connect()
+        prepare_file()
+    except BaseException:
         store.close()
-    raise StoreBusy(f"{path} is removed again and again while it is opened.", hint="See what removes it, and try again.")
+        if is_ours:
+            alone.remove_if_empty(store.path)
+        raise
+    return store
 
 
 def _has_tables(connection: sa.Connection, tables: Sequence[sa.Table] | None = None) -> bool:

@@ -239,26 +239,6 @@ def test_one_that_fails_while_another_opens_leaves_the_file_to_the_other(world: 
     assert sql(path, "SELECT count(*) FROM note") == [(3,)]
 
 
-def test_a_file_removed_while_it_is_opened_is_made_again(open_realm: Open, path: Path) -> None:
-    """As another process may do in the moment before it is locked."""
-    runs = []
-
-    def fill(session: Session) -> None:
-        two_notes(session)
-        session.flush()
-        runs.append(len(runs))
-        if len(runs) == 1:
-            for suffix in ("", "-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink()
-
-    realm = open_realm(initial_data=fill)
-    assert runs == [0, 1]
-    assert len(sql(path, "SELECT * FROM note")) == 2
-    add(realm, "c")
-    realm.close()
-    assert len(sql(path, "SELECT * FROM note")) == 3
-
-
 def test_threads_that_open_at_once_run_it_once(open_realm: Open) -> None:
     runs = []
 
