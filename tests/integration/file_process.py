@@ -4,9 +4,9 @@ It says on standard output what it has done, and goes on with each line that com
 
     hold        open the file as a realm, say ``open``, and close it at the next line
     idle        the same through plain ``sqlite3``, after one query
-    first       say ``ready``; with each line open the file of this number with first data, and say ``opened ROWS RUNS``
-    fail        say ``ready``; with each line open the file of this number with first data that fails, and say ``failed``,
-                or ``late`` when another was first
+    first       say ``ready``; with each line say ``waiting``, wait for the file of this number and ``.go``, open the file of
+                this number with first data, and say ``opened ROWS RUNS``
+    fail        the same with first data that fails, and say ``failed``, or ``late`` when another was first
     memory      open a realm in memory, say ``open DIRECTORY``, and end at the next line without closing it
     compact     say ``ready``; at the next line compact the file, and say ``compacted``
     write       write row after row, and say ``written COUNT`` after each, until it is killed
@@ -14,7 +14,10 @@ It says on standard output what it has done, and goes on with each line that com
 
 import sqlite3
 import sys
+import time
+from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from uuid import UUID
 
 from sqlmodel import Field, Session, SQLModel, func, select
@@ -49,6 +52,16 @@ def idle(path: str) -> None:
     say("closed")
 
 
+def files_told(path: str) -> Iterator[Path]:
+    """The files to open, each at the very moment when all others do."""
+    for line in sys.stdin:
+        file, go = Path(path + line.strip()), Path(f"{path}{line.strip()}.go")
+        say("waiting")
+        while not go.exists():
+            time.sleep(0)
+        yield file
+
+
 def first(path: str) -> None:
     runs: list[int] = []
 
@@ -57,9 +70,9 @@ def first(path: str) -> None:
         session.add_all([Row(text="first") for _ in range(100)])
 
     say("ready")
-    for line in sys.stdin:
+    for file in files_told(path):
         runs.clear()
-        with Realm.open(LocalConfiguration(path=path + line.strip(), schema={Row}, initial_data=fill)) as realm:
+        with Realm.open(LocalConfiguration(path=file, schema={Row}, initial_data=fill)) as realm:
             say("opened", realm.exec(select(func.count()).select_from(Row)).one(), len(runs))
 
 
@@ -70,9 +83,9 @@ def fail(path: str) -> None:
         raise ZeroDivisionError
 
     say("ready")
-    for line in sys.stdin:
+    for file in files_told(path):
         try:
-            Realm.open(LocalConfiguration(path=path + line.strip(), schema={Row}, initial_data=refuse)).close()
+            Realm.open(LocalConfiguration(path=file, schema={Row}, initial_data=refuse)).close()
         except ZeroDivisionError:
             say("failed")
         else:

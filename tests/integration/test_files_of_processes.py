@@ -1,12 +1,11 @@
 """What a file goes through when several processes have it: opened first, compacted, deleted, and left behind by the killed."""
 
 import os
-import random
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -54,6 +53,9 @@ class FileProcess:
         _, complaints = self._process.communicate("\n", timeout=SECONDS)
         assert self._process.returncode == 0, complaints
         return complaints
+
+    def is_running(self) -> bool:
+        return self._process.poll() is None
 
     def kill(self) -> None:
         self._process.kill()
@@ -133,6 +135,8 @@ def test_processes_that_open_a_new_file_at_once_fill_it_once(path: Path, start: 
     for number in range(25):
         for process in filling + rest:
             process.go_on(str(number))
+        assert [process.heard() for process in filling + rest] == [["waiting"]] * 4
+        path.with_name(f"{path.name}{number}.go").touch()
         heard = [process.heard() for process in filling]
         heard_of_rest = [process.heard() for process in rest]
         if others == "first":
@@ -144,8 +148,8 @@ def test_processes_that_open_a_new_file_at_once_fill_it_once(path: Path, start: 
         assert rows_in(path.with_name(f"{path.name}{number}")) == 100
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_compacting_that_is_killed_leaves_a_whole_file(path: Path, start: Start, seed: int) -> None:
+@pytest.mark.parametrize("log_bytes", [1, 3_000_000, 8_000_000])
+def test_compacting_that_is_killed_leaves_a_whole_file(path: Path, start: Start, log_bytes: int) -> None:
     with Realm.open(configuration(path)) as realm:
         with realm.write() as tx:
             tx.add_all([Row(text="x" * 5000) for _ in range(4000)])
@@ -154,12 +158,11 @@ def test_compacting_that_is_killed_leaves_a_whole_file(path: Path, start: Start,
     process = start("compact")
     assert process.heard() == ["ready"]
     process.go_on()
-    beside = [path.with_name(path.name + suffix) for suffix in ("-wal", "-journal")]
-    turns = random.Random(seed).randint(1, 2000)
-    while turns:  # kill it at one moment or another after it has begun to write
-        turns -= any(found.exists() for found in beside)
-        if process._process.poll() is not None:
-            break
+    log = path.with_name(path.name + "-wal")
+    while process.is_running():  # kill it when so much is written
+        with suppress(FileNotFoundError):
+            if log.stat().st_size >= log_bytes:
+                break
     process.kill()
     assert rows_in(path) == 2000
     with Realm.open(configuration(path)) as realm, realm.write() as tx:
