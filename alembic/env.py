@@ -1,4 +1,4 @@
-"""Runs the example models' migrations on one SQLite file.
+"""Runs the application's migrations on one SQLite file.
 
 What matters for a file that localstore also opens: foreign keys are off (batch mode drops tables, and with foreign keys on
 that would run ``ON DELETE`` actions, which capture would send to every device), each revision is one transaction, and

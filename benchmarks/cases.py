@@ -18,6 +18,7 @@ __all__ = ["CASES", "Case"]
 
 WAIT_SECONDS = 300
 PRAGMAS = ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON", "recursive_triggers = ON")
+UPDATE = "UPDATE reading SET value = ? WHERE id = ?"
 INSERT = "INSERT INTO reading (id, sensor, value, count, note) VALUES (?, ?, ?, ?, ?)"
 
 
@@ -40,6 +41,14 @@ class Case:
     rows: int
     subject: Callable[[Path, int], float]
     baseline: Callable[[Path, int], float]
+
+
+def _changes(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    return [(row[2] + 1, row[0]) for row in rows]
+
+
+def _objects(count: int) -> list[Reading]:
+    return [Reading(sensor=f"sensor {number % 40}", value=number / 7, count=number) for number in range(count)]
 
 
 def _rows(count: int) -> list[tuple[Any, ...]]:
@@ -83,6 +92,24 @@ def _insert(realm: Realm, count: int) -> float:
 def captured_bulk_insert(directory: Path, count: int) -> float:
     with _paused_realm(directory) as realm:
         return _insert(realm, count)
+
+
+def captured_updates(directory: Path, count: int) -> float:
+    with _paused_realm(directory) as realm:
+        rows = _rows(count)
+        with realm.write() as tx:
+            tx.connection().exec_driver_sql(INSERT, rows)
+        changes, watch = _changes(rows), _Stopwatch()
+        with watch, realm.write() as tx:
+            tx.connection().exec_driver_sql(UPDATE, changes)
+    return watch.seconds
+
+
+def captured_objects(directory: Path, count: int) -> float:
+    objects, watch = _objects(count), _Stopwatch()
+    with _paused_realm(directory) as realm, watch, realm.write() as tx:
+        tx.add_all(objects)
+    return watch.seconds
 
 
 def captured_single_writes(directory: Path, count: int) -> float:
@@ -136,15 +163,43 @@ def _set_pragmas(connection: sqlite3.Connection, record: object = None) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def plain_bulk_insert(directory: Path, count: int) -> float:
+@contextmanager
+def _plain_file(directory: Path) -> Iterator[sqlite3.Connection]:
     _plain_engine(directory).dispose()
-    rows, watch = _rows(count), _Stopwatch()
     with closing(sqlite3.connect(directory / "plain.db")) as connection:
         _set_pragmas(connection)
+        yield connection
+
+
+def _execute_many(connection: sqlite3.Connection, statement: str, rows: list[tuple[Any, ...]]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    connection.executemany(statement, rows)
+    connection.execute("COMMIT")
+
+
+def plain_bulk_insert(directory: Path, count: int) -> float:
+    rows, watch = _rows(count), _Stopwatch()
+    with _plain_file(directory) as connection, watch:
+        _execute_many(connection, INSERT, rows)
+    return watch.seconds
+
+
+def plain_updates(directory: Path, count: int) -> float:
+    rows, watch = _rows(count), _Stopwatch()
+    with _plain_file(directory) as connection:
+        _execute_many(connection, INSERT, rows)
+        changes = _changes(rows)
         with watch:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(INSERT, rows)
-            connection.execute("COMMIT")
+            _execute_many(connection, UPDATE, changes)
+    return watch.seconds
+
+
+def plain_objects(directory: Path, count: int) -> float:
+    engine, objects, watch = _plain_engine(directory), _objects(count), _Stopwatch()
+    with watch, Session(engine, expire_on_commit=False) as session:
+        session.add_all(objects)
+        session.commit()
+    engine.dispose()
     return watch.seconds
 
 
@@ -171,6 +226,8 @@ def plain_select(directory: Path, count: int) -> float:
 
 CASES = (
     Case("rows in one write()", "sqlite3 executemany", 100_000, captured_bulk_insert, plain_bulk_insert),
+    Case("single-column updates in one write()", "sqlite3 executemany", 100_000, captured_updates, plain_updates),
+    Case("objects by tx.add_all", "SQLModel session", 20_000, captured_objects, plain_objects),
     Case("one-row write()s", "SQLModel sessions", 2_000, captured_single_writes, plain_single_writes),
     Case("rows selected", "SQLModel session", 100_000, realm_select, plain_select),
     Case("rows received through a folder", "sqlite3 executemany", 100_000, receive, plain_bulk_insert),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 import sqlalchemy as sa
 
 from localstore.environment import Environment
+from localstore.errors import StoreUnusable
 from localstore.registry import AdapterFactory, adapter_factory
 from localstore.store.file import Store, StoreOptions
 from localstore.store.opening import InitialData, open_synced, prepare
@@ -140,9 +141,10 @@ class App:
 class SyncedFile:
     """A synced file that is open in this process, shared by all realms on it."""
 
-    def __init__(self, store: Store, partition: str) -> None:
+    def __init__(self, store: Store, partition: str, encryption_key: bytes | None) -> None:
         self.store = store
         self.partition = partition
+        self.encryption_key = encryption_key
         self.session: SyncSession
         self.realms = 0
         self.tables: set[str] = set()
@@ -192,6 +194,7 @@ class AppSync:
         partition: str,
         error_handler: ErrorHandler | None,
         initial_data: InitialData | None = None,
+        encryption_key: bytes | None = None,
     ) -> SyncedFile:
         """The open file at a path, and a running session for it. For ``Realm.open``."""
         with self._changed:
@@ -201,9 +204,15 @@ class AppSync:
             file = self._files.get(path)
             names = {table.name for table in tables}
             if file is None:
-                file = self._files[path] = self._open(path, tables, partition, error_handler, initial_data)
+                file = self._files[path] = self._open(path, tables, partition, error_handler, initial_data, encryption_key)
             elif partition != file.partition:
                 raise ValueError(f"{path} is open for the partition {file.partition!r} and cannot hold {partition!r} as well.")
+            elif encryption_key != file.encryption_key:
+                raise StoreUnusable(
+                    f"{path} is already open in this process with {_named(file.encryption_key)},"
+                    f" and cannot be opened with {_named(encryption_key)} as well. It was not changed.",
+                    hint="Give every realm on a file the same encryption_key.",
+                )
             elif not names <= file.tables:
                 options = store_options(self._app.settings)
                 prepare(
@@ -257,6 +266,7 @@ class AppSync:
         partition: str,
         error_handler: ErrorHandler | None,
         initial_data: InitialData | None,
+        encryption_key: bytes | None,
     ) -> SyncedFile:
         settings = self._app.settings
         environment = self._app.environment
@@ -265,11 +275,11 @@ class AppSync:
             tables,
             app=self._app.id,
             partition=partition,
-            options=store_options(settings),
+            options=store_options(settings, encryption_key),
             environment=environment,
             initial_data=initial_data,
         )
-        file = SyncedFile(store, partition)
+        file = SyncedFile(store, partition, encryption_key)
         parts = SessionParts(
             store=store,
             app=self._app.id,
@@ -314,11 +324,17 @@ class AppSync:
                 self._changed.notify_all()
 
 
-def store_options(settings: Settings) -> StoreOptions:
-    """The part of the settings that concerns files."""
+def _named(key: bytes | None) -> str:
+    """A key in a message, which must not show it."""
+    return "no encryption_key" if key is None else "an encryption_key of its own"
+
+
+def store_options(settings: Settings, encryption_key: bytes | None = None) -> StoreOptions:
+    """The part of the settings that concerns files, with the file's own key."""
     return StoreOptions(
         busy_timeout=settings.busy_timeout,
         synchronous=settings.synchronous,
         max_changeset_bytes=settings.max_changeset_bytes,
         max_clock_drift=settings.max_clock_drift,
+        encryption_key=encryption_key,
     )

@@ -49,6 +49,8 @@ class Op(enum.IntEnum):
     DELETE = 3
     REPLACE = 4
     """Deleted and inserted again under the same key: nothing of the old row survives."""
+    SEED = 5
+    """Was there before its table was synced: an insert that is older than every change."""
 
 
 class Dependency(msgspec.Struct, frozen=True, array_like=True):

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sqlmodel import SQLModel
-
 from localstore.app import User
+from localstore.schema import Model
 from localstore.store import memory
 from localstore.store.files import IsWorthwhile, Owner, is_half_empty
 from localstore.store.opening import InitialData
@@ -32,6 +31,7 @@ __all__ = [
 ]
 
 DEFAULT_PARTITION = "default"
+ENCRYPTION_KEY_BYTES = 32
 StopPolicy = Literal["after_changes_uploaded", "immediately"]
 CompactOnLaunch = bool | Callable[[int, int], bool]
 
@@ -42,7 +42,7 @@ class LocalConfiguration:
 
     Attributes:
         path: the file; made when it does not exist, its folder must.
-        schema: the SQLModel classes in it.
+        schema: the SQLModel classes in it, or tables of SQLAlchemy Core. Other tables in the file are left alone.
         settings: instead of those from environment and files.
         in_memory: keep nothing on disk; the realm is gone when it is closed, and ``path`` is only the name by which this
             process shares it.
@@ -50,16 +50,19 @@ class LocalConfiguration:
             file.
         compact_on_launch: compact the file before it is opened, unless it is open elsewhere: True when more than half of at
             least 50 MiB is free, or a function that decides by ``(total_bytes, used_bytes)``.
+        encryption_key: 32 bytes that the file is encrypted with; None for a plain file. Needs the extra ``cipher``.
     """
 
     path: str | Path
-    schema: Collection[type[SQLModel]] = ()
+    schema: Collection[Model] = ()
     settings: Settings | None = None
     in_memory: bool = False
     initial_data: InitialData | None = None
     compact_on_launch: CompactOnLaunch = False
+    encryption_key: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        check_encryption_key(self.encryption_key)
         _check_file_options(self)
         if self.initial_data is not None and not self.schema:
             raise ValueError("initial_data needs a schema: it is called when the tables are made.")
@@ -71,7 +74,8 @@ class SyncConfiguration:
 
     Attributes:
         user: who logged in.
-        schema: the SQLModel classes in it.
+        schema: the SQLModel classes that are synced, or tables of SQLAlchemy Core. Other tables in the file stay on this
+            device.
         path: the file; made when it does not exist, its folder must. ``default.db`` unless set.
         partition: which part of the application's data it holds.
         error_handler: called in the background thread as ``error_handler(session, error)`` with every error that a user
@@ -85,10 +89,12 @@ class SyncConfiguration:
             it fails there is no file.
         compact_on_launch: compact the file before it is opened, unless it is open elsewhere: True when more than half of at
             least 50 MiB is free, or a function that decides by ``(total_bytes, used_bytes)``.
+        encryption_key: 32 bytes that the file is encrypted with; None for a plain file. Needs the extra ``cipher``. It
+            protects the file on this device, not what is sent to the remote.
     """
 
     user: User
-    schema: Collection[type[SQLModel]]
+    schema: Collection[Model]
     path: str | Path = "default.db"
     partition: str = field(default=DEFAULT_PARTITION, kw_only=True)
     error_handler: ErrorHandler | None = field(default=None, kw_only=True)
@@ -96,6 +102,7 @@ class SyncConfiguration:
     in_memory: bool = field(default=False, kw_only=True)
     initial_data: InitialData | None = field(default=None, kw_only=True)
     compact_on_launch: CompactOnLaunch = field(default=False, kw_only=True)
+    encryption_key: bytes | None = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.user, User):
@@ -106,6 +113,7 @@ class SyncConfiguration:
             raise ValueError(f"partition must not be empty; the usual one is {DEFAULT_PARTITION!r}.")
         if self.stop_policy not in ("after_changes_uploaded", "immediately"):
             raise ValueError(f"stop_policy is 'after_changes_uploaded' or 'immediately', not {self.stop_policy!r}.")
+        check_encryption_key(self.encryption_key)
         _check_file_options(self)
 
 
@@ -149,3 +157,23 @@ def _check_file_options(configuration: SyncConfiguration | LocalConfiguration) -
     chosen = configuration.compact_on_launch
     if not isinstance(chosen, bool) and not callable(chosen):
         raise TypeError(f"compact_on_launch is a bool or a function of (total_bytes, used_bytes), not {chosen!r}.")
+
+
+def check_encryption_key(key: object) -> None:
+    """Refuse what is no encryption key, without saying what it is.
+
+    Raises:
+        TypeError, ValueError: it is of another type or length.
+    """
+    if key is None:
+        return
+    if not isinstance(key, bytes):
+        raise TypeError(
+            f"encryption_key is {ENCRYPTION_KEY_BYTES} bytes, not of type {type(key).__name__}."
+            " Make bytes of a passphrase with hashlib.scrypt(..., dklen=32)."
+        )
+    if len(key) != ENCRYPTION_KEY_BYTES:
+        raise ValueError(
+            f"encryption_key is {ENCRYPTION_KEY_BYTES} bytes; this one has {len(key)}."
+            " Make one with secrets.token_bytes(32), or of a passphrase with hashlib.scrypt(..., dklen=32)."
+        )

@@ -5,6 +5,7 @@
      ├ NestedWrite           leave the outer write() first
      ├ ReadOnlyRealm         write inside realm.write()
      ├ SchemaError           change the model (refused at open)
+     │  └ UnsafeMigration    change the migration, or how it is run
      ├ SchemaMismatch        migrate the file
      ├ StoreBusy             try again: another writer held the file too long, or it is open
      ├ StoreUnusable         the file is not a store we can open
@@ -63,6 +64,7 @@ __all__ = [
     "TargetExists",
     "TextNotUnicode",
     "Unauthorized",
+    "UnsafeMigration",
     "UnsentChanges",
 ]
 
@@ -98,6 +100,10 @@ class ReadOnlyRealm(LocalStoreError):
 
 class SchemaError(LocalStoreError):
     """A class or table cannot be opened as declared. Names the class and the fix."""
+
+
+class UnsafeMigration(SchemaError):
+    """A migration would lose rows, triggers or indexes, and was stopped before it did. The file is as it was before."""
 
 
 class SchemaMismatch(LocalStoreError):

@@ -26,7 +26,7 @@ from localstore.app import AppSync, SyncedFile, store_options
 from localstore.configuration import LocalConfiguration, SyncConfiguration, existing, located, owner_of, worth_compacting
 from localstore.environment import Environment
 from localstore.errors import LocalStoreError, RealmClosed, StoreBusy
-from localstore.schema import check_synced, tables_of
+from localstore.schema import check_key, check_synced, tables_of
 from localstore.store import files
 from localstore.store.conflicts import Conflict
 from localstore.store.copy import copy_plain
@@ -36,6 +36,7 @@ from localstore.store.lock import WriteLock
 from localstore.store.opening import open_local
 from localstore.store.outbox import PendingChangeset
 from localstore.sync.session import SyncSession
+from localstore.types import recognise_text, warn_of_lossy
 
 __all__ = ["Realm"]
 
@@ -66,16 +67,19 @@ class Realm:
         Raises:
             SchemaError: a class cannot be opened as declared.
             SchemaMismatch: the file needs a migration.
-            StoreUnusable: the file is not one that can be opened so.
+            StoreUnusable: the file is not one that can be opened so, or not with this encryption key.
             StoreBusy: another program kept it locked.
+            ImportError: the configuration needs an extra that is not installed.
         """
         tables = tables_of(configuration.schema)
+        warn_of_lossy(tables, stacklevel=2)
+        recognise_text(configuration.schema)
         if isinstance(configuration, SyncConfiguration):
             check_synced(tables)
         with located(configuration) as path:
             is_worthwhile = worth_compacting(configuration)
             if is_worthwhile is not None:
-                files.compact_at_launch(path, owner_of(configuration), is_worthwhile)
+                files.compact_at_launch(path, owner_of(configuration), is_worthwhile, key=configuration.encryption_key)
             if isinstance(configuration, LocalConfiguration):
                 return cls(configuration, _open_local(configuration, path, tables), None, None)
             sync = configuration.user.app.sync
@@ -85,6 +89,7 @@ class Realm:
                 partition=configuration.partition,
                 error_handler=configuration.error_handler,
                 initial_data=configuration.initial_data,
+                encryption_key=configuration.encryption_key,
             )
             return cls(configuration, file.store, file, sync)
 
@@ -104,6 +109,7 @@ class Realm:
             NestedWrite: this thread is inside a write already.
             StoreBusy: another writer did not finish in time.
             ChangesetTooLarge: more was changed than one changeset may carry; everything was rolled back.
+            SchemaError: a class that was used has no table in the file; raised where it was used.
         """
         self._check_open()
         return self._store.write()
@@ -129,7 +135,7 @@ class Realm:
                     yield session
                     await _to_the_end(commit)
                 except BaseException:
-                    session.rollback()
+                    store.rollback(session)
                     raise
         finally:
             store.lock.release()
@@ -145,6 +151,7 @@ class Realm:
 
         Raises:
             ReadOnlyRealm: the statement writes.
+            SchemaError: a class in it has no table in the file.
         """
         self._check_open()
         with self._store.read() as session:
@@ -152,8 +159,15 @@ class Realm:
         return result.scalars() if isinstance(statement, SelectOfScalar) else result
 
     def get(self, model: type[Model], key: Any) -> Model | None:
-        """The object with a primary key, None when there is none. A composite key is a tuple."""
+        """The object with a primary key, None when there is none. A composite key is a tuple.
+
+        Raises:
+            TypeError: the key, or a part of it, is of another type than the class declares.
+            ValueError: it has another number of parts.
+            SchemaError: the class has no table in the file.
+        """
         self._check_open()
+        check_key(model, key)
         with self._store.read() as session:
             return session.get(model, key)
 
@@ -201,7 +215,10 @@ class Realm:
     def pending(self) -> list[PendingChangeset]:
         """Changesets that the remote has not acknowledged, oldest first; none for a local realm."""
         self._check_open()
-        return self._store.pending() if self._store.synced else []
+        if self._file is None:
+            return []
+        error = self._file.session.last_error
+        return self._store.pending(str(error) if error else None)
 
     def conflicts(self) -> list[Conflict]:
         """Values written here that lost against another device's, oldest first; none for a local realm."""
@@ -211,18 +228,26 @@ class Realm:
     # -- the file
 
     def write_copy_to(self, configuration: LocalConfiguration) -> None:
-        """Copy everything to a plain SQLite file outside sync, as it is at this moment. The way to leave sync for good.
+        """Copy everything to a SQLite file outside sync, as it is at this moment: the way to leave sync for good.
+
+        The copy is encrypted with the configuration's ``encryption_key``, whatever the key of this realm is.
 
         Raises:
             TargetExists: something is there already; it was left as it is.
             StoreUnusable: the copy cannot be written there.
+            ImportError: the configuration needs an extra that is not installed.
         """
         self._check_open()
         if not isinstance(configuration, LocalConfiguration):
             raise TypeError("write_copy_to takes a LocalConfiguration.")
         if configuration.in_memory:
             raise ValueError("write_copy_to writes a file: give it a LocalConfiguration without in_memory.")
-        copy_plain(self._store.path, Path(configuration.path).expanduser().resolve())
+        copy_plain(
+            self._store.path,
+            Path(configuration.path).expanduser().resolve(),
+            source_key=self._configuration.encryption_key,
+            target_key=configuration.encryption_key,
+        )
 
     async def write_copy_to_async(self, configuration: LocalConfiguration) -> None:
         """``write_copy_to`` for any event loop."""
@@ -243,7 +268,7 @@ class Realm:
         path = existing(configuration)
         if path is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(configuration.path))
-        return files.compact(path, owner_of(configuration))
+        return files.compact(path, owner_of(configuration), key=configuration.encryption_key)
 
     @classmethod
     async def compact_async(cls, configuration: SyncConfiguration | LocalConfiguration) -> bool:
@@ -268,7 +293,7 @@ class Realm:
         path = existing(configuration)
         if path is None:
             return False
-        files.delete(path, owner_of(configuration), discard_unsent=discard_unsent)
+        files.delete(path, owner_of(configuration), key=configuration.encryption_key, discard_unsent=discard_unsent)
         return True
 
     @classmethod
@@ -336,7 +361,7 @@ class Realm:
 def _open_local(configuration: LocalConfiguration, path: Path, tables: Sequence[Table]) -> Store:
     from localstore.settings import Settings
 
-    options = store_options(configuration.settings or Settings())
+    options = store_options(configuration.settings or Settings(), configuration.encryption_key)
     return open_local(path, tables, options=options, environment=Environment(), initial_data=configuration.initial_data)
 
 

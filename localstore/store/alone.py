@@ -7,7 +7,6 @@ holds on it.
 from __future__ import annotations
 
 import os
-import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,7 +14,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from localstore.errors import LocalStoreError, StoreUnusable
+from localstore.errors import LocalStoreError, StoreBusy, StoreUnusable
+from localstore.store.driver import claim, driver_errors, release
 from localstore.store.engine import driver_connection, sole_engine, translated
 
 __all__ = ["alone_with", "remove", "remove_if_empty", "settling"]
@@ -24,23 +24,36 @@ _BESIDE = ("-wal", "-shm", "-journal")
 
 
 @contextmanager
-def alone_with(path: Path, *, to_remove: bool = False) -> Iterator[sa.Connection]:
-    """The only connection to a file. Who wants to open it meanwhile waits.
+def alone_with(path: Path, key: bytes | None, *, to_remove: bool = False) -> Iterator[sa.Connection]:
+    """The only connection to a file, in no transaction. Who wants to open it meanwhile waits.
 
     Args:
+        key: the file's encryption key, None for a plain file.
         to_remove: as is needed for ``remove``: nobody opens any file in its folder meanwhile.
 
     Raises:
-        StoreBusy: at the first statement, when anybody has the file open.
-        StoreUnusable: at the first statement, when it is not a database.
+        StoreBusy: anybody has the file open.
+        StoreUnusable: it is not a database, or has another key.
     """
     with ExitStack() as stack:
+        claim(path, encrypted=key is not None)
+        stack.callback(release, path, encrypted=key is not None)
         if to_remove:
             stack.enter_context(_folder_locked(path.parent, exclusive=True))
-        engine = sole_engine(path)
+        engine = sole_engine(path, key)
         stack.callback(engine.dispose)
         stack.enter_context(translated(path))
-        yield stack.enter_context(engine.connect())
+        try:
+            connection = stack.enter_context(engine.connect())
+            connection.begin().commit()
+        except sa.exc.OperationalError as error:
+            if "BUSY" not in str(getattr(error.orig, "sqlite_errorname", "")):
+                raise
+            raise StoreBusy(
+                f"{path} is open, in this process or another. Nothing was done to it.",
+                hint="Close all its realms; app.sync.wait_for_sessions_to_terminate() waits for those that still upload.",
+            ) from error
+        yield connection
 
 
 def remove(path: Path, connection: sa.Connection) -> None:
@@ -50,9 +63,11 @@ def remove(path: Path, connection: sa.Connection) -> None:
         StoreUnusable: the system does not allow it. The database is whole.
     """
     driver = driver_connection(connection)
-    with suppress(sqlite3.OperationalError):  # on a full disk, where a file must still be removable
+    with suppress(*driver_errors("OperationalError")):  # on a full disk, where a file must still be removable
         driver.execute("PRAGMA journal_mode=DELETE").fetchall()
-    with suppress(sqlite3.OperationalError):  # so that closing the connection removes nothing that is another's by then
+    with suppress(
+        *driver_errors("OperationalError")
+    ):  # so that closing the connection removes nothing that is another's by then
         driver.execute("PRAGMA journal_mode=OFF").fetchall()
     if sys.platform == "win32":  # where an open file cannot be removed, which keeps it from who opens it just now
         connection.close()
@@ -66,9 +81,12 @@ def remove(path: Path, connection: sa.Connection) -> None:
         ) from error
 
 
-def remove_if_empty(path: Path) -> None:
+def remove_if_empty(path: Path, key: bytes | None) -> None:
     """Remove a file in which nobody has made anything, if nobody has it open; else leave it alone."""
-    with suppress(LocalStoreError, sqlite3.Error, sa.exc.DBAPIError), alone_with(path, to_remove=True) as connection:
+    with (
+        suppress(LocalStoreError, *driver_errors("Error", also=sa.exc.DBAPIError)),
+        alone_with(path, key, to_remove=True) as connection,
+    ):
         with connection.begin():
             is_empty = connection.exec_driver_sql("SELECT 1 FROM sqlite_master").first() is None
         if is_empty:

@@ -11,21 +11,17 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
 from localstore import wire
-from localstore.changes import Changeset, RowGroup
+from localstore.changes import Changeset
 from localstore.clock import MAX_STAMP, stamp_ms
 from localstore.errors import MalformedChangeset, ResetRequired
-from localstore.store.capture import set_capturing
+from localstore.store.capture import Capturing, set_capturing
+from localstore.store.driver import driver_errors
 from localstore.store.rows import Rows
 from localstore.store.state import State, device_number, load_state
 from localstore.wire import SealedChangeset
 
-__all__ = ["CANNOT_APPLY", "Applied", "apply", "fold", "has_waiting", "replay_unknown"]
-
-CANNOT_APPLY = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)
-"""What SQLite raises when a row itself is at fault, and not the disk or another program."""
+__all__ = ["Applied", "apply", "cannot_apply", "fold", "has_waiting", "must_replay", "replay_unknown"]
 
 _FOLD_CHUNK = 500
 
@@ -72,6 +68,11 @@ def fold(connection: sqlite3.Connection, limit: int) -> bool:
     return number < state.last_number
 
 
+def cannot_apply() -> tuple[type[Exception], ...]:
+    """What SQLite raises when a row itself is at fault, and not the disk or another program."""
+    return driver_errors("IntegrityError", "DataError", also=OverflowError)
+
+
 def has_waiting(connection: sqlite3.Connection) -> bool:
     """Whether changesets wait for their turn."""
     return connection.execute("SELECT 1 FROM localstore_waiting LIMIT 1").fetchone() is not None
@@ -96,17 +97,19 @@ def apply(
     Raises:
         ResetRequired: the page holds changesets of this device that it never made: its file was copied or restored.
         ProtocolError: a changeset is malformed or too new.
-        sqlite3.Error: SQLite refused a row, and ``cautious`` was not asked for.
+        The driver's ``Error``: SQLite refused a row, and ``cautious`` was not asked for.
     """
+    if must_replay(connection):  # a realm that was open while the file was migrated
+        replay_unknown(connection)
     state = load_state(connection)
     turn = _Turns(connection, state, page, latest_ms)
     applied = Applied(drifting=turn.drifting)
-    set_capturing(connection, False)
+    set_capturing(connection, Capturing.OFF)
     if cautious:
         _take_each(connection, state, turn, applied)
     else:
         _take_all(connection, state, turn, applied)
-    set_capturing(connection, True)
+    set_capturing(connection, Capturing.BY_KEY)
     turn.finish()
     connection.execute("UPDATE localstore_state SET cursor = ?, last_stamp = max(last_stamp, ?)", (cursor, turn.highest_stamp))
     return applied
@@ -114,21 +117,21 @@ def apply(
 
 def replay_unknown(connection: sqlite3.Connection) -> None:
     """Merge what came for tables and columns that the schema has only now."""
-    kept = connection.execute(
-        "SELECT id, device, number, stamp, changes FROM localstore_unknown ORDER BY stamp, device"
-    ).fetchall()
-    if not kept:
+    connection.execute("UPDATE localstore_state SET replay = 0 WHERE replay")
+    if connection.execute("SELECT 1 FROM localstore_unknown LIMIT 1").fetchone() is None:
         return
     while fold(connection, _FOLD_CHUNK):
         pass
     rows = Rows(connection, load_state(connection).device)
-    set_capturing(connection, False)
-    for id_, device, number, stamp, data in kept:
-        group, seen = msgspec.msgpack.decode(data, type=tuple[RowGroup, dict[bytes, int]])
-        connection.execute("DELETE FROM localstore_unknown WHERE id = ?", (id_,))
-        rows.take_late(Changeset(device, number, stamp, (), (group,)), seen)
+    set_capturing(connection, Capturing.OFF)
+    rows.replay()
     rows.flush()
-    set_capturing(connection, True)
+    set_capturing(connection, Capturing.BY_KEY)
+
+
+def must_replay(connection: sqlite3.Connection) -> bool:
+    """Whether a migration changed the schema since ``replay_unknown`` was last called."""
+    return bool(connection.execute("SELECT replay FROM localstore_state").fetchone()[0])
 
 
 def _take_all(connection: sqlite3.Connection, state: State, turn: _Turns, applied: Applied) -> None:
@@ -148,7 +151,7 @@ def _take_each(connection: sqlite3.Connection, state: State, turn: _Turns, appli
             rows = Rows(connection, state.device)
             rows.take(changeset)
             rows.flush()
-        except CANNOT_APPLY as error:
+        except cannot_apply() as error:
             connection.execute("ROLLBACK TO changeset")
             Rows(connection, state.device).learn(changeset)  # its writer knows that still, whatever became of its rows
             data = wire.encode(wire.seal(changeset))

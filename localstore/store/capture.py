@@ -1,12 +1,17 @@
 """Capture: triggers that log which rows and columns of a synced table were touched, by whatever program.
 
-A trigger logs the row's key and, for updates, a bitmask of the columns that changed; values are read once, when the log is
-sealed (``store.seal``). Triggers stay silent while ``localstore_state.capturing`` is 0, which is how merged changes and
-migrations are written without being captured.
+A trigger logs a row and, for updates, a bitmask of the columns that changed; values are read once, when the log is sealed
+(``store.seal``). ``localstore_state.capturing`` says what triggers do: nothing, which is how merged changes are written
+without being captured; log keys; or log rowids, which are quicker to write and to find again. Rowids are for our own write
+transactions only, as they mean nothing any more after another program's ``VACUUM``.
+
+An entry's ``op`` is a ``LoggedOp``, plus ``BY_ROWID`` when ``k0`` is a rowid, plus ``START`` times the position of the first
+column that its ``bits`` speak of. A delete's ``bits`` are the rowid that the row had.
 """
 
 from __future__ import annotations
 
+import enum
 import json
 import sqlite3
 from collections.abc import Iterable
@@ -15,10 +20,45 @@ from functools import cached_property
 
 from localstore.store.engine import quote
 
-__all__ = ["MASK_BITS", "CapturedTable", "attach", "captured_tables", "follow_migrations", "log_all_rows", "set_capturing"]
+__all__ = [
+    "BY_ROWID",
+    "KIND",
+    "LOGS",
+    "START",
+    "CapturedTable",
+    "Capturing",
+    "LoggedOp",
+    "attach",
+    "captured_tables",
+    "follow_migrations",
+    "log_all_rows",
+    "set_capturing",
+]
 
-MASK_BITS = 63  # columns in one log entry's mask: what fits in a positive SQLite integer
-_CAPTURING = "(SELECT capturing FROM localstore_state)"
+MASK_BITS = 63  # columns that one entry's bits can speak of: what fits in a positive SQLite integer
+UPDATE_TRIGGERS = 4  # an update of few columns runs few of them, and compares few columns
+LOGS = ("localstore_log", "localstore_log_wide")
+"""Where triggers write: tables with one key column into the first, which is narrow to be quick, others into the second."""
+KIND, BY_ROWID, START = 3, 4, 8
+ALL_COLUMNS = -1  # bits that are all set
+_ROWID_NAMES = ("_rowid_", "rowid", "oid")
+
+
+class Capturing(enum.IntEnum):
+    """What triggers do."""
+
+    OFF = 0
+    BY_KEY = 1
+    BY_ROWID = 2
+
+
+class LoggedOp(enum.IntEnum):
+    """What happened to a row, as triggers say it. ``SEED`` is ours: a row from before its table was synced."""
+
+    SEED = 0
+    INSERT = 1
+    UPDATE = 2
+    DELETE = 3
 
 
 @dataclass(frozen=True)
@@ -30,12 +70,19 @@ class CapturedTable:
         name: its name.
         key: names of the key columns.
         columns: names of the other columns, in the order of the log's mask bits.
+        rowid: a name by which its rowid can be had; None when it has none, or when that is the key itself.
     """
 
     id: int
     name: str
     key: tuple[str, ...]
     columns: tuple[str, ...]
+    rowid: str | None
+
+    @property
+    def log(self) -> str:
+        """The log that its triggers write to."""
+        return LOGS[len(self.key) > 1]
 
     @cached_property
     def log_key(self) -> tuple[str, ...]:
@@ -45,9 +92,10 @@ class CapturedTable:
 
 def captured_tables(connection: sqlite3.Connection) -> dict[str, CapturedTable]:
     """The synced tables of a file, by name."""
-    rows = connection.execute("SELECT id, name, key, columns FROM localstore_table")
+    rows = connection.execute("SELECT id, name, key, columns, rowid FROM localstore_table")
     return {
-        name: CapturedTable(id_, name, tuple(json.loads(key)), tuple(json.loads(columns))) for id_, name, key, columns in rows
+        name: CapturedTable(id_, name, tuple(json.loads(key)), tuple(json.loads(columns)), rowid)
+        for id_, name, key, columns, rowid in rows
     }
 
 
@@ -60,13 +108,13 @@ def attach(connection: sqlite3.Connection, names: Iterable[str]) -> list[Capture
     known = captured_tables(connection)
     added = []
     for name in names:
-        key, columns = _columns_of(connection, name)
+        key, columns, rowid = _shape(connection, name)
         before = known.get(name)
-        if before is None or (before.key, before.columns) != (key, columns):
+        if before is None or (before.key, before.columns, before.rowid) != (key, columns, rowid):
             connection.execute(
-                "INSERT INTO localstore_table (name, key, columns) VALUES (?, ?, ?)"
-                " ON CONFLICT (name) DO UPDATE SET key = excluded.key, columns = excluded.columns",
-                (name, json.dumps(key), json.dumps(columns)),
+                "INSERT INTO localstore_table (name, key, columns, rowid) VALUES (?, ?, ?, ?) ON CONFLICT (name)"
+                " DO UPDATE SET key = excluded.key, columns = excluded.columns, rowid = excluded.rowid",
+                (name, json.dumps(key), json.dumps(columns), rowid),
             )
         table = captured_tables(connection)[name]
         _install(connection, table)
@@ -82,49 +130,116 @@ def follow_migrations(connection: sqlite3.Connection) -> None:
     Where columns are gone or have other names, the log's masks have lost their meaning: the rows are sent whole.
     """
     for table in captured_tables(connection).values():
-        key, columns = _columns_of(connection, table.name)
+        key, columns, _ = _shape(connection, table.name)
         if key != table.key:
-            for name in _triggers(table, set()):  # a renamed table took them along
-                connection.execute(f"DROP TRIGGER IF EXISTS {quote(name)}")
-            for system_table, column in (("log", "tbl"), ("clock", "tbl"), ("table", "id")):
-                connection.execute(f"DELETE FROM localstore_{system_table} WHERE {column} = ?", (table.id,))
+            for name in _installed(connection, table):  # a renamed table took them along
+                connection.execute(f"DROP TRIGGER {quote(name)}")
+            for system_table, column in ((table.log, "tbl"), ("localstore_clock", "tbl"), ("localstore_table", "id")):
+                connection.execute(f"DELETE FROM {system_table} WHERE {column} = ?", (table.id,))
         elif columns[: len(table.columns)] == table.columns:  # nothing, or columns added at the end: masks mean what they did
             connection.execute("UPDATE localstore_table SET columns = ? WHERE id = ?", (json.dumps(columns), table.id))
         elif not set(table.columns) <= set(columns):
             connection.execute("UPDATE localstore_table SET columns = ? WHERE id = ?", (json.dumps(columns), table.id))
-            logged = f"tbl, {', '.join(table.log_key)}"
-            updates = "FROM localstore_log WHERE tbl = ? AND op = 2"
-            connection.execute(f"INSERT INTO localstore_log (op, {logged}) SELECT DISTINCT 1, {logged} {updates}", (table.id,))
-            connection.execute(f"DELETE {updates}", (table.id,))
+            connection.execute(
+                f"UPDATE {table.log} SET op = {LoggedOp.UPDATE}, bits = {ALL_COLUMNS}"
+                f" WHERE tbl = ? AND op & {KIND} = {LoggedOp.UPDATE}",
+                (table.id,),
+            )
 
 
 def log_all_rows(connection: sqlite3.Connection, table: CapturedTable) -> None:
-    """Log every row of a table as inserted, so that rows from before capture are synced as well."""
+    """Log every row of a table, so that rows from before capture are synced as well."""
     connection.execute(
-        f"INSERT INTO localstore_log (tbl, op, {', '.join(table.log_key)})"
-        f" SELECT {table.id}, 1, {', '.join(map(quote, table.key))} FROM {quote(table.name)}"
+        f"INSERT INTO {table.log} (tbl, op, {', '.join(table.log_key)})"
+        f" SELECT {table.id}, {LoggedOp.SEED}, {', '.join(map(quote, table.key))} FROM {quote(table.name)}"
     )
 
 
-def set_capturing(connection: sqlite3.Connection, capturing: bool) -> None:
-    """Turn all triggers of the file on or off, for the current transaction and those after it."""
-    connection.execute("UPDATE localstore_state SET capturing = ?", (int(capturing),))
+def set_capturing(connection: sqlite3.Connection, capturing: Capturing) -> None:
+    """Say what all triggers of the file do, for the current transaction and those after it."""
+    connection.execute("UPDATE localstore_state SET capturing = ?", (capturing,))
 
 
-def _columns_of(connection: sqlite3.Connection, name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Key columns in key order, and the other stored columns; generated columns are made anew on every device."""
+def _shape(connection: sqlite3.Connection, name: str) -> tuple[tuple[str, ...], tuple[str, ...], str | None]:
+    """Key columns in key order, the other stored columns (each device computes generated ones anew), and the rowid's name."""
     rows = connection.execute(f"PRAGMA table_xinfo({quote(name)})").fetchall()
-    key = sorted((position, column) for _, column, _, _, _, position, _ in rows if position)
+    key = sorted((position, column, declared) for _, column, declared, _, _, position, _ in rows if position)
     others = [column for _, column, _, _, _, position, hidden in rows if not position and not hidden]
-    return tuple(column for _, column in key), tuple(others)
+    is_the_key = len(key) == 1 and key[0][2].upper() == "INTEGER"
+    free = _free_rowid_names(connection, name)
+    return tuple(column for _, column, _ in key), tuple(others), None if is_the_key or not free else free[0]
+
+
+def _free_rowid_names(connection: sqlite3.Connection, name: str) -> list[str]:
+    """The names of a table's rowid that no column of it has taken; none when it is ``WITHOUT ROWID``."""
+    if any(row[4] for row in connection.execute(f"PRAGMA table_list({quote(name)})")):
+        return []
+    taken = {row[1].casefold() for row in connection.execute(f"PRAGMA table_xinfo({quote(name)})")}
+    return [alias for alias in _ROWID_NAMES if alias not in taken]
 
 
 def _install(connection: sqlite3.Connection, table: CapturedTable) -> None:
-    for name, sql in _triggers(table, _untyped_columns(connection, table)).items():
-        found = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = ?", (name,)).fetchone()
-        if found is None or found[0] != sql:
-            connection.execute(f"DROP TRIGGER IF EXISTS {quote(name)}")
+    wanted = _triggers(connection, table)
+    found = _installed(connection, table)
+    for name in found:
+        if found[name] != wanted.get(name):
+            connection.execute(f"DROP TRIGGER {quote(name)}")
+    for name, sql in wanted.items():
+        if found.get(name) != sql:
             connection.execute(sql)
+
+
+def _installed(connection: sqlite3.Connection, table: CapturedTable) -> dict[str, str]:
+    """The statements that made a table's triggers in the file, by trigger name."""
+    prefix = _prefix(table)
+    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+    return {name: sql for name, sql in rows if name.startswith(prefix)}
+
+
+def _prefix(table: CapturedTable) -> str:
+    return f"localstore_capture_{table.id}_"
+
+
+def _triggers(connection: sqlite3.Connection, table: CapturedTable) -> dict[str, str]:
+    """The statements that make a table's triggers, by trigger name."""
+    untyped = _untyped_columns(connection, table)
+    target, prefix = quote(table.name), _prefix(table)
+    moved = [_differs(quote(column), column in untyped) for column in table.key]
+    if table.rowid:
+        moved.append(_differs(table.rowid, False))
+    key_names = ", ".join([*map(quote, table.key), *_free_rowid_names(connection, table.name)])
+    insert, delete = _log(table, LoggedOp.INSERT, "NEW"), _log(table, LoggedOp.DELETE, "OLD")
+    sql = {
+        "insert": f"AFTER INSERT ON {target} BEGIN {insert} END",
+        "delete": f"AFTER DELETE ON {target} BEGIN {delete} END",
+        "rekey": f"AFTER UPDATE OF {key_names} ON {target} WHEN {' OR '.join(moved)} BEGIN {delete} {insert} END",
+    }
+    size = min(MASK_BITS, -(-len(table.columns) // UPDATE_TRIGGERS)) or 1
+    for start in range(0, len(table.columns), size):
+        columns = table.columns[start : start + size]
+        changed = [_differs(quote(column), column in untyped) for column in columns]
+        bits = "1" if len(columns) == 1 else " | ".join(f"(({differs}) << {bit})" for bit, differs in enumerate(changed))
+        sql[f"update_{start}"] = (
+            f"AFTER UPDATE OF {', '.join(map(quote, columns))} ON {target} WHEN {' OR '.join(changed)}"
+            f" BEGIN {_log(table, LoggedOp.UPDATE, 'NEW', bits=bits, start=start)} END"
+        )
+    return {prefix + name: f"CREATE TRIGGER {prefix}{name} {rest}" for name, rest in sql.items()}
+
+
+def _log(table: CapturedTable, op: LoggedOp, row: str, *, bits: str = "NULL", start: int = 0) -> str:
+    """A statement of a trigger that logs the row ``NEW`` or ``OLD``."""
+    code = str(op + START * start)
+    keys = [f"{row}.{quote(column)}" for column in table.key]
+    if op is LoggedOp.DELETE:
+        bits = f"OLD.{table.rowid}" if table.rowid else "NULL"
+    elif table.rowid:
+        by_rowid = f"CASE capturing WHEN {Capturing.BY_ROWID} THEN"
+        code = f"{by_rowid} {op + START * start + BY_ROWID} ELSE {code} END"
+        keys = [f"{by_rowid} {row}.{table.rowid} ELSE {keys[0]} END", *(f"{by_rowid} NULL ELSE {key} END" for key in keys[1:])]
+    return (
+        f"INSERT INTO {table.log} (tbl, op, bits, {', '.join(table.log_key)})"
+        f" SELECT {table.id}, {code}, {bits}, {', '.join(keys)} FROM localstore_state WHERE capturing;"
+    )
 
 
 def _untyped_columns(connection: sqlite3.Connection, table: CapturedTable) -> set[str]:
@@ -134,42 +249,8 @@ def _untyped_columns(connection: sqlite3.Connection, table: CapturedTable) -> se
     return {row[1] for row in rows if not any(word in row[2].upper() for word in settled)}
 
 
-def _triggers(table: CapturedTable, untyped: set[str]) -> dict[str, str]:
-    """The statements that make a table's triggers, by trigger name."""
-    target, prefix = quote(table.name), f"localstore_capture_{table.id}"
-    key_changed = " OR ".join(_differs(column, untyped) for column in table.key)
-
-    def log(op: int, row: str) -> str:
-        keys = ", ".join(f"{row}.{quote(column)}" for column in table.key)
-        return f"INSERT INTO localstore_log (tbl, op, {', '.join(table.log_key)}) VALUES ({table.id}, {op}, {keys});"
-
-    sql = {
-        f"{prefix}_insert": f"AFTER INSERT ON {target} WHEN {_CAPTURING} BEGIN {log(1, 'NEW')} END",
-        f"{prefix}_delete": f"AFTER DELETE ON {target} WHEN {_CAPTURING} BEGIN {log(3, 'OLD')} END",
-        f"{prefix}_rekey": f"AFTER UPDATE ON {target} WHEN {_CAPTURING} AND ({key_changed})"
-        f" BEGIN {log(3, 'OLD')} {log(1, 'NEW')} END",
-    }
-    if table.columns:
-        sql[f"{prefix}_update"] = (
-            f"AFTER UPDATE ON {target} WHEN {_CAPTURING} AND NOT ({key_changed}) BEGIN {_log_masks(table, untyped)} END"
-        )
-    return {name: f"CREATE TRIGGER {name} {rest}" for name, rest in sql.items()}
-
-
-def _log_masks(table: CapturedTable, untyped: set[str]) -> str:
-    """Statements that log one entry for each run of 63 columns in which something changed."""
-    keys = ", ".join(f"NEW.{quote(column)}" for column in table.key)
-    into = f"INSERT INTO localstore_log (tbl, op, part, mask, {', '.join(table.log_key)})"
-    statements = []
-    for part, start in enumerate(range(0, len(table.columns), MASK_BITS)):
-        run = table.columns[start : start + MASK_BITS]
-        mask = " | ".join(f"(({_differs(column, untyped)}) << {bit})" for bit, column in enumerate(run))
-        statements.append(f"{into} SELECT {table.id}, 2, {part}, mask, {keys} FROM (SELECT {mask} AS mask) WHERE mask <> 0;")
-    return " ".join(statements)
-
-
-def _differs(column: str, untyped: set[str]) -> str:
+def _differs(column: str, untyped: bool) -> str:
     """Whether an update changed a column, bit for bit: a collation must not hide a change of case, nor 1 = 1.0 one of type."""
-    old, new = f"OLD.{quote(column)}", f"NEW.{quote(column)}"
+    old, new = f"OLD.{column}", f"NEW.{column}"
     differs = f"{old} COLLATE BINARY IS NOT {new}"
-    return f"({differs} OR typeof({old}) <> typeof({new}))" if column in untyped else differs
+    return f"({differs} OR typeof({old}) <> typeof({new}))" if untyped else differs

@@ -104,6 +104,19 @@ class ClockTable:
                 state.marks.setdefault(name, Mark(LONG_AGO, state.lives[-1]))
         self.save(table, states)
 
+    def rename_columns(self, table: int, names: Mapping[str, str]) -> None:
+        """Let all records of a table name its columns anew; what ``names`` does not mention is forgotten."""
+        records = self._connection.execute(
+            "SELECT key, detail FROM localstore_clock WHERE tbl = ? AND detail IS NOT NULL", (table,)
+        ).fetchall()
+        changed = []
+        for key, data in records:
+            detail = _decode(data)
+            detail.marks = {names[column]: mark for column, mark in detail.marks.items() if column in names}
+            detail.runners_up = {names[column]: kept for column, kept in detail.runners_up.items() if column in names}
+            changed.append((_encode(detail) if detail.marks or detail.lives else None, table, key))
+        self._connection.executemany("UPDATE localstore_clock SET detail = ? WHERE tbl = ? AND key = ?", changed)
+
     def _version(self, stamp: int, by: int) -> Version:
         return (stamp, self._devices[by])
 
@@ -152,7 +165,7 @@ def saw_up_to(device: bytes, seen: Mapping[bytes, int]) -> Callable[[Version], b
 
     def saw(version: Version) -> bool:
         stamp, other = version
-        return other == device or version == LONG_AGO or seen.get(other, 0) >= stamp
+        return other == device or version == LONG_AGO or seen.get(other, 0) >= max(stamp, 1)  # 0: a seed of that device
 
     return saw
 
@@ -170,10 +183,6 @@ class Knowledge:
         one, two = self._clocks.id_of(device), self._clocks.id_of(other)
         self._of(one)[two] = stamp
         self._connection.execute("INSERT OR REPLACE INTO localstore_seen VALUES (?, ?, ?)", (one, two, stamp))
-
-    def saw(self, device: bytes) -> Callable[[Version], bool]:
-        """Whether ``device`` had seen the change of a version."""
-        return saw_up_to(device, self.of(device))
 
     def of(self, device: bytes) -> dict[bytes, int]:
         """The stamps up to which ``device`` has seen others' changes."""

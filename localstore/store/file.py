@@ -10,48 +10,44 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import sqlalchemy as sa
 from sqlmodel import Session
 
-from localstore.errors import CommitInsideWrite, DiskFull, RealmClosed
+from localstore.errors import DiskFull, RealmClosed
 from localstore.store import apply as applying
 from localstore.store import memory, outbox
 from localstore.store.apply import Applied
+from localstore.store.capture import Capturing, set_capturing
 from localstore.store.conflicts import Conflict, conflicts
+from localstore.store.driver import claim, release
 from localstore.store.engine import driver_connection, reading_engine, translated, writing_engine
 from localstore.store.lock import WriteLock
 from localstore.store.outbox import PendingChangeset
-from localstore.store.reading import ReadSession, Watcher
+from localstore.store.reading import Watcher, snapshot
 from localstore.store.seal import has_unsealed, seal_leftovers, seal_log, take_unsealed
 from localstore.store.state import State, load_state
+from localstore.store.writing import WriteSession, load_expired
 from localstore.wire import SealedChangeset
 
-__all__ = ["Store", "StoreOptions"]
+__all__ = ["ACKNOWLEDGE_CHUNK", "Store", "StoreOptions"]
 
+_WRITING = ("INSERT", "UPDATE", "DELETE", "REPLAC", "WITH")
+ACKNOWLEDGE_CHUNK = 500  # changesets that leave the outbox in one transaction
 _FOLD_CHUNK = 500  # own changesets folded in one transaction, so that no writer waits long
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreOptions:
-    """How a file is used; see ``Settings`` for the meaning of each."""
+    """How a file is used; see ``Settings`` for the meaning of each, and the configurations for ``encryption_key``."""
 
     busy_timeout: float = 10.0
     synchronous: str = "NORMAL"
     max_changeset_bytes: int = 64 * 1024 * 1024
     max_clock_drift: float = 300.0
-
-
-class _WriteSession(Session):
-    """The session of a ``write()``. What is committed in the middle of the block could not be rolled back at its end."""
-
-    def commit(self) -> None:
-        raise CommitInsideWrite(
-            "commit() was called inside write(), which commits once, at the end of its block. Nothing was committed.",
-            hint="Leave the call out; flush() sends what is pending to the database, begin_nested() makes a savepoint.",
-        )
+    encryption_key: bytes | None = field(default=None, repr=False)
 
 
 class Store:
@@ -67,8 +63,10 @@ class Store:
         self.synced = synced
         self._options = options
         self._now_ms = now_ms
-        self._writer = writing_engine(path, busy_timeout=options.busy_timeout, synchronous=options.synchronous)
-        self._reader = reading_engine(path, busy_timeout=options.busy_timeout)
+        key = options.encryption_key
+        self._writer = writing_engine(path, key, busy_timeout=options.busy_timeout, synchronous=options.synchronous)
+        self._reader = reading_engine(path, key, busy_timeout=options.busy_timeout)
+        claim(path, encrypted=key is not None)
         self.lock = WriteLock(options.busy_timeout)
         self._closed = threading.Event()
         self._readers = 0
@@ -76,6 +74,9 @@ class Store:
         self._let_go = memory.hold(path)
         self._watcher = Watcher(self._reader, self.check_open)
         self._on_commit: list[Callable[[], None]] = []
+        self._capturing: Capturing | None = None  # in a write() of a synced file
+        if synced:
+            sa.event.listen(self._writer, "before_cursor_execute", self._before_statement)
 
     # -- what an application does
 
@@ -101,7 +102,7 @@ class Store:
                     yield session
                 self.commit(session)
             except BaseException:
-                session.rollback()
+                self.rollback(session)
                 raise
 
     def begin(self, session: Session) -> None:
@@ -115,23 +116,35 @@ class Store:
             connection = session.connection()
             if self.synced:
                 self._seal_leftovers(driver_connection(connection))
+                self._capturing = Capturing.BY_KEY
 
     def commit(self, session: Session) -> None:
         """Seal and commit."""
         with translated(self.path):
             session.flush()
+            load_expired(session)
             if self.synced:
                 connection = driver_connection(session.connection())
+                if self._capturing is Capturing.BY_ROWID:
+                    set_capturing(connection, Capturing.BY_KEY)
+                self._capturing = None
                 seal_log(connection, now_ms=self._now_ms(), max_bytes=self._options.max_changeset_bytes)
             Session.commit(session)
 
+    def rollback(self, session: Session) -> None:
+        """Undo the transaction."""
+        self._capturing = None
+        session.rollback()
+
+    def _before_statement(self, connection: sa.Connection, cursor: object, statement: str, *_: object) -> None:
+        """Let triggers log rowids from a ``write()``'s first writing statement on; ``store.capture`` says why only there."""
+        if self._capturing is Capturing.BY_KEY and statement.lstrip()[:6].upper().startswith(_WRITING):
+            self._capturing = Capturing.BY_ROWID
+            set_capturing(driver_connection(connection), Capturing.BY_ROWID)
+
     def session(self) -> Session:
         """A session that begins a write transaction at its first use; for a caller that holds ``lock``."""
-        return _WriteSession(self._writer, expire_on_commit=False)
-
-    def session_in(self, connection: sa.Connection) -> Session:
-        """A session like that of ``write``, inside a transaction that its caller has begun and will end."""
-        return _WriteSession(connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
+        return WriteSession(self._writer, expire_on_commit=False)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -142,20 +155,17 @@ class Store:
     @contextmanager
     def snapshot(self) -> Iterator[Session]:
         """A session for several queries on the state that the file is in now."""
-        with self._in_use(), ReadSession(self._reader, expire_on_commit=False) as session:
-            with translated(self.path):
-                session.connection().exec_driver_sql("PRAGMA schema_version")  # reads: what it sees is settled from here on
+        with self._in_use(), snapshot(self._reader, self.path) as session:
             yield session
-            session.flush()
 
     def version(self) -> int:
         """A number that grows when something was committed, by whatever program."""
         return self._watcher.version()
 
-    def pending(self) -> list[PendingChangeset]:
+    def pending(self, last_error: str | None = None) -> list[PendingChangeset]:
         """Unsent changesets, oldest first."""
         with self._reading() as connection:
-            return outbox.pending(connection)
+            return outbox.pending(connection, now_ms=self._now_ms(), last_error=last_error)
 
     def conflicts(self) -> list[Conflict]:
         """Local values that lost against another device's, oldest first."""
@@ -205,17 +215,17 @@ class Store:
         return found
 
     def acknowledge(self, number: int) -> None:
-        """The remote has everything up to ``number``."""
+        """The remote has everything up to ``number``; it leaves the outbox little by little, so that no writer waits long."""
         self._fold()
-        with self.transaction() as connection:
-            applying.fold(connection, _FOLD_CHUNK)
-            outbox.acknowledge(connection, number)
+        left = True
+        while left:
+            with self.transaction() as connection:
+                left = outbox.acknowledge(connection, number, limit=ACKNOWLEDGE_CHUNK) == ACKNOWLEDGE_CHUNK
 
     def refuse(self, number: int, reason: str) -> None:
         """The remote will never take ``number``: set it aside, and leave an empty changeset in its place."""
         self._fold()
         with self.transaction() as connection:
-            applying.fold(connection, _FOLD_CHUNK)
             outbox.refuse(connection, number, reason)
 
     def meet(self, remote_id: str) -> None:
@@ -238,7 +248,7 @@ class Store:
         self._fold()
         try:
             return self._apply(page, after, cursor, cautious=False)
-        except applying.CANNOT_APPLY:
+        except applying.cannot_apply():
             return self._apply(page, after, cursor, cautious=True)
 
     def _apply(self, page: Sequence[SealedChangeset], after: bytes | None, cursor: bytes, *, cautious: bool) -> Applied | None:
@@ -256,7 +266,7 @@ class Store:
     def connect(self) -> None:
         """Take hold of the file, which nobody can remove or compact from here on; a new one is made."""
         with translated(self.path), self._writer.connect():
-            pass
+            self._watcher.version()  # has a connection that stays, whatever becomes of the others
 
     def on_commit(self, callback: Callable[[], None]) -> None:
         """Call back after each local commit, in the committing thread."""
@@ -285,6 +295,7 @@ class Store:
             self._reader.dispose()
             self._writer.dispose()
             self._let_go()
+            release(self.path, encrypted=self._options.encryption_key is not None)
         finally:
             self.lock.release()
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import sqlalchemy as sa
 from localstore.errors import StoreBusy, StoreUnusable, UnsentChanges
 from localstore.store import layout, outbox, seal
 from localstore.store.alone import alone_with, remove
+from localstore.store.driver import driver_errors
 from localstore.store.engine import driver_connection
 from localstore.store.opening import check_not_synced, check_owner
 from localstore.store.state import load_state
@@ -37,11 +37,16 @@ def is_half_empty(total_bytes: int, used_bytes: int) -> bool:
     return total_bytes > _LARGE_BYTES and used_bytes < total_bytes / 2
 
 
-def compact(path: Path, owner: Owner | None, is_worthwhile: IsWorthwhile = lambda total_bytes, used_bytes: True) -> bool:
+def _always(total_bytes: int, used_bytes: int) -> bool:
+    return True
+
+
+def compact(path: Path, owner: Owner | None, is_worthwhile: IsWorthwhile = _always, *, key: bytes | None = None) -> bool:
     """Write a file that exists anew without the room that deleted rows left. Broken off, it is as it was.
 
     Args:
         owner: whose synced file it is; None for a local one.
+        key: its encryption key, None for a plain file.
 
     Returns:
         Whether it was done: not when the file is open anywhere, or it is not worthwhile.
@@ -50,30 +55,32 @@ def compact(path: Path, owner: Owner | None, is_worthwhile: IsWorthwhile = lambd
         StoreUnusable: it is not the owner's. It was not changed.
         DiskFull: there is no room for the second copy that it takes.
     """
-    with alone_with(path) as connection:
+    with ExitStack() as stack:
         try:
-            _lock(path, connection, owner)
+            connection = stack.enter_context(alone_with(path, key))
         except StoreBusy:
             return False
+        _check_is_of(owner, path, connection)
         if not is_worthwhile(*_sizes(connection)):
             return False
         driver_connection(connection).execute("VACUUM")
     return True
 
 
-def compact_at_launch(path: Path, owner: Owner | None, is_worthwhile: IsWorthwhile) -> None:
+def compact_at_launch(path: Path, owner: Owner | None, is_worthwhile: IsWorthwhile, *, key: bytes | None = None) -> None:
     """Compact a file that is about to be opened, if there is one and it can be done: what stands in the way is for the opening
     to say, and a disk that is full keeps nobody from their data."""
     if path.exists():
-        with suppress(StoreUnusable, sqlite3.OperationalError):
-            compact(path, owner, is_worthwhile)
+        with suppress(StoreUnusable, *driver_errors("OperationalError")):
+            compact(path, owner, is_worthwhile, key=key)
 
 
-def delete(path: Path, owner: Owner | None, *, discard_unsent: bool = False) -> None:
+def delete(path: Path, owner: Owner | None, *, key: bytes | None = None, discard_unsent: bool = False) -> None:
     """Remove a file that exists and what belongs to it.
 
     Args:
         owner: whose synced file it is; None for a local one.
+        key: its encryption key, None for a plain file.
         discard_unsent: also when it holds changes that nobody else has.
 
     Raises:
@@ -81,26 +88,16 @@ def delete(path: Path, owner: Owner | None, *, discard_unsent: bool = False) -> 
         StoreUnusable: it is not the owner's, or cannot be removed. It was not changed.
         UnsentChanges: it holds changes that the remote has not acknowledged. It was not changed.
     """
-    with alone_with(path, to_remove=True) as connection:
-        _lock(path, connection, owner)
+    with alone_with(path, key, to_remove=True) as connection:
+        _check_is_of(owner, path, connection)
         if owner is not None and not discard_unsent:
             with connection.begin():
                 _check_nothing_unsent(path, connection)
         remove(path, connection)
 
 
-def _lock(path: Path, connection: sa.Connection, owner: Owner | None) -> None:
-    """Be the only one with a file, if it is the owner's."""
-    try:
-        begun = connection.begin()
-    except sa.exc.OperationalError as error:
-        if "BUSY" not in str(getattr(error.orig, "sqlite_errorname", "")):
-            raise
-        raise StoreBusy(
-            f"{path} is open, in this process or another. Nothing was done to it.",
-            hint="Close all its realms; app.sync.wait_for_sessions_to_terminate() waits for those that still upload.",
-        ) from error
-    with begun:
+def _check_is_of(owner: Owner | None, path: Path, connection: sa.Connection) -> None:
+    with connection.begin():
         if owner is None:
             check_not_synced(path, connection)
         elif layout.layout_of(connection) is not None:

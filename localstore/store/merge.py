@@ -12,6 +12,8 @@ Two devices may insert the same key without knowing of each other; then two live
 one by one. A delete that knew only of the older life may still arrive, so a column keeps, beside its winner, every value
 that would win if older lives ended (*runners-up*). In all other cases there is one life and nothing but winners.
 
+Rows from before their table was synced (*seeds*) are inserts with stamp 0: older than every change and every delete.
+
 An insert by a schema that lacks a column brings the column's default, as something older than every change.
 
 All of it is maxima and thresholds, so the order of arrival cannot matter, as long as each change comes after those its
@@ -122,7 +124,7 @@ def merge(
     result = Merged()
     if change.op in (Op.DELETE, Op.REPLACE):
         _end_lives(state, version, defaults, result)
-    if change.op in (Op.INSERT, Op.REPLACE):
+    if change.op in (Op.INSERT, Op.REPLACE, Op.SEED):
         _begin_life(state, change, version, current, defaults, result)
     elif change.op is Op.UPDATE:
         life = max(filter(saw, state.lives), default=None)

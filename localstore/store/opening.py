@@ -11,14 +11,16 @@ from sqlmodel import Session
 from localstore.environment import Environment
 from localstore.errors import StoreUnusable
 from localstore.store import alone, layout
-from localstore.store.apply import replay_unknown
+from localstore.store.apply import must_replay, replay_unknown
 from localstore.store.capture import attach, captured_tables, follow_migrations, log_all_rows
 from localstore.store.clocks import ClockTable
 from localstore.store.engine import driver_connection
 from localstore.store.file import Store, StoreOptions
+from localstore.store.renames import RENAMED
 from localstore.store.seal import seal_leftovers, seal_log
 from localstore.store.state import State, load_state
 from localstore.store.tables import bring_up_to_date
+from localstore.store.writing import fill
 
 __all__ = ["InitialData", "check_not_synced", "check_owner", "open_local", "open_synced", "prepare"]
 
@@ -51,9 +53,9 @@ def open_local(
             is_new = not _has_tables(connection)
             bring_up_to_date(connection, tables)
             if is_new and initial_data is not None:
-                _fill(store, connection, initial_data)
+                fill(connection, initial_data)
 
-    return _opened(store, prepare_plain)
+    return _opened(store, options.encryption_key, prepare_plain)
 
 
 def open_synced(
@@ -89,7 +91,7 @@ def open_synced(
             initial_data=initial_data,
         )
 
-    return _opened(store, prepare_synced)
+    return _opened(store, options.encryption_key, prepare_synced)
 
 
 def prepare(
@@ -119,11 +121,11 @@ def prepare(
         is_new = new and not _has_tables(connection, tables)
         _prepare(connection, tables, environment.now_ms(), options.max_changeset_bytes)
         if is_new and initial_data is not None:
-            _fill(store, connection, initial_data)
+            fill(connection, initial_data)
             seal_log(driver, now_ms=environment.now_ms(), max_bytes=options.max_changeset_bytes)
 
 
-def _opened(store: Store, prepare_file: Callable[[], None]) -> Store:
+def _opened(store: Store, key: bytes | None, prepare_file: Callable[[], None]) -> Store:
     """The store with its file prepared. Nothing is left of a new file that could not be."""
     is_ours = False
     try:
@@ -133,7 +135,7 @@ def _opened(store: Store, prepare_file: Callable[[], None]) -> Store:
     except BaseException:
         store.close()
         if is_ours:
-            alone.remove_if_empty(store.path)
+            alone.remove_if_empty(store.path, key)
         raise
     return store
 
@@ -143,13 +145,6 @@ def _has_tables(connection: sa.Connection, tables: Sequence[sa.Table] | None = N
     found = connection.exec_driver_sql("SELECT lower(name) FROM sqlite_master WHERE type = 'table'")
     names = {name for (name,) in found if not name.startswith("sqlite_")}
     return bool(names if tables is None else names & {table.name.lower() for table in tables})
-
-
-def _fill(store: Store, connection: sa.Connection, initial_data: InitialData) -> None:
-    with store.session_in(connection) as session:
-        initial_data(session)
-        session.flush()
-        Session.commit(session)  # releases the session's savepoint; the transaction goes on
 
 
 def check_not_synced(path: Path, connection: sa.Connection) -> None:
@@ -182,7 +177,7 @@ def _prepare(connection: sa.Connection, tables: Sequence[sa.Table], now_ms: int,
     # What is in the log was written with the columns and triggers of before: seal it before these change.
     seal_leftovers(driver, now_ms=now_ms, max_bytes=max_bytes)
     bring_up_to_date(connection, tables)
-    added = attach(driver, [table.name for table in tables])
+    added = attach(driver, [RENAMED, *(table.name for table in tables)])
     wider = False
     for name, table in captured_tables(driver).items():
         if name in before and (columns := set(table.columns) - set(before[name].columns)):
@@ -192,5 +187,5 @@ def _prepare(connection: sa.Connection, tables: Sequence[sa.Table], now_ms: int,
         log_all_rows(driver, table)
     if added:
         seal_leftovers(driver, now_ms=now_ms, max_bytes=max_bytes)
-    if added or wider:
+    if added or wider or must_replay(driver):
         replay_unknown(driver)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from localstore import wire
 from localstore.changes import Changeset
-from localstore.clock import stamp_time
+from localstore.clock import stamp_ms, stamp_time
 from localstore.wire import SealedChangeset
 
 __all__ = ["PendingChangeset", "acknowledge", "acknowledged", "batch", "last_pending", "pending", "refuse"]
@@ -20,25 +22,36 @@ class PendingChangeset:
     Attributes:
         number: which of this device's changesets it is.
         stamp: its place in the order of all changes; ``time`` is the same for people.
-        rows: how many rows it changes.
+        tables: how many rows it changes, by table.
         byte_count: its size on the wire.
+        age: seconds since it was written, by this device's clock.
+        last_error: why it was not sent when that was tried last; None when nothing went wrong since.
     """
 
     number: int
     stamp: int
-    rows: int
+    tables: Mapping[str, int]
     byte_count: int
+    age: float
+    last_error: str | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many rows it changes."""
+        return sum(self.tables.values())
 
     @property
     def time(self) -> str:
         return stamp_time(self.stamp).isoformat()
 
 
-def pending(connection: sqlite3.Connection) -> list[PendingChangeset]:
-    """All unsent changesets, oldest first."""
+def pending(connection: sqlite3.Connection, *, now_ms: int, last_error: str | None = None) -> list[PendingChangeset]:
+    """All unsent changesets, oldest first. ``last_error`` is the session's."""
     return [
-        PendingChangeset(*row)
-        for row in connection.execute("SELECT number, stamp, rows, bytes FROM localstore_outbox ORDER BY number")
+        PendingChangeset(number, stamp, json.loads(tables), size, max(0, now_ms - stamp_ms(stamp)) / 1000, last_error)
+        for number, stamp, tables, size in connection.execute(
+            "SELECT number, stamp, tables, bytes FROM localstore_outbox ORDER BY number"
+        )
     ]
 
 
@@ -68,9 +81,10 @@ def batch(connection: sqlite3.Connection, *, max_bytes: int, max_count: int) -> 
     return found
 
 
-def acknowledge(connection: sqlite3.Connection, number: int) -> int:
-    """Let go of what the remote has, up to ``number``; returns how many changesets that were."""
-    return connection.execute("DELETE FROM localstore_outbox WHERE number <= ?", (number,)).rowcount
+def acknowledge(connection: sqlite3.Connection, number: int, *, limit: int) -> int:
+    """Let go of what the remote has, up to ``number``, but of no more than ``limit`` changesets; returns how many."""
+    oldest = "SELECT number FROM localstore_outbox WHERE number <= ? ORDER BY number LIMIT ?"
+    return connection.execute(f"DELETE FROM localstore_outbox WHERE number IN ({oldest})", (number, limit)).rowcount
 
 
 def refuse(connection: sqlite3.Connection, number: int, reason: str) -> None:
@@ -88,5 +102,6 @@ def refuse(connection: sqlite3.Connection, number: int, reason: str) -> None:
     connection.execute("INSERT OR IGNORE INTO localstore_aside VALUES (?, ?, ?, ?)", (original.device, number, reason, data))
     empty = wire.encode(wire.seal(Changeset(original.device, number, stamp, depends, ())))
     connection.execute(
-        "UPDATE localstore_outbox SET rows = 0, bytes = ?, sealed = ? WHERE number = ?", (len(empty), empty, number)
+        "UPDATE localstore_outbox SET rows = 0, tables = '{}', bytes = ?, sealed = ? WHERE number = ?",
+        (len(empty), empty, number),
     )

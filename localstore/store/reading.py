@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
 
 import sqlalchemy as sa
 from sqlmodel import Session
 
 from localstore.errors import ReadOnlyRealm
+from localstore.store.engine import translated
 
-__all__ = ["ReadSession", "Watcher"]
+__all__ = ["ReadSession", "Watcher", "snapshot"]
 
 _WRITE_INSTEAD = "Write inside `with realm.write() as tx:`."
 
@@ -30,8 +34,18 @@ class ReadSession(Session):
         raise ReadOnlyRealm("commit() was called inside read(), where there is nothing to commit.", hint=_WRITE_INSTEAD)
 
 
+@contextmanager
+def snapshot(engine: sa.Engine, path: Path) -> Iterator[Session]:
+    """A session that sees the state that the file is in now, and no other."""
+    with ReadSession(engine, expire_on_commit=False) as session:
+        with translated(path):
+            session.connection().exec_driver_sql("PRAGMA schema_version")  # reads: what it sees is settled from here on
+        yield session
+        session.flush()
+
+
 class Watcher:
-    """Tells cheaply whether anything was committed. Any thread may ask; the first to do so has it open its connection.
+    """Tells cheaply whether anything was committed. Any thread may ask; the first time opens its connection, which stays.
 
     SQLite's ``data_version`` belongs to one connection and counts what all others have committed, in this process and
     elsewhere. So the connection is one that does nothing else.
@@ -65,6 +79,6 @@ def _detached(engine: sa.Engine) -> sqlite3.Connection:
     """A connection that the pool knows nothing of any more."""
     pooled = engine.raw_connection()
     driver = pooled.driver_connection
-    assert isinstance(driver, sqlite3.Connection)
+    assert driver is not None
     pooled.detach()
-    return driver
+    return cast("sqlite3.Connection", driver)

@@ -12,13 +12,16 @@ from dataclasses import dataclass, field
 import msgspec
 
 from localstore.changes import Change, Changeset, Key, Op, RowGroup, Value, row_changes
+from localstore.clock import Version
 from localstore.store.capture import CapturedTable, captured_tables
 from localstore.store.clocks import ClockTable, Knowledge, key_value, saw_up_to
 from localstore.store.engine import quote
 from localstore.store.merge import LONG_AGO, RowState, Saw, merge
+from localstore.store.renames import RENAMED, read_renames
 
 __all__ = ["Rows"]
 
+_INSERTS = (Op.INSERT, Op.SEED)
 _MANY = 100  # inserts in one group from which it pays to look at all of them at once
 
 
@@ -41,6 +44,7 @@ class Rows:
         self._own = own
         self._tables = captured_tables(connection)
         self._columns = {name: _defaults(connection, table) for name, table in self._tables.items()}
+        self._renames = read_renames(connection)
         self._rows: dict[str, dict[Value, _Row]] = {}
         self.clocks = ClockTable(connection)
         self.knowledge = Knowledge(connection, self.clocks)
@@ -49,27 +53,22 @@ class Rows:
     def take(self, changeset: Changeset) -> None:
         """Merge another device's changeset."""
         self.learn(changeset)
-        saw = self.knowledge.saw(changeset.device)
-        for group in changeset.groups:
-            known, unknown = self._split(group)
-            if unknown is not None:
-                self._keep_unknown(changeset, unknown)
-            if known is not None and not self._take_fresh(changeset, known, write=True):
-                self._take_group(changeset, known, saw)
+        self._take(changeset, self.knowledge.of(changeset.device))
 
     def learn(self, changeset: Changeset) -> None:
         """Note what the writer of a changeset had seen."""
         for dependency in changeset.depends:
             self.knowledge.learn(changeset.device, dependency.device, dependency.stamp)
 
-    def take_late(self, changeset: Changeset, seen: dict[bytes, int]) -> None:
-        """Merge what ``_keep_unknown`` kept; ``seen`` is what its writer knew then, which may be more by now."""
-        for group in changeset.groups:
-            known, unknown = self._split(group)
-            if unknown is not None:
-                self._keep(changeset, unknown, seen)
-            if known is not None and not self._take_fresh(changeset, known, write=True):
-                self._take_group(changeset, known, saw_up_to(changeset.device, seen))
+    def replay(self) -> None:
+        """Merge what ``_keep`` kept and this device knows by now."""
+        kept = self._connection.execute(
+            "SELECT id, device, number, stamp, changes FROM localstore_unknown ORDER BY stamp, device"
+        ).fetchall()
+        for id_, device, number, stamp, data in kept:
+            group, seen = msgspec.msgpack.decode(data, type=tuple[RowGroup, dict[bytes, int]])
+            self._connection.execute("DELETE FROM localstore_unknown WHERE id = ?", (id_,))
+            self._take(Changeset(device, number, stamp, (), (group,)), seen)
 
     def take_own(self, changeset: Changeset) -> None:
         """Note one of our own changesets in the clocks; its values are in the tables already."""
@@ -77,9 +76,9 @@ class Rows:
             known, _ = self._split(group)
             if known is None or self._take_fresh(changeset, known, write=False):
                 continue
-            defaults = self._columns[group.table]
+            defaults = self._columns[known.table]
             for row, change in self._with_rows(known):
-                merge(row.state, change, changeset.version, lambda _: True, lambda _: None, defaults)
+                merge(row.state, change, _version(changeset, known), lambda _: True, lambda _: None, defaults)
 
     def flush(self) -> None:
         """Write rows and clocks."""
@@ -93,6 +92,18 @@ class Rows:
             self.clocks.save(self._tables[name].id, ((key, row.state) for key, row in rows.items()))
         self._rows.clear()
 
+    def _take(self, changeset: Changeset, seen: dict[bytes, int]) -> None:
+        """Merge a changeset, or what was kept of one; ``seen`` is what its writer knew then, which may be more by now."""
+        saw = saw_up_to(changeset.device, seen)
+        for group in changeset.groups:
+            known, unknown = self._split(group)
+            if unknown is not None:
+                self._keep(changeset, _version(changeset, group)[0], unknown, seen)
+            if known is not None and not self._take_fresh(changeset, known, write=True):
+                self._take_group(changeset, known, saw)
+            if group.table == RENAMED and self._learn_renames(group):
+                self.replay()
+
     def _take_fresh(self, changeset: Changeset, group: RowGroup, *, write: bool) -> bool:
         """Take many inserts of rows that nobody has touched yet without looking at each: the bulk of a first sync.
 
@@ -100,7 +111,7 @@ class Rows:
             False when the group is not like that; then nothing was done.
         """
         table = self._tables[group.table]
-        if group.op is not Op.INSERT or group.row_count < _MANY or set(group.columns) != self._columns[group.table].keys():
+        if group.op not in _INSERTS or group.row_count < _MANY or set(group.columns) != self._columns[group.table].keys():
             return False
         width = len(group.key)
         keys = [key_value(key) for key in zip(*group.values[:width], strict=True)]
@@ -113,14 +124,15 @@ class Rows:
             return False
         if write:
             self._connection.executemany(_upsert(table, group.columns), group.rows)
-        self.clocks.save_births(table.id, keys, changeset.version)
+        self.clocks.save_births(table.id, keys, _version(changeset, group))
         return True
 
     def _take_group(self, changeset: Changeset, group: RowGroup, saw: Saw) -> None:
         table, defaults = self._tables[group.table], self._columns[group.table]
+        version = _version(changeset, group)
         for row, change in self._with_rows(group):
             current = self._reader(table, row)
-            merged = merge(row.state, change, changeset.version, saw, current, defaults)
+            merged = merge(row.state, change, version, saw, current, defaults)
             for lost in merged.lost:
                 if lost.mark.version[1] == self._own and not saw(lost.mark.version):
                     won = merged.writes.get(lost.column) if row.state.lives else None
@@ -142,7 +154,7 @@ class Rows:
             if row is None:
                 state = recorded.get(key)
                 if state is None:  # no record: older than everything, or not there at all
-                    state = RowState(lives=() if change.op is Op.INSERT else (LONG_AGO,))
+                    state = RowState(lives=() if change.op in _INSERTS else (LONG_AGO,))
                 row = rows[key] = _Row(change.key, state, existed=bool(state.lives))
             yield row, change
 
@@ -198,7 +210,7 @@ class Rows:
         if value == won and type(value) is type(won) and not deleted:
             return  # both wrote the same
         winner = changeset.version if deleted else row.state.mark(column).version
-        rule = "a delete beats every update" if deleted or winner < version else "the later write wins"
+        rule = _rule(deleted or winner < version, version, winner)
         self._connection.execute(
             "INSERT INTO localstore_conflict (tbl, key, column, lost_value, lost_stamp, lost_device,"
             " won_value, won_stamp, won_device, rule) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -207,25 +219,42 @@ class Rows:
         self.conflicts += 1
 
     def _split(self, group: RowGroup) -> tuple[RowGroup | None, RowGroup | None]:
-        """The part of a group that this device's schema knows, and the part that it does not know yet."""
-        table = self._tables.get(group.table)
-        if table is None or table.key != group.key:
+        """The part of a group that this device's schema knows, under its own names, and the part that it does not know yet."""
+        name = group.table if group.table in self._tables else self._renames.table(group.table, self._tables)
+        table = None if name is None else self._tables[name]
+        if table is None or tuple(self._renames.columns(table.name, group.key, table.key).values()) != table.key:
             return None, group
-        strange = [name for name in group.columns if name not in self._columns[group.table]]
-        if not strange:
-            return group, None
-        familiar = [name for name in group.columns if name not in strange]
-        unknown = _part(group, Op.UPDATE, strange)
-        return (_part(group, group.op, familiar) if familiar or group.op is not Op.UPDATE else None), unknown
+        names = self._renames.columns(table.name, group.columns, self._columns[table.name])
+        strange = [name for name in group.columns if name not in names]
+        known = _part(group, group.op, list(names)) if strange else group
+        if strange or (table.name, table.key, tuple(names.values())) != (group.table, group.key, group.columns):
+            known = RowGroup(table.name, group.op, table.key, tuple(names.values()), known.values)
+        unknown = _part(group, Op.UPDATE, strange) if strange else None
+        return (known if names or not strange or group.op is not Op.UPDATE else None), unknown
 
-    def _keep_unknown(self, changeset: Changeset, group: RowGroup) -> None:
-        self._keep(changeset, group, self.knowledge.of(changeset.device))
+    def _learn_renames(self, group: RowGroup) -> bool:
+        """Whether a group of links between names says anything new."""
+        if group.op not in (Op.INSERT, Op.REPLACE) or len(group.key) != 3:
+            return False
+        news = [self._renames.add(*map(str, link)) for link in group.rows]
+        return any(news)
 
-    def _keep(self, changeset: Changeset, group: RowGroup, seen: dict[bytes, int]) -> None:
+    def _keep(self, changeset: Changeset, stamp: int, group: RowGroup, seen: dict[bytes, int]) -> None:
         self._connection.execute(
             "INSERT INTO localstore_unknown (device, number, stamp, tbl, changes) VALUES (?, ?, ?, ?, ?)",
-            (changeset.device, changeset.number, changeset.stamp, group.table, msgspec.msgpack.encode((group, seen))),
+            (changeset.device, changeset.number, stamp, group.table, msgspec.msgpack.encode((group, seen))),
         )
+
+
+def _rule(deleted: bool, lost: Version, won: Version) -> str:
+    if deleted:
+        return "a delete beats every update"
+    return "both are from before sync; devices decide" if lost[0] == won[0] == 0 else "the later write wins"
+
+
+def _version(changeset: Changeset, group: RowGroup) -> Version:
+    """What a group's changes are ranked by: seeds are older than every change, and devices decide between them."""
+    return (0, changeset.device) if group.op is Op.SEED else changeset.version
 
 
 def _defaults(connection: sqlite3.Connection, table: CapturedTable) -> dict[str, Value]:

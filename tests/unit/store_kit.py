@@ -17,7 +17,7 @@ from localstore import wire
 from localstore.changes import Changeset, Key, Op, Value, row_changes
 from localstore.store import outbox
 from localstore.store.apply import Applied
-from localstore.store.capture import captured_tables
+from localstore.store.capture import LOGS, captured_tables
 from localstore.store.clocks import ClockTable
 from localstore.store.engine import quote
 from localstore.store.file import Store, StoreOptions
@@ -119,7 +119,8 @@ def changesets_in(path: Path) -> list[Changeset]:
 
 def is_clean(path: Path) -> bool:
     """Whether the capture log is empty and capturing is on, as it has to be between transactions."""
-    counted = "SELECT (SELECT count(*) FROM localstore_log), (SELECT capturing FROM localstore_state)"
+    logged = " + ".join(f"(SELECT count(*) FROM {log})" for log in LOGS)
+    counted = f"SELECT {logged}, (SELECT capturing FROM localstore_state)"
     return query(path, counted) == [(0, 1)]
 
 

@@ -11,7 +11,7 @@ from localstore import wire
 from localstore.store.file import Store
 from localstore.store.outbox import PendingChangeset
 from localstore.testing.clock import ManualClock
-from tests.unit.store_kit import UNLIMITED, Device, open_store, other_program, query, rows_of, sealed_in, write
+from tests.unit.store_kit import LINK, NOTE, UNLIMITED, Device, open_store, other_program, query, rows_of, sealed_in, write
 
 INSERT_A = "INSERT INTO note VALUES ('a', 'first', 1)"
 ASIDE = "SELECT device, number, reason, sealed FROM localstore_aside"
@@ -106,15 +106,36 @@ def test_pending_lists_every_unsent_changeset(path: Path) -> None:
     write(store, "INSERT INTO note (id) VALUES ('b'), ('c')")
     first, second = sealed_in(path)
     assert store.pending() == [
-        PendingChangeset(1, first.stamp, 1, len(wire.encode(first))),
-        PendingChangeset(2, second.stamp, 2, len(wire.encode(second))),
+        PendingChangeset(1, first.stamp, {"note": 1}, len(wire.encode(first)), 1.5),
+        PendingChangeset(2, second.stamp, {"note": 2}, len(wire.encode(second)), 0.0),
     ]
+    assert [changeset.rows for changeset in store.pending()] == [1, 2]
     assert [changeset.time for changeset in store.pending()] == [
         "2026-01-01T00:00:00+00:00",
         "2026-01-01T00:00:01.500000+00:00",
     ]
     assert store.last_pending() == 2
     store.close()
+
+
+def test_pending_counts_rows_by_table(path: Path) -> None:
+    store = open_store(path, (NOTE, LINK))
+    write(store, INSERT_A, "INSERT INTO link VALUES ('a', 1, ''), ('a', 2, '')")
+    assert [dict(changeset.tables) for changeset in store.pending()] == [{"note": 1, "link": 2}]
+    store.close()
+
+
+def test_a_changeset_from_the_future_has_no_age_below_zero(path: Path) -> None:
+    clock = ManualClock()
+    store = open_store(path, clock=clock)
+    write(store, INSERT_A)
+    clock.set(clock.now_ms() - 60_000)
+    assert [changeset.age for changeset in store.pending()] == [0.0]
+    store.close()
+
+
+def test_pending_says_why_nothing_was_sent(store: Store) -> None:
+    assert {changeset.last_error for changeset in store.pending("offline")} == {"offline"}
 
 
 def test_what_another_program_wrote_is_pending_once_it_is_sealed(store: Store, path: Path) -> None:

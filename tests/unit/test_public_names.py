@@ -23,7 +23,16 @@ PROMISED = {
 }  # fmt: skip
 """What the design fixes, without ``Direction``, ``ProgressMode`` and ``Progress``: there is no progress to be told yet."""
 
-SLOW_OR_OPTIONAL = ("alembic", "watchfiles", "rich", "pydantic_settings", "pytest", "hypothesis", "localstore_adapters")
+SLOW_OR_OPTIONAL = (
+    "alembic",
+    "sqlcipher3",
+    "watchfiles",
+    "rich",
+    "pydantic_settings",
+    "pytest",
+    "hypothesis",
+    "localstore_adapters",
+)
 
 FATAL = {
     "Unauthorized", "ResetRequired", "ClientResetFailed", "ProtocolError", "MalformedChangeset", "NewerFormat",

@@ -262,7 +262,7 @@ class TestForgedContent:
         "forged",
         [
             body([1], ["x"], op=0),
-            body([1], ["x"], op=5),
+            body([1], ["x"], op=6),
             body([1], ["x"], key="id"),
             body([1], ["x"], columns=(1,)),
             body([1], ["x"], depends=[(b"short", 1, 1)]),

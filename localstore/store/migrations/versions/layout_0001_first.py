@@ -8,7 +8,9 @@ branch_labels = None
 depends_on = None
 
 TABLES = {
-    # One row. capturing: whether triggers log; folded: own changesets up to this number are in localstore_clock.
+    # One row. capturing: 0 when triggers are to be silent, 1 when they log keys, 2 when rowids; folded: own changesets up
+    # to this number are in localstore_clock; replay: whether the schema has changed since localstore_unknown was last gone
+    # through.
     "state": """
         id INTEGER PRIMARY KEY CHECK (id = 1),
         device BLOB NOT NULL,
@@ -18,28 +20,45 @@ TABLES = {
         last_number INTEGER NOT NULL DEFAULT 0,
         last_stamp INTEGER NOT NULL DEFAULT 0,
         folded INTEGER NOT NULL DEFAULT 0,
+        replay INTEGER NOT NULL DEFAULT 0,
         remote_id TEXT,
         cursor BLOB""",
-    # Synced tables. columns: a JSON list; bit n of a log entry's mask is its n-th name.
+    # Synced tables. key, columns: JSON lists; rowid: a name of the rowid, where rows can be logged by it.
     "table": """
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
         key TEXT NOT NULL,
-        columns TEXT NOT NULL""",
-    # What triggers wrote since the last seal. op: 1 insert, 2 update, 3 delete; mask of columns 63 * part and up.
+        columns TEXT NOT NULL,
+        rowid TEXT""",
+    # Links between names that mean the same thing; itself a synced table. tbl: the table of two columns, "" for two tables.
+    "renamed": """
+        tbl TEXT NOT NULL,
+        old TEXT NOT NULL,
+        new TEXT NOT NULL,
+        PRIMARY KEY (tbl, old, new)""",
+    # What triggers wrote since the last seal, about tables with one key column. op: 1 insert, 2 update, 3 delete, 0 a row
+    # from before sync; + 4 when k0 is a rowid; + 8 * n when bits speak of the columns from the n-th on (-1: of all). A
+    # delete's bits are the row's rowid.
     "log": """
         seq INTEGER PRIMARY KEY,
-        tbl INTEGER NOT NULL,
-        op INTEGER NOT NULL,
-        part INTEGER,
-        mask INTEGER,
+        tbl INTEGER,
+        op INTEGER,
+        bits INTEGER,
+        k0""",
+    # The same about tables with more key columns.
+    "log_wide": """
+        seq INTEGER PRIMARY KEY,
+        tbl INTEGER,
+        op INTEGER,
+        bits INTEGER,
         k0, k1, k2, k3, k4, k5, k6, k7""",
-    # Changesets that the remote has not acknowledged.
+    # Changesets that the remote has not acknowledged. tables: JSON, rows by table.
     "outbox": """
         number INTEGER PRIMARY KEY,
         stamp INTEGER NOT NULL,
         rows INTEGER NOT NULL,
         bytes INTEGER NOT NULL,
+        tables TEXT NOT NULL,
         sealed BLOB NOT NULL""",
     # Every device heard of, this one too. number, stamp: the last changeset applied; declared: the last number that
     # one of our own changesets named as a dependency.
@@ -108,13 +127,16 @@ TABLES = {
         won_device BLOB NOT NULL,
         rule TEXT NOT NULL""",
 }
-WITHOUT_ROWID = {"seen", "clock"}  # small rows, always found by their whole key
+WITHOUT_ROWID = {"renamed", "seen", "clock"}  # small rows, always found by their whole key
 
 
 def upgrade() -> None:
     for name, columns in TABLES.items():
         suffix = " WITHOUT ROWID" if name in WITHOUT_ROWID else ""
         op.execute(f"CREATE TABLE localstore_{name} ({columns}\n){suffix}")
+    op.execute(
+        """INSERT INTO localstore_table (id, name, key, columns) VALUES (0, 'localstore_renamed', '["tbl", "old", "new"]', '[]')"""
+    )
 
 
 def downgrade() -> None:

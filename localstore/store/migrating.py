@@ -1,0 +1,172 @@
+"""Migrations of a synced file by something else, such as the application's Alembic: what is done around one transaction.
+
+Before it changes anything, what was captured so far is sealed and brought into the clocks, and the capture triggers are
+dropped: a migration is not captured, and no ``DROP COLUMN`` stumbles over a trigger. Renames are followed one by one. In the
+end triggers, clocks and what else goes by a table's or column's name are brought in line with the tables as they are then.
+All of it belongs to the migration's own transaction, so that a rollback or a crash leaves everything as it was.
+
+This module knows nothing of Alembic; see ``localstore.alembic_plugin``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterable, Mapping
+
+from localstore.store.apply import fold
+from localstore.store.capture import LOGS, CapturedTable, attach, captured_tables, follow_migrations
+from localstore.store.clocks import ClockTable
+from localstore.store.engine import quote
+from localstore.store.renames import RENAMED, record
+from localstore.store.seal import seal_leftovers
+
+__all__ = ["FileMigration"]
+
+_FOLD_CHUNK = 500
+_NAME = r'(?:"(?:[^"]|"")+"|`(?:[^`]|``)+`|\[[^\]]+\]|[^\W\d][\w$]*)'
+_RENAME = re.compile(
+    rf"\s*ALTER\s+TABLE\s+(?:(?P<schema>{_NAME})\s*\.\s*)?(?P<table>{_NAME})\s+RENAME\s+"
+    rf"(?:(?:COLUMN\s+)?(?P<column>{_NAME})\s+)?TO\s+(?P<new>{_NAME})\s*;?\s*",
+    re.IGNORECASE,
+)
+
+
+class FileMigration:
+    """One transaction in which something else changes the tables of a synced file. The caller owns the transaction.
+
+    Args:
+        connection: in a transaction, in which nothing was written yet.
+        now_ms: the wall clock.
+        max_bytes: largest changeset, for what was captured before.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, *, now_ms: int, max_bytes: int) -> None:
+        self._connection = connection
+        follow_migrations(connection)
+        seal_leftovers(connection, now_ms=now_ms, max_bytes=max_bytes)
+        while fold(connection, _FOLD_CHUNK):
+            pass
+        self._before = _application_tables(connection)
+        self.silence()
+
+    def silence(self) -> None:
+        """Drop the capture triggers; again when a rollback to a savepoint may have brought them back."""
+        triggers = self._connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'trigger' AND name LIKE 'localstore\\_capture\\_%' ESCAPE '\\'"
+            " AND tbl_name <> ?",
+            (RENAMED,),
+        )
+        for (name,) in triggers.fetchall():
+            self._connection.execute(f"DROP TRIGGER {quote(name)}")
+
+    def follow(self, statement: str) -> None:
+        """Take note of a statement that was carried out, should it be a rename."""
+        found = _RENAME.fullmatch(statement)
+        if found is None or (found["schema"] and _unquoted(found["schema"]).casefold() != "main"):
+            return
+        if found["column"] is None:
+            self._rename_table(_unquoted(found["table"]), _unquoted(found["new"]))
+        else:
+            self.rename_columns(_unquoted(found["table"]), {_unquoted(found["column"]): _unquoted(found["new"])})
+
+    def rename_columns(self, table: str, names: Mapping[str, str]) -> None:
+        """Columns of a table have new names."""
+        captured = self._find(table)
+        if captured is not None:
+            new = {old.casefold(): name for old, name in names.items()}
+            key = [new.get(name.casefold(), name) for name in captured.key]
+            columns = [new.get(name.casefold(), name) for name in captured.columns]
+            self._describe(captured.id, captured.name, key, columns)
+
+    def finish(self) -> None:
+        """Bring everything in line with the tables as they are now, and capture again."""
+        connection = self._connection
+        self._let_replacements_take_over()
+        named = _application_tables(connection)  # as before, under the names of now
+        follow_migrations(connection)
+        attach(connection, [table.name for table in _application_tables(connection).values()])
+        after = _application_tables(connection)
+        clocks = ClockTable(connection)
+        for id_, before in self._before.items():
+            if id_ not in after:
+                connection.execute("DELETE FROM localstore_unsealed WHERE tbl = ?", (before.name,))
+                continue
+            self._settle_names(before, named[id_], after[id_], clocks)
+            new_columns = [name for name in after[id_].columns if name not in named[id_].columns]
+            if new_columns:
+                clocks.add_columns(id_, new_columns)
+        if after != self._before:
+            connection.execute("UPDATE localstore_state SET replay = 1 WHERE EXISTS (SELECT 1 FROM localstore_unknown)")
+
+    def _find(self, name: str) -> CapturedTable | None:
+        tables = _application_tables(self._connection).values()
+        return next((table for table in tables if table.name.casefold() == name.casefold()), None)
+
+    def _describe(self, id_: int, name: str, key: Iterable[str], columns: Iterable[str]) -> None:
+        self._connection.execute(
+            "UPDATE localstore_table SET name = ?, key = ?, columns = ? WHERE id = ?",
+            (name, json.dumps(list(key)), json.dumps(list(columns)), id_),
+        )
+
+    def _rename_table(self, old: str, new: str) -> None:
+        captured = self._find(old)
+        if captured is None:
+            return
+        namesake = self._find(new)
+        if namesake is not None and namesake.id != captured.id:  # dropped before, or SQLite had refused the name
+            _forget(self._connection, namesake.id)
+        self._describe(captured.id, new, captured.key, captured.columns)
+
+    def _let_replacements_take_over(self) -> None:
+        """A table that was renamed and dropped, while another took its name, was replaced: that is no rename."""
+        present = _table_names(self._connection)
+        for id_, table in _application_tables(self._connection).items():
+            before = self._before.get(id_)
+            if before and table.name not in present and before.name in present and self._find(before.name) is None:
+                self._describe(id_, before.name, before.key, before.columns)
+
+    def _settle_names(self, before: CapturedTable, named: CapturedTable, after: CapturedTable, clocks: ClockTable) -> None:
+        """Carry a table's new names to all that goes by name, and let other devices know of them."""
+        if before.name != after.name:
+            record(self._connection, "", before.name, after.name)
+            for table in ("conflict", "unsealed"):
+                self._connection.execute(f"UPDATE localstore_{table} SET tbl = ? WHERE tbl = ?", (after.name, before.name))
+        there = {*after.key, *after.columns}
+        for old, new in zip(before.key + before.columns, named.key + named.columns, strict=True):
+            swapped = new in before.key + before.columns and old in there  # such names mean different things on either side
+            if old != new and new in there and not swapped:
+                record(self._connection, before.name, old, new)
+        names = {old: new for old, new in zip(before.columns, named.columns, strict=True) if new in after.columns}
+        if names != {name: name for name in before.columns}:
+            clocks.rename_columns(after.id, names)
+            self._rename_in_conflicts(after.name, {old: new for old, new in names.items() if old != new})
+
+    def _rename_in_conflicts(self, table: str, names: Mapping[str, str]) -> None:
+        if names:
+            cases = " ".join("WHEN ? THEN ?" for _ in names)
+            self._connection.execute(
+                f'UPDATE localstore_conflict SET "column" = CASE "column" {cases} ELSE "column" END WHERE tbl = ?',
+                (*(name for pair in names.items() for name in pair), table),
+            )
+
+
+def _application_tables(connection: sqlite3.Connection) -> dict[int, CapturedTable]:
+    return {table.id: table for table in captured_tables(connection).values() if table.name != RENAMED}
+
+
+def _table_names(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def _forget(connection: sqlite3.Connection, table: int) -> None:
+    for system_table, column in (*((log, "tbl") for log in LOGS), ("localstore_clock", "tbl"), ("localstore_table", "id")):
+        connection.execute(f"DELETE FROM {system_table} WHERE {column} = ?", (table,))
+
+
+def _unquoted(name: str) -> str:
+    marks = {'"': '"', "`": "`", "[": "]"}
+    if name[0] not in marks:
+        return name
+    return name[1:-1].replace(marks[name[0]] * 2, marks[name[0]]) if name[0] != "[" else name[1:-1]
