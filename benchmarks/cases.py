@@ -1,10 +1,16 @@
 """The cases: each does the same work with localstore and without it, on fresh files with the same pragmas."""
 
+import atexit
+import shutil
 import sqlite3
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -146,6 +152,57 @@ def receive(directory: Path, count: int) -> float:
     return watch.seconds
 
 
+def opening_a_full_file(directory: Path, count: int) -> float:
+    return _opening(_full_file(count))
+
+
+def opening_an_empty_file(directory: Path, count: int) -> float:
+    with _paused_realm(directory):
+        pass
+    return _opening(directory / "device.db")
+
+
+def _opening(file: Path) -> float:
+    """With a remote that cannot be reached, so that nothing is sent meanwhile."""
+    remote = (file.parent / "missing" / "remote").as_uri().replace("file:", "folder:", 1)
+    watch = _Stopwatch()
+    with closing(App.create("benchmarks", remote=remote)) as app:
+        user = app.login(Credentials.anonymous())
+        config = SyncConfiguration(user, schema={Reading}, path=file, stop_policy="immediately")
+        with watch:
+            realm = Realm.open(config)
+        realm.close()
+    return watch.seconds
+
+
+@cache
+def _full_file(count: int) -> Path:
+    """A file with so many rows and, for each 50 of them, an unsent changeset. Made once, as that takes a while."""
+    directory = Path(tempfile.mkdtemp(prefix="localstore-benchmark-"))
+    atexit.register(shutil.rmtree, directory)
+    with _paused_realm(directory) as realm:
+        for start in range(0, count, 100_000):
+            _insert(realm, min(100_000, count - start))
+        for number in range(count // 50):
+            with realm.write() as tx:
+                tx.connection().exec_driver_sql("UPDATE reading SET count = -1 WHERE rowid = ?", (number + 1,))
+    return directory / "device.db"
+
+
+def import_localstore(directory: Path, count: int) -> float:
+    return _import("localstore")
+
+
+def import_sqlmodel(directory: Path, count: int) -> float:
+    return _import("sqlmodel")
+
+
+def _import(module: str) -> float:
+    """Importing in a fresh interpreter, without its own start."""
+    code = f"import time; began = time.perf_counter(); import {module}; print(time.perf_counter() - began)"
+    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, encoding="utf-8").stdout)
+
+
 # -- without it
 
 
@@ -231,4 +288,6 @@ CASES = (
     Case("one-row write()s", "SQLModel sessions", 2_000, captured_single_writes, plain_single_writes),
     Case("rows selected", "SQLModel session", 100_000, realm_select, plain_select),
     Case("rows received through a folder", "sqlite3 executemany", 100_000, receive, plain_bulk_insert),
+    Case("rows, a 50th of it unsent: open", "open an empty file", 1_000_000, opening_a_full_file, opening_an_empty_file),
+    Case("import of localstore", "import of sqlmodel", 1, import_localstore, import_sqlmodel),
 )

@@ -46,7 +46,8 @@ MAX_CHANGESET_BYTES = 64 * 1024 * 1024
 """A body larger than this is refused on the way in, whatever the settings: 64 MiB before compression."""
 
 _PLAIN, _ZSTD, _ZLIB = 0, 1, 2
-_ZSTD_LEVEL = 3
+_ZSTD_LEVEL, _ZSTD_LEVEL_LARGE = 3, 1
+_LARGE = 1024 * 1024  # bytes from which time counts for more than a few hundredths of the size
 _WORTH_COMPRESSING = 128  # bytes; below it a frame header eats what is won
 _DIGEST_BYTES = 16
 _VALUE_TYPES = {type(None), int, float, str, bytes}
@@ -192,7 +193,7 @@ def _check_not_newer(data: bytes) -> None:
 def _compress(plain: bytes) -> tuple[int, bytes]:
     if len(plain) < _WORTH_COMPRESSING:
         return _PLAIN, plain
-    packed = zstd.compress(plain, _ZSTD_LEVEL)
+    packed = zstd.compress(plain, _ZSTD_LEVEL if len(plain) < _LARGE else _ZSTD_LEVEL_LARGE)
     return (_ZSTD, packed) if len(packed) < len(plain) else (_PLAIN, plain)
 
 

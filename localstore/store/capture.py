@@ -16,7 +16,7 @@ import json
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from localstore.store.engine import quote
 
@@ -93,10 +93,12 @@ class CapturedTable:
 def captured_tables(connection: sqlite3.Connection) -> dict[str, CapturedTable]:
     """The synced tables of a file, by name."""
     rows = connection.execute("SELECT id, name, key, columns, rowid FROM localstore_table")
-    return {
-        name: CapturedTable(id_, name, tuple(json.loads(key)), tuple(json.loads(columns)), rowid)
-        for id_, name, key, columns, rowid in rows
-    }
+    return {name: CapturedTable(id_, name, _names(key), _names(columns), rowid) for id_, name, key, columns, rowid in rows}
+
+
+@lru_cache(maxsize=1024)
+def _names(data: str) -> tuple[str, ...]:
+    return tuple(json.loads(data))
 
 
 def attach(connection: sqlite3.Connection, names: Iterable[str]) -> list[CapturedTable]:

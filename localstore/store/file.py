@@ -34,7 +34,8 @@ from localstore.wire import SealedChangeset
 
 __all__ = ["ACKNOWLEDGE_CHUNK", "Store", "StoreOptions"]
 
-_WRITING = ("INSERT", "UPDATE", "DELETE", "REPLAC", "WITH")
+_WRITING = {"UPDATE", "DELETE"}
+_WRITING_MANY = {*_WRITING, "INSERT", "REPLAC"}
 ACKNOWLEDGE_CHUNK = 500  # changesets that leave the outbox in one transaction
 _FOLD_CHUNK = 500  # own changesets folded in one transaction, so that no writer waits long
 
@@ -136,9 +137,12 @@ class Store:
         self._capturing = None
         session.rollback()
 
-    def _before_statement(self, connection: sa.Connection, cursor: object, statement: str, *_: object) -> None:
-        """Let triggers log rowids from a ``write()``'s first writing statement on; ``store.capture`` says why only there."""
-        if self._capturing is Capturing.BY_KEY and statement.lstrip()[:6].upper().startswith(_WRITING):
+    def _before_statement(
+        self, connection: sa.Connection, cursor: object, statement: str, parameters: object, context: object, many: bool
+    ) -> None:
+        """Let triggers log rowids from the first statement on that may write many rows; only in a ``write()``, for the reason
+        that ``store.capture`` gives. For one row it would cost more than it saves."""
+        if self._capturing is Capturing.BY_KEY and statement.lstrip()[:6].upper() in (_WRITING_MANY if many else _WRITING):
             self._capturing = Capturing.BY_ROWID
             set_capturing(driver_connection(connection), Capturing.BY_ROWID)
 

@@ -75,5 +75,6 @@ def _add(connection: sa.Connection, table: sa.Table, column: sa.Column[object]) 
 def _mismatch(table: sa.Table, what: str) -> SchemaMismatch:
     return SchemaMismatch(
         f"Table {table.name} in the file {what}. Nothing was changed.",
-        hint='Migrate the file: alembic revision --autogenerate -m "..." and then alembic upgrade head.',
+        hint='Migrate the file: alembic revision --autogenerate -m "..." and then alembic upgrade head.'
+        " Where there is no Alembic yet, localstore init sets it up.",
     )

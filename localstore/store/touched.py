@@ -6,8 +6,10 @@ gone through entry by entry. This module knows neither changesets nor bytes.
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -42,7 +44,13 @@ class _Part(NamedTuple):
 
 def touched_groups(connection: sqlite3.Connection, span: Span) -> Iterator[RowGroup]:
     """What the entries amount to. Rows that no changeset can hold are noted in ``localstore_unsealed`` instead."""
-    for part in _parts(connection, span):
+    tables = {table.id: table for table in captured_tables(connection).values()}
+    likely = _likely_part(connection, span, tables)
+    group = _simple_group(connection, span, likely) if likely else None
+    if group is not None:
+        yield group
+        return
+    for part in _parts(connection, span, tables):
         group = _simple_group(connection, span, part)
         if group is None:
             yield from _mixed_groups(connection, span, part.table)
@@ -58,20 +66,21 @@ def note_unsealed(connection: sqlite3.Connection, table: CapturedTable, key: Key
     )
 
 
-def _parts(connection: sqlite3.Connection, span: Span) -> Iterator[_Part]:
-    tables = {table.id: table for table in captured_tables(connection).values()}
-    log, first, last = span
-    tbl, op, bits = connection.execute(f"SELECT tbl, op, bits FROM {log} WHERE seq = ?", (first,)).fetchone()
-    deletes = op == LoggedOp.DELETE  # whose bits are rowids
-    same = f"tbl = {tbl} AND op = {op}" + ("" if deletes else f" AND bits IS {'NULL' if bits is None else bits}")
-    others = f"SELECT 1 FROM {log} WHERE seq BETWEEN ? AND ? AND NOT ({same}) LIMIT 1"
-    if connection.execute(others, (first, last)).fetchone() is None:
-        yield _Part(tables[tbl], last - first + 1, op, bits)
-        return
+def _likely_part(connection: sqlite3.Connection, span: Span, tables: dict[int, CapturedTable]) -> _Part | None:
+    """All of the span, should its first and last entry be of a kind: that those between are shows when they are counted."""
+    ends = f"SELECT tbl, op, CASE op WHEN {LoggedOp.DELETE} THEN NULL ELSE bits END FROM {span.log} WHERE seq IN (?, ?)"
+    kinds = set(connection.execute(ends, (span.first, span.last)).fetchall())
+    if len(kinds) > 1:
+        return None
+    tbl, op, bits = kinds.pop()
+    return _Part(tables[tbl], span.last - span.first + 1, op, bits)
+
+
+def _parts(connection: sqlite3.Connection, span: Span, tables: dict[int, CapturedTable]) -> Iterator[_Part]:
     kinds = connection.execute(
         "SELECT tbl, count(*), CASE WHEN min(op) = max(op) THEN min(op) END, min(bits), max(bits)"
-        f" FROM {log} WHERE seq BETWEEN ? AND ? GROUP BY tbl ORDER BY tbl",
-        (first, last),
+        f" FROM {span.log} WHERE seq BETWEEN ? AND ? GROUP BY tbl ORDER BY tbl",
+        (span.first, span.last),
     ).fetchall()
     for tbl, count, op, lowest, highest in kinds:
         uniform = lowest == highest or op == LoggedOp.DELETE
@@ -85,7 +94,8 @@ def _simple_group(connection: sqlite3.Connection, span: Span, part: _Part) -> Ro
         return None
     kind = Op.SEED if op == LoggedOp.SEED else _OPS[LoggedOp(op & KIND)]
     columns = _carried(table, kind, (part.bits or 0) << (op // START))
-    rows = _read_keys(connection, span, table) if kind is Op.DELETE else _read_rows(connection, span, part, columns)
+    with _no_garbage_collection():
+        rows = _read_keys(connection, span, part) if kind is Op.DELETE else _read_rows(connection, span, part, columns)
     values = _columnar(rows, len(table.key) + len(columns))
     keys = values[: len(table.key)]
     distinct = len(set(keys[0]) if len(keys) == 1 else set(zip(*keys, strict=True)))
@@ -196,16 +206,29 @@ def _read_rows(connection: sqlite3.Connection, span: Span, part: _Part, columns:
         same = f"t.{table.rowid} = l.k0"
     return connection.execute(
         f"SELECT {names} FROM {span.log} AS l CROSS JOIN {quote(table.name)} AS t ON {same}"
-        " WHERE l.tbl = ? AND l.seq BETWEEN ? AND ?",
-        (table.id, span.first, span.last),
+        " WHERE l.seq BETWEEN ? AND ? AND l.tbl = ? AND l.op = ? AND l.bits IS ?",
+        (span.first, span.last, table.id, part.op, part.bits),
     ).fetchall()
 
 
-def _read_keys(connection: sqlite3.Connection, span: Span, table: CapturedTable) -> list[tuple[Value, ...]]:
+def _read_keys(connection: sqlite3.Connection, span: Span, part: _Part) -> list[tuple[Value, ...]]:
+    """The keys of the rows that entries of deletes are about."""
     return connection.execute(
-        f"SELECT {', '.join(table.log_key)} FROM {span.log} WHERE tbl = ? AND seq BETWEEN ? AND ?",
-        (table.id, span.first, span.last),
+        f"SELECT {', '.join(part.table.log_key)} FROM {span.log} WHERE seq BETWEEN ? AND ? AND tbl = ? AND op = ?",
+        (span.first, span.last, part.table.id, part.op),
     ).fetchall()
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Python looks for cycles every few hundred objects made; many rows are many objects, and none of them in a cycle."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _find_rows(

@@ -119,13 +119,13 @@ def test_an_exception_rolls_back(store: Store) -> None:
     ("error", "statement"),
     [
         (IntegrityError, (INSERT_A,)),
-        (OperationalError, ("INSERT INTO nowhere VALUES (1)",)),
+        (OperationalError, ("INSERT INTO note (nothing) VALUES (1)",)),
         (DataError, ("INSERT INTO note VALUES ('c', zeroblob(2000000000), 1)",)),
         (StatementError, ("INSERT INTO note VALUES ('c', ?, 1)", object())),
         (OverflowError, ("INSERT INTO note VALUES ('c', ?, 1)", 2**70)),
         (UnicodeEncodeError, ("INSERT INTO note VALUES ('c', ?, 1)", "\ud800")),
     ],
-    ids=["constraint", "no such table", "too big", "not a value", "overflow", "surrogate"],
+    ids=["constraint", "no such column", "too big", "not a value", "overflow", "surrogate"],
 )
 def test_sqls_own_errors_come_as_sqlalchemys_and_roll_back(
     store: Store, error: type[Exception], statement: tuple[Any, ...]

@@ -135,7 +135,8 @@ def upgrade() -> None:
         suffix = " WITHOUT ROWID" if name in WITHOUT_ROWID else ""
         op.execute(f"CREATE TABLE localstore_{name} ({columns}\n){suffix}")
     op.execute(
-        """INSERT INTO localstore_table (id, name, key, columns) VALUES (0, 'localstore_renamed', '["tbl", "old", "new"]', '[]')"""
+        "INSERT INTO localstore_table (id, name, key, columns)"
+        """ VALUES (0, 'localstore_renamed', '["tbl", "old", "new"]', '[]')"""
     )
 
 
