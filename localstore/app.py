@@ -15,7 +15,7 @@ from localstore.environment import Environment
 from localstore.errors import StoreUnusable
 from localstore.registry import AdapterFactory, adapter_factory
 from localstore.store.file import Store, StoreOptions
-from localstore.store.opening import open_synced, prepare
+from localstore.store.opening import InitialData, open_synced, prepare
 from localstore.sync.loop import BackgroundLoop
 from localstore.sync.parts import Limits, SessionParts
 from localstore.sync.retry import BackoffPolicy
@@ -193,6 +193,7 @@ class AppSync:
         *,
         partition: str,
         error_handler: ErrorHandler | None,
+        initial_data: InitialData | None = None,
         encryption_key: bytes | None = None,
     ) -> SyncedFile:
         """The open file at a path, and a running session for it. For ``Realm.open``."""
@@ -203,7 +204,7 @@ class AppSync:
             file = self._files.get(path)
             names = {table.name for table in tables}
             if file is None:
-                file = self._files[path] = self._open(path, tables, partition, error_handler, encryption_key)
+                file = self._files[path] = self._open(path, tables, partition, error_handler, initial_data, encryption_key)
             elif partition != file.partition:
                 raise ValueError(f"{path} is open for the partition {file.partition!r} and cannot hold {partition!r} as well.")
             elif encryption_key != file.encryption_key:
@@ -264,12 +265,20 @@ class AppSync:
         tables: Sequence[sa.Table],
         partition: str,
         error_handler: ErrorHandler | None,
+        initial_data: InitialData | None,
         encryption_key: bytes | None,
     ) -> SyncedFile:
         settings = self._app.settings
         environment = self._app.environment
-        options = store_options(settings, encryption_key)
-        store = open_synced(path, tables, app=self._app.id, partition=partition, options=options, environment=environment)
+        store = open_synced(
+            path,
+            tables,
+            app=self._app.id,
+            partition=partition,
+            options=store_options(settings, encryption_key),
+            environment=environment,
+            initial_data=initial_data,
+        )
         file = SyncedFile(store, partition, encryption_key)
         parts = SessionParts(
             store=store,

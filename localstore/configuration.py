@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from localstore.app import User
 from localstore.schema import Model
+from localstore.store import memory
+from localstore.store.files import IsWorthwhile, Owner, is_half_empty
+from localstore.store.opening import InitialData
 from localstore.sync.session import ErrorHandler
 
 if TYPE_CHECKING:
     from localstore.settings import Settings
 
-__all__ = ["DEFAULT_PARTITION", "LocalConfiguration", "StopPolicy", "SyncConfiguration"]
+__all__ = [
+    "DEFAULT_PARTITION",
+    "CompactOnLaunch",
+    "LocalConfiguration",
+    "StopPolicy",
+    "SyncConfiguration",
+    "existing",
+    "located",
+    "owner_of",
+    "worth_compacting",
+]
 
 DEFAULT_PARTITION = "default"
 ENCRYPTION_KEY_BYTES = 32
 StopPolicy = Literal["after_changes_uploaded", "immediately"]
+CompactOnLaunch = bool | Callable[[int, int], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,16 +44,28 @@ class LocalConfiguration:
         path: the file; made when it does not exist, its folder must.
         schema: the SQLModel classes in it, or tables of SQLAlchemy Core. Other tables in the file are left alone.
         settings: instead of those from environment and files.
+        in_memory: keep nothing on disk; the realm is gone when it is closed, and ``path`` is only the name by which this
+            process shares it.
+        initial_data: called with a session in the transaction that makes a new file's tables; when it fails there is no
+            file.
+        compact_on_launch: compact the file before it is opened, unless it is open elsewhere: True when more than half of at
+            least 50 MiB is free, or a function that decides by ``(total_bytes, used_bytes)``.
         encryption_key: 32 bytes that the file is encrypted with; None for a plain file. Needs the extra ``cipher``.
     """
 
     path: str | Path
     schema: Collection[Model] = ()
     settings: Settings | None = None
+    in_memory: bool = False
+    initial_data: InitialData | None = None
+    compact_on_launch: CompactOnLaunch = False
     encryption_key: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_encryption_key(self.encryption_key)
+        _check_file_options(self)
+        if self.initial_data is not None and not self.schema:
+            raise ValueError("initial_data needs a schema: it is called when the tables are made.")
 
 
 @dataclass(frozen=True)
@@ -56,6 +83,12 @@ class SyncConfiguration:
             the same file share the handler of the one that was opened first.
         stop_policy: what closing the realm does when changes are unsent: let the session finish first, or end it. Unsent
             changes stay in the file either way.
+        in_memory: keep nothing on disk; the realm is gone when it is closed and its session has ended, unsent changes
+            with it. ``path`` is only the name by which this process shares it, and every time it is another device.
+        initial_data: called with a session in the transaction that makes a new file's tables; what it writes is synced. When
+            it fails there is no file.
+        compact_on_launch: compact the file before it is opened, unless it is open elsewhere: True when more than half of at
+            least 50 MiB is free, or a function that decides by ``(total_bytes, used_bytes)``.
         encryption_key: 32 bytes that the file is encrypted with; None for a plain file. Needs the extra ``cipher``. It
             protects the file on this device, not what is sent to the remote.
     """
@@ -66,6 +99,9 @@ class SyncConfiguration:
     partition: str = field(default=DEFAULT_PARTITION, kw_only=True)
     error_handler: ErrorHandler | None = field(default=None, kw_only=True)
     stop_policy: StopPolicy = field(default="after_changes_uploaded", kw_only=True)
+    in_memory: bool = field(default=False, kw_only=True)
+    initial_data: InitialData | None = field(default=None, kw_only=True)
+    compact_on_launch: CompactOnLaunch = field(default=False, kw_only=True)
     encryption_key: bytes | None = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
@@ -78,6 +114,49 @@ class SyncConfiguration:
         if self.stop_policy not in ("after_changes_uploaded", "immediately"):
             raise ValueError(f"stop_policy is 'after_changes_uploaded' or 'immediately', not {self.stop_policy!r}.")
         check_encryption_key(self.encryption_key)
+        _check_file_options(self)
+
+
+@contextmanager
+def located(configuration: SyncConfiguration | LocalConfiguration) -> Iterator[Path]:
+    """Where the file lies or shall lie; a realm in memory is kept at least as long as the block."""
+    path = Path(configuration.path).expanduser().resolve()
+    if not configuration.in_memory:
+        yield path
+        return
+    with memory.place(path) as place:
+        yield place
+
+
+def existing(configuration: SyncConfiguration | LocalConfiguration) -> Path | None:
+    """Where the file lies, None when there is none."""
+    path = Path(configuration.path).expanduser().resolve()
+    if configuration.in_memory:
+        return memory.place_of(path)
+    return path if path.exists() else None
+
+
+def owner_of(configuration: SyncConfiguration | LocalConfiguration) -> Owner | None:
+    """Whose synced file it has to be; None for a local one."""
+    if isinstance(configuration, LocalConfiguration):
+        return None
+    return Owner(configuration.user.app.id, configuration.partition)
+
+
+def worth_compacting(configuration: SyncConfiguration | LocalConfiguration) -> IsWorthwhile | None:
+    """Decides whether to compact the file at its opening; None when nobody asked for it."""
+    chosen = configuration.compact_on_launch
+    if isinstance(chosen, bool):
+        return is_half_empty if chosen else None
+    return chosen
+
+
+def _check_file_options(configuration: SyncConfiguration | LocalConfiguration) -> None:
+    if configuration.initial_data is not None and not callable(configuration.initial_data):
+        raise TypeError(f"initial_data is a function that takes a session, not {configuration.initial_data!r}.")
+    chosen = configuration.compact_on_launch
+    if not isinstance(chosen, bool) and not callable(chosen):
+        raise TypeError(f"compact_on_launch is a bool or a function of (total_bytes, used_bytes), not {chosen!r}.")
 
 
 def check_encryption_key(key: object) -> None:

@@ -7,7 +7,7 @@
      ├ SchemaError           change the model (refused at open)
      │  └ UnsafeMigration    change the migration, or how it is run
      ├ SchemaMismatch        migrate the file
-     ├ StoreBusy             try again: another writer held the file too long
+     ├ StoreBusy             try again: another writer held the file too long, or it is open
      ├ StoreUnusable         the file is not a store we can open
      │  ├ DiskFull           make room
      │  ├ DiskFailed         look after the disk
@@ -115,7 +115,8 @@ class SchemaMismatch(LocalStoreError):
 
 
 class StoreBusy(LocalStoreError):
-    """Another thread or process held the write lock for longer than the busy timeout. Nothing was written."""
+    """Another thread or process held the write lock for longer than the busy timeout, or has a file open that was to be
+    deleted. Nothing was written."""
 
 
 class StoreUnusable(LocalStoreError):
@@ -139,7 +140,7 @@ class TargetExists(LocalStoreError):
 
 
 class UnsentChanges(LocalStoreError):
-    """The remote has not acknowledged all local changes."""
+    """The remote has not acknowledged all local changes. They are where they were."""
 
 
 class ChangesetTooLarge(LocalStoreError):

@@ -6,23 +6,27 @@ Any thread may use it. Writing and reading go to the store, everything about syn
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import threading
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, TypeVarTuple, overload
 
-from sqlalchemy import Executable, ScalarResult
+from sqlalchemy import Executable, ScalarResult, Table
 from sqlalchemy.engine import TupleResult
 from sqlalchemy.orm import Session as OrmSession
 from sqlmodel import Session, SQLModel
 from sqlmodel.sql.expression import Select, SelectOfScalar
 
 from localstore.app import AppSync, SyncedFile, store_options
-from localstore.configuration import LocalConfiguration, SyncConfiguration
+from localstore.configuration import LocalConfiguration, SyncConfiguration, existing, located, owner_of, worth_compacting
 from localstore.environment import Environment
 from localstore.errors import LocalStoreError, RealmClosed
 from localstore.schema import check_key, check_synced, tables_of
+from localstore.store import files
 from localstore.store.conflicts import Conflict
 from localstore.store.copy import copy_plain
 from localstore.store.file import Store
@@ -56,7 +60,7 @@ class Realm:
     def open(cls, configuration: SyncConfiguration | LocalConfiguration) -> Realm:
         """Open a file, making it and its tables when they do not exist. A synced realm's session starts here.
 
-        Never waits for the network.
+        Never waits for the network. What ``initial_data`` raises is raised again, and leaves no new file behind.
 
         Raises:
             SchemaError: a class cannot be opened as declared.
@@ -68,22 +72,24 @@ class Realm:
         tables = tables_of(configuration.schema)
         warn_of_lossy(tables, stacklevel=2)
         recognise_text(configuration.schema)
-        path = Path(configuration.path).expanduser().resolve()
-        if isinstance(configuration, LocalConfiguration):
-            from localstore.settings import Settings
-
-            options = store_options(configuration.settings or Settings(), configuration.encryption_key)
-            return cls(configuration, open_local(path, tables, options=options, environment=Environment()), None, None)
-        check_synced(tables)
-        sync = configuration.user.app.sync
-        file = sync.open_file(
-            path,
-            tables,
-            partition=configuration.partition,
-            error_handler=configuration.error_handler,
-            encryption_key=configuration.encryption_key,
-        )
-        return cls(configuration, file.store, file, sync)
+        if isinstance(configuration, SyncConfiguration):
+            check_synced(tables)
+        with located(configuration) as path:
+            is_worthwhile = worth_compacting(configuration)
+            if is_worthwhile is not None:
+                files.compact_at_launch(path, owner_of(configuration), is_worthwhile, key=configuration.encryption_key)
+            if isinstance(configuration, LocalConfiguration):
+                return cls(configuration, _open_local(configuration, path, tables), None, None)
+            sync = configuration.user.app.sync
+            file = sync.open_file(
+                path,
+                tables,
+                partition=configuration.partition,
+                error_handler=configuration.error_handler,
+                initial_data=configuration.initial_data,
+                encryption_key=configuration.encryption_key,
+            )
+            return cls(configuration, file.store, file, sync)
 
     @classmethod
     async def open_async(cls, configuration: SyncConfiguration | LocalConfiguration) -> Realm:
@@ -144,6 +150,28 @@ class Realm:
         with self._store.read() as session:
             return session.get(model, key)
 
+    def read(self) -> AbstractContextManager[Session]:
+        """Several queries on one state of the file: that of the beginning of the block, whatever is written meanwhile.
+
+        Objects stay readable after the block. Inside a ``write()`` it shows the state before that write. Keep the block short:
+        the write-ahead log grows as long as it is open.
+
+        Raises:
+            ReadOnlyRealm: something in the block writes, at the latest when the block ends with changed objects.
+        """
+        self._check_open()
+        return self._store.snapshot()
+
+    @property
+    def version(self) -> int:
+        """A number that grows with every commit to the file, by whatever program: the cheap way to see that nothing changed.
+
+        It stays the same when nothing is committed or a write is rolled back. Compare it within this open realm only: another
+        realm, and this one opened again, count from elsewhere. What sync notes for itself counts as well.
+        """
+        self._check_open()
+        return self._store.version()
+
     # -- sync
 
     @property
@@ -191,6 +219,8 @@ class Realm:
         self._check_open()
         if not isinstance(configuration, LocalConfiguration):
             raise TypeError("write_copy_to takes a LocalConfiguration.")
+        if configuration.in_memory:
+            raise ValueError("write_copy_to writes a file: give it a LocalConfiguration without in_memory.")
         copy_plain(
             self._store.path,
             Path(configuration.path).expanduser().resolve(),
@@ -202,6 +232,56 @@ class Realm:
         """``write_copy_to`` for any event loop."""
         await asyncio.to_thread(self.write_copy_to, configuration)
 
+    @classmethod
+    def compact(cls, configuration: SyncConfiguration | LocalConfiguration) -> bool:
+        """Give back the room in a file that deleted rows left. Broken off at any point, the file is as it was.
+
+        Returns:
+            False when the file is open, in this process or another; nothing was done then.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            StoreUnusable: it is no database, or another application's. It was not changed.
+            DiskFull: there is no room for the copy that it takes.
+        """
+        path = existing(configuration)
+        if path is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(configuration.path))
+        return files.compact(path, owner_of(configuration), key=configuration.encryption_key)
+
+    @classmethod
+    async def compact_async(cls, configuration: SyncConfiguration | LocalConfiguration) -> bool:
+        """``compact`` for any event loop."""
+        return await asyncio.to_thread(cls.compact, configuration)
+
+    @classmethod
+    def delete_files(cls, configuration: SyncConfiguration | LocalConfiguration, *, discard_unsent: bool = False) -> bool:
+        """Delete a file and all that belongs to it from this device; other devices keep their data.
+
+        Args:
+            discard_unsent: also when it holds changes that the remote has not acknowledged, which are lost for good then.
+
+        Returns:
+            False when there was none.
+
+        Raises:
+            StoreBusy: it is open in this process or another, perhaps by a session that still uploads for a closed realm.
+            UnsentChanges: it holds changes that the remote has not acknowledged.
+            StoreUnusable: it is no database, another application's, or the system does not let it be removed.
+        """
+        path = existing(configuration)
+        if path is None:
+            return False
+        files.delete(path, owner_of(configuration), key=configuration.encryption_key, discard_unsent=discard_unsent)
+        return True
+
+    @classmethod
+    async def delete_files_async(
+        cls, configuration: SyncConfiguration | LocalConfiguration, *, discard_unsent: bool = False
+    ) -> bool:
+        """``delete_files`` for any event loop."""
+        return await asyncio.to_thread(cls.delete_files, configuration, discard_unsent=discard_unsent)
+
     @property
     def configuration(self) -> SyncConfiguration | LocalConfiguration:
         """What the realm was opened with."""
@@ -209,7 +289,7 @@ class Realm:
 
     @property
     def path(self) -> Path:
-        """Where the file lies."""
+        """Where the file lies; for a realm in memory, its place of the moment."""
         return self._store.path
 
     @property
@@ -255,6 +335,13 @@ class Realm:
     def _check_open(self) -> None:
         if self._closed:
             raise RealmClosed(f"The realm {self.path} was closed.", hint="Open it again with Realm.open().")
+
+
+def _open_local(configuration: LocalConfiguration, path: Path, tables: Sequence[Table]) -> Store:
+    from localstore.settings import Settings
+
+    options = store_options(configuration.settings or Settings(), configuration.encryption_key)
+    return open_local(path, tables, options=options, environment=Environment(), initial_data=configuration.initial_data)
 
 
 def _readable(statement: Any) -> Executable:

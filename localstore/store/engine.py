@@ -20,13 +20,22 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from localstore.errors import LocalStoreError, SchemaError
+from localstore.errors import LocalStoreError, ReadOnlyRealm, SchemaError
 from localstore.schema import SYSTEM_PREFIX, class_of
 from localstore.store.driver import driver_errors, driver_module, unlock, unreadable
 from localstore.store.failures import failure
 from localstore.store.outdated import check_not_migrated
 
-__all__ = ["GIVE_UP", "begin_writing", "driver_connection", "quote", "reading_engine", "translated", "writing_engine"]
+__all__ = [
+    "GIVE_UP",
+    "begin_writing",
+    "driver_connection",
+    "quote",
+    "reading_engine",
+    "sole_engine",
+    "translated",
+    "writing_engine",
+]
 
 GIVE_UP = "localstore_give_up"
 """Execution option of a connection that is about to begin a write transaction: see ``begin_writing``."""
@@ -56,9 +65,26 @@ def writing_engine(
 def reading_engine(
     path: Path, key: bytes | None = None, *, busy_timeout: float, declared: Collection[sa.Table] = ()
 ) -> sa.Engine:
-    """Readers of a file, which cannot write."""
+    """Readers of a file, which cannot write: what tries to is told so by the statement that does."""
     engine = _engine(path, key, busy_timeout, ("query_only=ON",), "BEGIN", pool_size=5, max_overflow=-1)
+
+    @event.listens_for(engine, "handle_error")
+    def _failed(context: sa.ExceptionContext) -> BaseException | None:
+        error = context.original_exception
+        ours = _translation(error, path) if isinstance(error, driver_errors("Error")) else None
+        return ours if isinstance(ours, ReadOnlyRealm) else None
+
     return _explained(engine, path, declared)
+
+
+def sole_engine(path: Path, key: bytes | None = None) -> sa.Engine:
+    """The one and only connection to a file: SQLITE_BUSY when it connects or begins if there is any other, be it idle, in this
+    process or another. Nobody else gets in until the engine is disposed of.
+
+    It rests on files being in WAL mode, where every connection that has ever read holds a shared lock until it is closed.
+    """
+    pragmas = ("locking_mode=EXCLUSIVE", "schema_version")  # the second reads
+    return _engine(path, key, 0, pragmas, "BEGIN EXCLUSIVE", pool_size=1, max_overflow=0)
 
 
 def driver_connection(connection: sa.Connection) -> sqlite3.Connection:

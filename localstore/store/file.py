@@ -18,7 +18,7 @@ from sqlmodel import Session
 
 from localstore.errors import RealmClosed
 from localstore.store import apply as applying
-from localstore.store import outbox
+from localstore.store import memory, outbox
 from localstore.store.apply import Applied
 from localstore.store.conflicts import Conflict, conflicts
 from localstore.store.driver import claim, release
@@ -27,6 +27,7 @@ from localstore.store.engine import GIVE_UP, begin_writing, driver_connection, r
 from localstore.store.failures import DISK_ERRORS, file_exchanged, identity_of
 from localstore.store.lock import WriteLock
 from localstore.store.outbox import PendingChangeset
+from localstore.store.reading import Watcher, snapshot
 from localstore.store.seal import has_unsealed, seal_leftovers, seal_log, take_unsealed
 from localstore.store.state import State, load_state
 from localstore.store.writing import WriteSession, WriteWatch, load_expired
@@ -73,6 +74,8 @@ class Store:
         self._closed = threading.Event()
         self._readers = 0
         self._readers_changed = threading.Condition()
+        self._let_go = memory.hold(path)
+        self._watcher = Watcher(self._reader, self.check_open)
         self._on_commit: list[Callable[[], None]] = []
         self._watch = WriteWatch(self._writer, synced=synced)
 
@@ -144,9 +147,19 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session that sees one state of the file and cannot write."""
+        """A session that sees one state of the file, that of its first query, and cannot write."""
         with self._in_use(), translated(self.path), Session(self._reader, expire_on_commit=False) as session:
             yield session
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """A session for several queries on the state that the file is in now."""
+        with self._in_use(), snapshot(self._reader, self.path) as session:
+            yield session
+
+    def version(self) -> int:
+        """A number that grows when something was committed, by whatever program."""
+        return self._watcher.version()
 
     def pending(self, last_error: str | None = None) -> list[PendingChangeset]:
         """Unsent changesets, oldest first."""
@@ -258,6 +271,12 @@ class Store:
 
     # -- life
 
+    def connect(self) -> None:
+        """Take hold of the file, which nobody can remove or compact from here on; a new one is made."""
+        with translated(self.path, writing=True), self._writer.connect():
+            self._identity = identity_of(self.path, None)
+            self._watcher.version()  # has a connection that stays, whatever becomes of the others
+
     def on_commit(self, callback: Callable[[], None]) -> None:
         """Call back after each local commit, in the committing thread."""
         self._on_commit.append(callback)
@@ -287,8 +306,10 @@ class Store:
             self._closed.set()
             with self._readers_changed:
                 self._readers_changed.wait_for(lambda: not self._readers, self._options.busy_timeout)
+            self._watcher.close()
             self._reader.dispose()
             self._writer.dispose()
+            self._let_go()
             release(self.path, encrypted=self._options.encryption_key is not None)
 
     @contextmanager
@@ -330,8 +351,6 @@ class Store:
     def connection(self) -> Iterator[sa.Connection]:
         """The writing connection in a transaction, for opening the file and its migrations."""
         with self.lock.held(), translated(self.path, writing=True), self._writer.begin() as connection:
-            if self._identity is None:
-                self._identity = identity_of(self.path, None)
             self.check_open()
             yield connection
 

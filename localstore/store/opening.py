@@ -2,43 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlmodel import Session
 
 from localstore.environment import Environment
 from localstore.errors import StoreUnusable
-from localstore.store import layout
+from localstore.store import alone, layout
 from localstore.store.apply import must_replay, replay_unknown
 from localstore.store.capture import attach, captured_tables, follow_migrations, log_all_rows
 from localstore.store.clocks import ClockTable
 from localstore.store.engine import driver_connection
 from localstore.store.file import Store, StoreOptions
 from localstore.store.renames import RENAMED, check_additions
-from localstore.store.seal import seal_leftovers
+from localstore.store.seal import seal_leftovers, seal_log
 from localstore.store.state import State, load_state
 from localstore.store.tables import bring_up_to_date
+from localstore.store.writing import fill
 
-__all__ = ["open_local", "open_synced", "prepare"]
+__all__ = ["InitialData", "check_not_synced", "check_owner", "open_local", "open_synced", "prepare"]
+
+InitialData = Callable[[Session], None]
+"""Fills a new file, in the transaction that makes its tables."""
 
 
-def open_local(path: Path, tables: Sequence[sa.Table], *, options: StoreOptions, environment: Environment) -> Store:
+def open_local(
+    path: Path,
+    tables: Sequence[sa.Table],
+    *,
+    options: StoreOptions,
+    environment: Environment,
+    initial_data: InitialData | None = None,
+) -> Store:
     """Open a file that never syncs: plain SQLite with the declared tables.
+
+    Args:
+        initial_data: called when the file had no tables at all.
 
     Raises:
         StoreUnusable: not a database, cannot be opened, or a synced file.
         SchemaMismatch: the file needs a migration.
     """
     store = Store(path, synced=False, options=options, now_ms=environment.now_ms)
-    with _closed_on_error(store), store.connection() as connection:
-        if layout.layout_of(connection) is not None:
-            raise StoreUnusable(
-                f"{path} is a synced file. It was not changed.",
-                hint="Open it with SyncConfiguration; realm.write_copy_to(LocalConfiguration(...)) takes data out of sync.",
-            )
-        bring_up_to_date(connection, tables)
+
+    def prepare_plain() -> None:
+        with store.connection() as connection:
+            check_not_synced(path, connection)
+            is_new = not _has_tables(connection)
+            bring_up_to_date(connection, tables)
+            if is_new and initial_data is not None:
+                fill(connection, initial_data)
+
+    _opened(store, options.encryption_key, prepare_plain)
     store.declared.extend(tables)
     return store
 
@@ -51,17 +68,32 @@ def open_synced(
     partition: str = "default",
     options: StoreOptions,
     environment: Environment,
+    initial_data: InitialData | None = None,
 ) -> Store:
     """Open a file whose writes are captured. Rows from before a table was synced become changesets of this device.
+
+    Args:
+        initial_data: called when the file was in no app's hands before, and had none of the tables. What it writes is
+            this device's first changeset.
 
     Raises:
         StoreUnusable: not a database, cannot be opened, of a newer layout, or another application's or partition's.
         SchemaMismatch: the file needs a migration.
     """
     store = Store(path, synced=True, options=options, now_ms=environment.now_ms)
-    with _closed_on_error(store):
-        prepare(store, tables, app=app, partition=partition, options=options, environment=environment)
-    return store
+
+    def prepare_synced() -> None:
+        prepare(
+            store,
+            tables,
+            app=app,
+            partition=partition,
+            options=options,
+            environment=environment,
+            initial_data=initial_data,
+        )
+
+    return _opened(store, options.encryption_key, prepare_synced)
 
 
 def prepare(
@@ -72,6 +104,7 @@ def prepare(
     partition: str = "default",
     options: StoreOptions,
     environment: Environment,
+    initial_data: InitialData | None = None,
 ) -> None:
     """Bring a synced file up to date with a schema; also for another realm on a file that is open already.
 
@@ -86,21 +119,48 @@ def prepare(
                 "INSERT INTO localstore_state (id, device, app, partition) VALUES (1, ?, ?, ?)",
                 (environment.new_device(), app, partition),
             )
-        _check_owner(store.path, load_state(driver), app, partition)
+        check_owner(store.path, load_state(driver), app, partition)
+        is_new = new and not _has_tables(connection, tables)
         _prepare(connection, tables, environment.now_ms(), options.max_changeset_bytes)
+        if is_new and initial_data is not None:
+            fill(connection, initial_data)
+            seal_log(driver, now_ms=environment.now_ms(), max_bytes=options.max_changeset_bytes)
     store.declared.extend(table for table in tables if table not in store.declared)
 
 
-@contextmanager
-def _closed_on_error(store: Store) -> Iterator[None]:
+def _opened(store: Store, key: bytes | None, prepare_file: Callable[[], None]) -> Store:
+    """The store with its file prepared. Nothing is left of a new file that could not be."""
+    is_ours = False
     try:
-        yield
+        with alone.settling(store.path) as is_ours:
+            store.connect()
+        prepare_file()
     except BaseException:
         store.close()
+        if is_ours:
+            alone.remove_if_empty(store.path, key)
         raise
+    return store
 
 
-def _check_owner(path: Path, state: State, app: str, partition: str) -> None:
+def _has_tables(connection: sa.Connection, tables: Sequence[sa.Table] | None = None) -> bool:
+    """Whether the file has any of these tables, or any at all but SQLite's own."""
+    found = connection.exec_driver_sql("SELECT lower(name) FROM sqlite_master WHERE type = 'table'")
+    names = {name for (name,) in found if not name.startswith("sqlite_")}
+    return bool(names if tables is None else names & {table.name.lower() for table in tables})
+
+
+def check_not_synced(path: Path, connection: sa.Connection) -> None:
+    """Raise ``StoreUnusable`` for a file that syncs."""
+    if layout.layout_of(connection) is not None:
+        raise StoreUnusable(
+            f"{path} is a synced file. It was not changed.",
+            hint="Open it with SyncConfiguration; realm.write_copy_to(LocalConfiguration(...)) takes data out of sync.",
+        )
+
+
+def check_owner(path: Path, state: State, app: str, partition: str) -> None:
+    """Raise ``StoreUnusable`` for the file of another application or partition."""
     if state.app != app:
         raise StoreUnusable(
             f"{path} belongs to the application {state.app!r}, not {app!r}. It was not changed.",

@@ -6,6 +6,7 @@ It watches statements and says what capture is to do meanwhile. It knows neither
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import suppress
 
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ from localstore.errors import CommitInsideWrite
 from localstore.store.capture import Capturing, check_captured, set_capturing
 from localstore.store.engine import driver_connection
 
-__all__ = ["WriteSession", "WriteWatch", "load_expired"]
+__all__ = ["WriteSession", "WriteWatch", "fill", "load_expired"]
 
 _WRITING = {"UPDATE", "DELETE"}
 _WRITING_MANY = {*_WRITING, "INSERT", "REPLAC"}
@@ -107,6 +108,15 @@ def load_expired(session: Session) -> None:
         if state.expired_attributes and (found := state.obj()) is not None:
             with suppress(ObjectDeletedError):  # a statement deleted its row
                 getattr(found, next(iter(state.expired_attributes)))  # one loads them all
+
+
+def fill(connection: sa.Connection, initial_data: Callable[[Session], None]) -> None:
+    """Let an application write as in a ``write()``, inside a transaction that our caller has begun and will end."""
+    with WriteSession(connection, expire_on_commit=False, join_transaction_mode="create_savepoint") as session:
+        initial_data(session)
+        session.flush()
+        load_expired(session)
+        Session.commit(session)  # releases the session's savepoint; the transaction goes on
 
 
 def _check_in_transaction(connection: sa.Connection) -> None:
