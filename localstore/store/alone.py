@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from localstore.errors import LocalStoreError, StoreBusy, StoreUnusable
 from localstore.store.driver import claim, driver_errors, release
@@ -46,7 +47,7 @@ def alone_with(path: Path, key: bytes | None, *, to_remove: bool = False) -> Ite
         try:
             connection = stack.enter_context(engine.connect())
             connection.begin().commit()
-        except sa.exc.OperationalError as error:
+        except OperationalError as error:
             if "BUSY" not in str(getattr(error.orig, "sqlite_errorname", "")):
                 raise
             raise StoreBusy(
@@ -84,7 +85,7 @@ def remove(path: Path, connection: sa.Connection) -> None:
 def remove_if_empty(path: Path, key: bytes | None) -> None:
     """Remove a file in which nobody has made anything, if nobody has it open; else leave it alone."""
     with (
-        suppress(LocalStoreError, *driver_errors("Error", also=sa.exc.DBAPIError)),
+        suppress(LocalStoreError, *driver_errors("Error", also=DBAPIError)),
         alone_with(path, key, to_remove=True) as connection,
     ):
         with connection.begin():

@@ -227,14 +227,12 @@ class TestWhatIsNotOurs:
             Realm.delete_files(configuration)
         assert Path(configuration.path).is_dir()
 
-    def test_another_apps_file(self, sent: Configuration, world: World) -> None:
-        if isinstance(sent, LocalConfiguration):
-            pytest.skip("a local file does not say whose it is")
+    def test_another_apps_file(self, unsent: SyncConfiguration, world: World) -> None:
         with App.create("other", remote=world.remote.adapter) as other:
-            theirs = SyncConfiguration(other.login(Credentials.anonymous()), {Note}, path=sent.path)
+            theirs = SyncConfiguration(other.login(Credentials.anonymous()), {Note}, path=unsent.path)
             with pytest.raises(StoreUnusable, match="belongs to the application 'kit'"):
                 Realm.delete_files(theirs, discard_unsent=True)
-        assert is_whole(sent)
+        assert is_whole(unsent)
 
     def test_another_partitions_file(self, unsent: SyncConfiguration) -> None:
         wrong = SyncConfiguration(unsent.user, {Note}, path=unsent.path, partition="other")

@@ -185,7 +185,7 @@ def test_commit_would_exchange_the_state_and_is_refused(realm: Realm) -> None:
 
 def test_sqls_own_errors_pass_as_they_are(realm: Realm) -> None:
     with realm.read() as snapshot, pytest.raises(OperationalError, match="no such column"):
-        snapshot.connection().exec_driver_sql("SELECT nothing FROM note")
+        snapshot.connection().exec_driver_sql("SELECT absent FROM note")
 
 
 def test_what_is_wrong_with_another_database_is_not_blamed_on_this_one(realm: Realm, tmp_path: Path) -> None:
