@@ -242,9 +242,11 @@ class Rows:
         return any(news)
 
     def _keep(self, changeset: Changeset, stamp: int, group: RowGroup, seen: dict[bytes, int]) -> None:
+        # 0 is for the births of rows that a migration dropped, which come first; what is replayed of them has it too.
+        number = max(changeset.number, 1)
         self._connection.execute(
             "INSERT INTO localstore_unknown (device, number, stamp, tbl, changes) VALUES (?, ?, ?, ?, ?)",
-            (changeset.device, max(changeset.number, 1), stamp, group.table, msgspec.msgpack.encode((group, seen))),
+            (changeset.device, number, stamp, group.table, msgspec.msgpack.encode((group, seen))),
         )
 
 
