@@ -190,12 +190,14 @@ class ClockTable:
             )
 
 
-def saw_up_to(device: bytes, seen: Mapping[bytes, int]) -> Callable[[Version], bool]:
-    """Whether a change was seen by ``device``, which has seen the others' up to these stamps, and all of its own."""
+def saw_up_to(device: bytes, stamp_then: int, seen: Mapping[bytes, int]) -> Callable[[Version], bool]:
+    """Whether a change was seen by ``device`` at a time: the others' up to these stamps, and its own until then."""
 
     def saw(version: Version) -> bool:
         stamp, other = version
-        return other == device or version == LONG_AGO or seen.get(other, 0) >= max(stamp, 1)  # 0: a seed of that device
+        if other == device:
+            return stamp <= stamp_then
+        return version == LONG_AGO or seen.get(other, 0) >= max(stamp, 1)  # 0: a seed of that device
 
     return saw
 

@@ -91,9 +91,11 @@ class _Kept:
         found: dict[tuple[Version, Version], dict[str, Value]] = {}
         for name, value in values.items():
             column = known.get(name, name)
-            rivals = state.runners_up.get(column, ())
-            for mark, offered in ((state.mark(column), value), *((rival.mark, rival.value) for rival in rivals)):
-                if mark.version not in (LONG_AGO, born):
+            winner = state.mark(column)
+            offers = [] if winner.version == born else [(winner, value)]
+            offers += [(rival.mark, rival.value) for rival in state.runners_up.get(column, ())]
+            for mark, offered in offers:
+                if mark.version != LONG_AGO:
                     found.setdefault((mark.version, mark.life), {})[name] = offered
         for (version, life), changed in found.items():
             self.add((Op.UPDATE, version, life, tuple(changed)), key + tuple(changed.values()))
@@ -104,10 +106,11 @@ class _Kept:
             group = RowGroup(
                 self._table.name, op, self._table.key, columns, [list(values) for values in zip(*rows, strict=True)]
             )
+            number = int(op is Op.UPDATE)  # a row's birth comes before what else is kept of that version
             seen = {} if life is None else {life[1]: max(life[0], 1)}
             self._connection.execute(
-                "INSERT INTO localstore_unknown (device, number, stamp, tbl, changes) VALUES (?, 0, ?, ?, ?)",
-                (device, stamp, self._table.name, msgspec.msgpack.encode((group, seen))),
+                "INSERT INTO localstore_unknown (device, number, stamp, tbl, changes) VALUES (?, ?, ?, ?, ?)",
+                (device, number, stamp, self._table.name, msgspec.msgpack.encode((group, seen))),
             )
         self._rows.clear()
         self._count = 0

@@ -64,7 +64,7 @@ class Rows:
     def replay(self) -> None:
         """Merge what ``_keep`` kept and this device knows by now."""
         kept = self._connection.execute(
-            "SELECT id, device, number, stamp, changes FROM localstore_unknown ORDER BY stamp, device, id"
+            "SELECT id, device, number, stamp, changes FROM localstore_unknown ORDER BY stamp, device, number, id"
         ).fetchall()
         for id_, device, number, stamp, data in kept:
             group, seen = msgspec.msgpack.decode(data, type=tuple[RowGroup, dict[bytes, int]])
@@ -95,7 +95,7 @@ class Rows:
 
     def _take(self, changeset: Changeset, seen: dict[bytes, int]) -> None:
         """Merge a changeset, or what was kept of one; ``seen`` is what its writer knew then, which may be more by now."""
-        saw = saw_up_to(changeset.device, seen)
+        saw = saw_up_to(changeset.device, changeset.stamp, seen)
         for group in changeset.groups:
             known, unknown = self._split(group)
             if unknown is not None:
@@ -244,9 +244,11 @@ class Rows:
         return any(news)
 
     def _keep(self, changeset: Changeset, stamp: int, group: RowGroup, seen: dict[bytes, int]) -> None:
+        # 0 is for the births of rows that a migration dropped, which come first; what is replayed of them has it too.
+        number = max(changeset.number, 1)
         self._connection.execute(
             "INSERT INTO localstore_unknown (device, number, stamp, tbl, changes) VALUES (?, ?, ?, ?, ?)",
-            (changeset.device, changeset.number, stamp, group.table, msgspec.msgpack.encode((group, seen))),
+            (changeset.device, number, stamp, group.table, msgspec.msgpack.encode((group, seen))),
         )
 
 

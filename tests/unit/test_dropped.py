@@ -208,3 +208,34 @@ def test_many_rows_are_kept_in_bounded_parts(tmp_path: Path, clock: ManualClock)
     assert query(one.path, "SELECT count(*) > 1 FROM localstore_unknown") == [(1,)]
     migrate(one, [WIDE], BACK)
     assert query(one.path, "SELECT count(*) FROM note WHERE city = 'city ' || CAST(id AS INTEGER)") == [(30000,)]
+
+
+def test_a_kept_value_does_not_pass_to_a_row_that_was_born_later_under_the_same_key(tmp_path: Path, clock: ManualClock) -> None:
+    one, two = Device(tmp_path, "one", [WIDE], clock=clock), Device(tmp_path, "two", [NARROW], clock=clock)
+    one.write("INSERT INTO note VALUES ('a', 'A', 'Athens')")
+    migrate(one, [NARROW], DROPS["native"])
+    one.write("DELETE FROM note")
+    one.write("INSERT INTO note VALUES ('a', 'again')")
+    exchange(one, two)
+    for device in (one, two):
+        migrate(device, [WIDE], BACK)
+        assert device.row("a") == {"title": "again", "city": None}
+    assert one.clocks() == two.clocks()
+
+
+@pytest.mark.parametrize("drops_column_first", [True, False])
+def test_a_table_that_comes_back_bit_by_bit_is_as_if_nothing_had_been(
+    tmp_path: Path, clock: ManualClock, drops_column_first: bool
+) -> None:
+    """On the way each part is replayed, and kept again by what does not know it yet."""
+    one, two = (Device(tmp_path, name, [WIDE, PAIR], clock=clock) for name in ("one", "two"))
+    one.write("INSERT INTO note VALUES ('a', 'A', 'Athens')")
+    exchange(one, two)
+    if drops_column_first:
+        migrate(one, [NARROW, PAIR], DROPS["native"])
+    migrate(one, [PAIR], "DROP TABLE note")
+    migrate(one, [NARROW, PAIR], "CREATE TABLE note (id VARCHAR PRIMARY KEY NOT NULL, title VARCHAR)")
+    migrate(one, [PAIR], "DROP TABLE note")
+    migrate(one, [WIDE, PAIR], "CREATE TABLE note (id VARCHAR PRIMARY KEY NOT NULL, title VARCHAR, city VARCHAR)")
+    assert one.rows() == two.rows()
+    assert one.clocks() == two.clocks()
