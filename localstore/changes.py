@@ -147,7 +147,8 @@ def coalesce(touches: Iterable[Touch]) -> dict[Key, tuple[Op, int]]:
     present              present                update of all columns touched
     ===================  =====================  ======================
 
-    An update before the insert, with no delete between, is by a trigger that the insert fired. Only updates carry a mask.
+    An update before the insert, with no delete between, is by a trigger that the insert fired, or the other columns' part of an
+    update that changed the key: the row was not there before. Only updates carry a mask.
     """
     first: dict[Key, Op] = {}
     last: dict[Key, Op] = {}
@@ -166,10 +167,10 @@ def coalesce(touches: Iterable[Touch]) -> dict[Key, tuple[Op, int]]:
     for key, op in last.items():
         existed, exists = first[key] is not Op.INSERT, op is not Op.DELETE
         if existed and exists:
-            if key in deleted:
-                result[key] = (Op.REPLACE, 0)
+            if key in begun:
+                result[key] = (Op.INSERT, 0)
             else:
-                result[key] = (Op.INSERT, 0) if key in begun else (Op.UPDATE, masks[key])
+                result[key] = (Op.REPLACE, 0) if key in deleted else (Op.UPDATE, masks[key])
         elif exists:
             result[key] = (Op.INSERT, 0)
         elif existed:
