@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.orm.exc import ObjectDeletedError
 from sqlmodel import Session
 
@@ -44,7 +45,7 @@ class WriteWatch:
         self._synced = synced
         self._capturing: Capturing | None = None  # None between writes
         self._schema = 0
-        sa.event.listen(engine, "before_cursor_execute", self._before_statement)
+        event.listen(engine, "before_cursor_execute", self._before_statement)
 
     def begin(self, connection: sa.Connection) -> None:
         """The block's transaction has begun."""

@@ -26,6 +26,9 @@ KEY = ("k",)
         ([(INSERT, 0), (DELETE, 0), (INSERT, 0)], (INSERT, 0)),
         ([(INSERT, 0), (DELETE, 0), (INSERT, 0), (UPDATE, 1)], (INSERT, 0)),
         ([(INSERT, 0), (DELETE, 0), (INSERT, 0), (DELETE, 0)], None),
+        # absent before, though an update comes first: it is part of what brought the row
+        ([(UPDATE, 1), (INSERT, 0)], (INSERT, 0)),
+        ([(UPDATE, 1), (INSERT, 0), (DELETE, 0), (INSERT, 0)], (INSERT, 0)),
         # present before
         ([(UPDATE, 1)], (UPDATE, 1)),
         ([(UPDATE, 1), (UPDATE, 4)], (UPDATE, 5)),

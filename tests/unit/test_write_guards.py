@@ -208,3 +208,24 @@ def test_a_temporary_table_hides_no_synced_one_of_its_name(path: Path, store: St
 
 
 HEADING = (("id", sa.String), ("heading", sa.String), ("stars", sa.Integer))
+
+
+# -- order of triggers
+
+
+def test_a_key_that_several_rows_take_one_after_another_is_a_new_row(path: Path) -> None:
+    """A table without rowids is logged by key, and SQLite tells of an update's other columns before it tells of its key."""
+    word = sa.Table(
+        "word",
+        sa.MetaData(),
+        sa.Column("id", sa.String, primary_key=True),
+        sa.Column("count", sa.Integer),
+        sqlite_with_rowid=False,
+    )
+    store = open_store(path, [word])
+    write(store, "INSERT INTO word VALUES ('a', 1), ('b', 2)")
+    write(store, "UPDATE OR REPLACE word SET id = 'new', count = count + 10")
+    changes = changes_of(changesets_in(path)[1:])
+    assert changes["word", ("new",)] == (Op.INSERT, {"count": 12})
+    assert {key: op for (_, key), (op, _) in changes.items()} == {("new",): Op.INSERT, ("a",): Op.DELETE, ("b",): Op.DELETE}
+    store.close()
