@@ -657,7 +657,8 @@ class TestWritingInAnEventLoop:
         closer.result(PATIENCE)
         error = writer.exception(PATIENCE)
         assert error is None or isinstance(error, RealmClosed)
-        assert is_let_go(realm.path)
+        if error:  # else the session still has something to upload
+            assert is_let_go(realm.path)
 
     def test_opening_copying_and_closing_have_their_twins(self, world: World, tmp_path: Path) -> None:
         configuration = world.device().configuration()
