@@ -100,12 +100,13 @@ class CapturedTable:
 def captured_tables(connection: sqlite3.Connection) -> dict[str, CapturedTable]:
     """The synced tables of a file, by name."""
     rows = connection.execute("SELECT id, name, key, columns, rowid FROM localstore_table")
-    return {name: CapturedTable(id_, name, _names(key), _names(columns), rowid) for id_, name, key, columns, rowid in rows}
+    return {row[1]: _table(*row) for row in rows}
 
 
 @lru_cache(maxsize=1024)
-def _names(data: str) -> tuple[str, ...]:
-    return tuple(json.loads(data))
+def _table(id_: int, name: str, key: str, columns: str, rowid: str | None) -> CapturedTable:
+    """Made once, as every write asks for all of them."""
+    return CapturedTable(id_, name, tuple(json.loads(key)), tuple(json.loads(columns)), rowid)
 
 
 def attach(connection: sqlite3.Connection, names: Iterable[str]) -> list[CapturedTable]:

@@ -42,6 +42,7 @@ GIVE_UP = "localstore_give_up"
 
 _BEGIN_WRITING = "BEGIN IMMEDIATE"
 _LOOK_MS = 8  # SQLite looks at once and after 1, 3 and 8 milliseconds
+_CHECKPOINT_PAGES = 4000  # of the write-ahead log, 16 MB: each checkpoint waits for the disk twice
 _WRITER_CACHE_KIB = 16 * 1024  # a large transaction that outgrows it is written twice
 _NO_SUCH_TABLE = re.compile(r"no such table: (?:main\.)?(?P<name>.+)", re.DOTALL)
 
@@ -57,6 +58,7 @@ def writing_engine(
         "foreign_keys=ON",
         "recursive_triggers=ON",
         f"cache_size=-{_WRITER_CACHE_KIB}",
+        f"wal_autocheckpoint={_CHECKPOINT_PAGES}",
     )
     engine = _engine(path, key, busy_timeout, pragmas, _BEGIN_WRITING, poolclass=sa.StaticPool)
     return _explained(engine, path, declared)

@@ -77,7 +77,7 @@ def identity_of(path: Path, known: tuple[int, int] | None) -> tuple[int, int] | 
     if os.name == "nt":  # where an open file cannot be moved
         return known
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116  the other way takes twice as long, and every write asks
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError:

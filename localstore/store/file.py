@@ -84,7 +84,6 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One write transaction as a session; sealed and committed at the end of the block, rolled back by any exception."""
-        self.check_open()
         with self.lock.held(), self.writing_session() as session:
             yield session
         self.announce()
@@ -121,7 +120,7 @@ class Store:
         """
         self.check_open()
         with translated(self.path, writing=True):
-            connection = session.connection(execution_options={GIVE_UP: give_up})
+            connection = session.connection(execution_options={GIVE_UP: give_up} if give_up else None)
             if self.synced:
                 self._seal_leftovers(driver_connection(connection))
             self._watch.begin(connection)

@@ -21,12 +21,13 @@ from localstore.store.touched import Span, note_unsealed, touched_groups
 __all__ = ["has_unsealed", "seal_leftovers", "seal_log", "take_unsealed"]
 
 _LEFTOVER_ENTRIES = 10_000
+_HAS_ENTRIES = "SELECT " + " OR ".join(f"EXISTS (SELECT 1 FROM {log})" for log in LOGS)
+_BOUNDS = "SELECT " + ", ".join(f"(SELECT min(seq) FROM {log}), (SELECT max(seq) FROM {log})" for log in LOGS)
 
 
 def has_unsealed(connection: sqlite3.Connection) -> bool:
     """Whether triggers logged anything since the last seal."""
-    logged = " OR ".join(f"EXISTS (SELECT 1 FROM {log})" for log in LOGS)
-    return bool(connection.execute(f"SELECT {logged}").fetchone()[0])
+    return bool(connection.execute(_HAS_ENTRIES).fetchone()[0])
 
 
 def seal_log(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int, limit: int | None = None) -> int | None:
@@ -63,7 +64,6 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int, lim
     _clear(connection, spans, limit)
     if depends:
         connection.execute("UPDATE localstore_device SET declared = number WHERE number > declared")
-    connection.execute("UPDATE localstore_state SET last_number = ?, last_stamp = ?", (number, stamp))
     seeds = {group.table for group in groups if group.op is Op.SEED}
     connection.executemany("UPDATE localstore_table SET seeded = ? WHERE name = ?", ((stamp, name) for name in seeds))
     data = wire.encode(sealed)
@@ -148,8 +148,7 @@ def _read_key(connection: sqlite3.Connection, span: Span, table: CapturedTable) 
 
 def _spans(connection: sqlite3.Connection, limit: int | None) -> list[Span]:
     """What is in the logs; with a limit, the oldest of each."""
-    bounds = ", ".join(f"(SELECT min(seq) FROM {log}), (SELECT max(seq) FROM {log})" for log in LOGS)
-    found = connection.execute(f"SELECT {bounds}").fetchone()
+    found = connection.execute(_BOUNDS).fetchone()
     spans = [Span(log, *found[2 * n : 2 * n + 2]) for n, log in enumerate(LOGS) if found[2 * n] is not None]
     if limit is None:
         return spans

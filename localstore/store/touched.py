@@ -10,19 +10,24 @@ import gc
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
 
 from localstore.changes import Key, Op, RowGroup, Touch, Value, coalesce
-from localstore.store.capture import BY_ROWID, KIND, START, CapturedTable, LoggedOp, captured_tables
+from localstore.store.capture import BY_ROWID, KIND, LOGS, START, CapturedTable, LoggedOp, captured_tables
 from localstore.store.engine import quote
 
 __all__ = ["Span", "note_unsealed", "touched_groups"]
 
 _FIRST_READ, _LARGEST_READ = 16, 8192  # rows
 _CHUNK = 500  # keys in one statement; below SQLite's lowest limit of parameters, with eight columns a key
+_ENDS = {
+    log: f"SELECT tbl, op, CASE op WHEN {LoggedOp.DELETE} THEN NULL ELSE bits END FROM {log} WHERE seq IN (?, ?)"
+    for log in LOGS
+}
 _OPS = {LoggedOp.SEED: Op.INSERT, LoggedOp.INSERT: Op.INSERT, LoggedOp.UPDATE: Op.UPDATE, LoggedOp.DELETE: Op.DELETE}
 
 
@@ -74,8 +79,7 @@ def note_unsealed(connection: sqlite3.Connection, table: CapturedTable, key: Key
 
 def _likely_part(connection: sqlite3.Connection, span: Span, tables: dict[int, CapturedTable]) -> _Part | None:
     """All of the span, should its first and last entry be of a kind: that those between are shows when they are counted."""
-    ends = f"SELECT tbl, op, CASE op WHEN {LoggedOp.DELETE} THEN NULL ELSE bits END FROM {span.log} WHERE seq IN (?, ?)"
-    kinds = set(connection.execute(ends, (span.first, span.last)).fetchall())
+    kinds = set(connection.execute(_ENDS[span.log], (span.first, span.last)).fetchall())
     if len(kinds) > 1:
         return None
     tbl, op, bits = kinds.pop()
@@ -213,18 +217,21 @@ def _keys_by_rowid(connection: sqlite3.Connection, span: Span, table: CapturedTa
     return {row[0]: row[1:] for row in rows}
 
 
-def _rows_of(connection: sqlite3.Connection, span: Span, part: _Part, columns: Sequence[str]) -> sqlite3.Cursor:
+def _rows_of(connection: sqlite3.Connection, span: Span, part: _Part, columns: tuple[str, ...]) -> sqlite3.Cursor:
     """Key and columns of the rows that one kind of entry is about, as far as they exist."""
-    table = part.table
+    by_rowid = bool(part.op and part.op & BY_ROWID)
+    wanted = (span.first, span.last, part.table.id, part.op, part.bits)
+    return connection.execute(_rows_sql(part.table, columns, by_rowid), wanted)
+
+
+@lru_cache(maxsize=4096)
+def _rows_sql(table: CapturedTable, columns: tuple[str, ...], by_rowid: bool) -> str:
     names = ", ".join(f"t.{quote(name)}" for name in (*table.key, *columns))
     pairs = zip(table.key, table.log_key, strict=True)
-    same = " AND ".join(f"t.{quote(name)} = l.{logged}" for name, logged in pairs)
-    if part.op and part.op & BY_ROWID:
-        same = f"t.{table.rowid} = l.k0"
-    return connection.execute(
-        f"SELECT {names} FROM {span.log} AS l CROSS JOIN {table.sql_name} AS t ON {same}"
-        " WHERE l.seq BETWEEN ? AND ? AND l.tbl = ? AND l.op = ? AND l.bits IS ?",
-        (span.first, span.last, table.id, part.op, part.bits),
+    same = f"t.{table.rowid} = l.k0" if by_rowid else " AND ".join(f"t.{quote(name)} = l.{logged}" for name, logged in pairs)
+    return (
+        f"SELECT {names} FROM {table.log} AS l CROSS JOIN {table.sql_name} AS t ON {same}"
+        " WHERE l.seq BETWEEN ? AND ? AND l.tbl = ? AND l.op = ? AND l.bits IS ?"
     )
 
 
