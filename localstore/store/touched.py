@@ -22,7 +22,7 @@ from localstore.store.engine import quote
 
 __all__ = ["Span", "note_unsealed", "touched_groups"]
 
-_FIRST_READ, _LARGEST_READ = 16, 8192  # rows
+_FIRST_READS = (16, 64, 256, 1024)  # rows
 _CHUNK = 500  # keys in one statement; below SQLite's lowest limit of parameters, with eight columns a key
 _ENDS = {
     log: f"SELECT tbl, op, CASE op WHEN {LoggedOp.DELETE} THEN NULL ELSE bits END FROM {log} WHERE seq IN (?, ?)"
@@ -109,7 +109,9 @@ def _simple_group(connection: sqlite3.Connection, span: Span, part: _Part) -> Ro
     if rows is None or len(rows) != part.entries:
         return None
     values = _columnar(rows, len(table.key) + len(columns))
-    if any(None in column for column in values[: len(table.key)]):
+    keys = values[: len(table.key)]
+    distinct = set(keys[0]) if len(keys) == 1 else set(zip(*keys, strict=True))
+    if len(distinct) < part.entries or any(None in column for column in keys):
         return None
     return RowGroup(table.name, kind, table.key, columns, values)
 
@@ -244,18 +246,20 @@ def _keys_of(connection: sqlite3.Connection, span: Span, part: _Part) -> sqlite3
 
 
 def _read_once(cursor: sqlite3.Cursor, width: int) -> list[tuple[Value, ...]] | None:
-    """All rows, or None as soon as a key comes a second time: a large row touched often must not fill the memory."""
+    """All rows, or None when a key soon comes a second time: a large row touched often must not fill the memory."""
     key_of = itemgetter(*range(width))
-    rows: list[tuple[Value, ...]] = []
     keys: set[Value | Key] = set()
-    size = _FIRST_READ
+    rows: list[tuple[Value, ...]] = []
     with _no_garbage_collection():
-        while chunk := cursor.fetchmany(size):
+        for size in _FIRST_READS:
+            chunk = cursor.fetchmany(size)
             rows += chunk
             keys.update(map(key_of, chunk))
             if len(keys) < len(rows):
                 return None
-            size = min(2 * size, _LARGEST_READ)
+            if len(chunk) < size:
+                return rows
+        rows += cursor.fetchall()
     return rows
 
 
