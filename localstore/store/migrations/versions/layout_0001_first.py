@@ -13,10 +13,10 @@ TABLES = {
     # whether the schema has changed since localstore_unknown was last gone through.
     "state": """
         id INTEGER PRIMARY KEY CHECK (id = 1),
+        capturing INTEGER NOT NULL DEFAULT 1,
         device BLOB NOT NULL,
         app TEXT NOT NULL,
         partition TEXT NOT NULL,
-        capturing INTEGER NOT NULL DEFAULT 1,
         last_number INTEGER NOT NULL DEFAULT 0,
         last_stamp INTEGER NOT NULL DEFAULT 0,
         folded INTEGER NOT NULL DEFAULT 0,
