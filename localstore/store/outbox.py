@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from localstore import wire
 from localstore.changes import Changeset
 from localstore.clock import stamp_ms, stamp_time
-from localstore.store.state import load_state
 from localstore.wire import SealedChangeset
 
 __all__ = ["PendingChangeset", "acknowledge", "acknowledged", "batch", "last_pending", "pending", "refuse"]
@@ -87,9 +86,6 @@ def acknowledge(connection: sqlite3.Connection, number: int, *, limit: int) -> i
 
     What the clocks do not know yet stays, whatever the remote says: it was written since.
     """
-    state = load_state(connection)  # which looks into the outbox, to spare commits a write
-    last = (state.last_number, state.last_stamp)
-    connection.execute("UPDATE localstore_state SET last_number = ?, last_stamp = ?", last)
     known = "number <= ? AND number <= (SELECT folded FROM localstore_state)"
     oldest = f"SELECT number FROM localstore_outbox WHERE {known} ORDER BY number LIMIT ?"
     return connection.execute(f"DELETE FROM localstore_outbox WHERE number IN ({oldest})", (number, limit)).rowcount

@@ -66,6 +66,7 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int, lim
         connection.execute("UPDATE localstore_device SET declared = number WHERE number > declared")
     seeds = {group.table for group in groups if group.op is Op.SEED}
     connection.executemany("UPDATE localstore_table SET seeded = ? WHERE name = ?", ((stamp, name) for name in seeds))
+    connection.execute("UPDATE localstore_state SET last_number = ?, last_stamp = ?", (number, stamp))
     data = wire.encode(sealed)
     connection.execute(
         "INSERT INTO localstore_outbox (number, stamp, rows, bytes, tables, sealed) VALUES (?, ?, ?, ?, ?, ?)",

@@ -34,9 +34,7 @@ class State:
 
 def load_state(connection: sqlite3.Connection) -> State:
     row = connection.execute(
-        "SELECT device, app, partition, max(last_number, coalesce(number, 0)), max(last_stamp, coalesce(stamp, 0)), folded,"
-        " remote_id, cursor FROM localstore_state"
-        " LEFT JOIN (SELECT number, stamp FROM localstore_outbox ORDER BY number DESC LIMIT 1) ON true"
+        "SELECT device, app, partition, last_number, last_stamp, folded, remote_id, cursor FROM localstore_state"
     ).fetchone()
     return State(*row)
 

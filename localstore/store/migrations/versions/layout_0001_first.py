@@ -8,9 +8,9 @@ branch_labels = None
 depends_on = None
 
 TABLES = {
-    # One row. capturing: 0 when triggers are to be silent, 1 when they log keys, 2 when rowids; last_number, last_stamp: of
-    # what left the outbox, where later ones may be; folded: own changesets up to this number are in localstore_clock; replay:
-    # whether the schema has changed since localstore_unknown was last gone through.
+    # One row. capturing: 0 when triggers are to be silent, 1 when they log keys, 2 when rowids; folded: own changesets up
+    # to this number are in localstore_clock; replay: whether the schema has changed since localstore_unknown was last gone
+    # through.
     "state": """
         id INTEGER PRIMARY KEY CHECK (id = 1),
         capturing INTEGER NOT NULL DEFAULT 1,
