@@ -26,10 +26,12 @@ __all__ = [
     "KIND",
     "LOGS",
     "START",
+    "TABLE_COLUMNS",
     "CapturedTable",
     "Capturing",
     "LoggedOp",
     "attach",
+    "captured_table",
     "captured_tables",
     "check_captured",
     "follow_migrations",
@@ -41,6 +43,8 @@ MASK_BITS = 63  # columns that one entry's bits can speak of: what fits in a pos
 UPDATE_TRIGGERS = 4  # an update of few columns runs few of them, and compares few columns
 LOGS = ("localstore_log", "localstore_log_wide")
 """Where triggers write: tables with one key column into the first, which is narrow to be quick, others into the second."""
+TABLE_COLUMNS = "t.id, t.name, t.key, t.columns, t.rowid"
+"""What ``captured_table`` takes of ``localstore_table AS t``."""
 KIND, BY_ROWID, START = 3, 4, 8
 ALL_COLUMNS = -1  # bits that are all set
 _ROWID_NAMES = ("_rowid_", "rowid", "oid")
@@ -99,13 +103,13 @@ class CapturedTable:
 
 def captured_tables(connection: sqlite3.Connection) -> dict[str, CapturedTable]:
     """The synced tables of a file, by name."""
-    rows = connection.execute("SELECT id, name, key, columns, rowid FROM localstore_table")
-    return {row[1]: _table(*row) for row in rows}
+    rows = connection.execute(f"SELECT {TABLE_COLUMNS} FROM localstore_table AS t")
+    return {row[1]: captured_table(*row) for row in rows}
 
 
 @lru_cache(maxsize=1024)
-def _table(id_: int, name: str, key: str, columns: str, rowid: str | None) -> CapturedTable:
-    """Made once, as every write asks for all of them."""
+def captured_table(id_: int, name: str, key: str, columns: str, rowid: str | None) -> CapturedTable:
+    """A table from its record, of which it takes ``TABLE_COLUMNS``. Made once, as every write asks for some."""
     return CapturedTable(id_, name, tuple(json.loads(key)), tuple(json.loads(columns)), rowid)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import sqlalchemy as sa
@@ -13,12 +13,13 @@ __all__ = ["ending"]
 
 
 @contextmanager
-def ending(session: Session, engine: sa.Engine) -> Iterator[Session]:
+def ending(session: Session, engine: sa.Engine, abandoned: Callable[[], None]) -> Iterator[Session]:
     """Roll back what an exception of any kind left unfinished, and let go of the connection.
 
     Args:
         session: whose transaction it is.
         engine: the one whose only connection the session uses.
+        abandoned: called after it was rolled back.
     """
     ended = False
     try:
@@ -34,6 +35,7 @@ def ending(session: Session, engine: sa.Engine) -> Iterator[Session]:
     finally:
         if not ended:
             _abandon(session, engine)  # again, should Ctrl-C have come in the middle
+            abandoned()
 
 
 def _abandon(session: Session, engine: sa.Engine) -> None:

@@ -97,15 +97,9 @@ class Store:
                 yield session
             self.commit(session)
 
-    @contextmanager
-    def ending(self, session: Session) -> Iterator[Session]:
+    def ending(self, session: Session) -> AbstractContextManager[Session]:
         """Roll back what an exception of any kind left unfinished, and let go of the connection."""
-        try:
-            with ending(session, self._writer):
-                yield session
-        except BaseException:
-            self._watch.abandon()
-            raise
+        return ending(session, self._writer, self._watch.abandon)
 
     def begin(self, session: Session, give_up: Callable[[], bool] | None = None) -> None:
         """Start the transaction; changes that another program left in the log become a changeset of their own.
@@ -120,9 +114,9 @@ class Store:
         """
         self.check_open()
         with translated(self.path, writing=True):
-            connection = session.connection(execution_options={GIVE_UP: give_up} if give_up else None)
+            connection = driver_connection(session.connection(execution_options={GIVE_UP: give_up} if give_up else None))
             if self.synced:
-                self._seal_leftovers(driver_connection(connection))
+                self._seal_leftovers(connection)
             self._watch.begin(connection)
 
     def body(self) -> AbstractContextManager[None]:
@@ -134,10 +128,10 @@ class Store:
         with translated(self.path, writing=True):
             session.flush()
             load_expired(session)
-            connection = session.connection()
+            connection = driver_connection(session.connection())
             self._watch.end(connection)
             if self.synced:
-                seal_log(driver_connection(connection), now_ms=self._now_ms(), max_bytes=self._options.max_changeset_bytes)
+                seal_log(connection, now_ms=self._now_ms(), max_bytes=self._options.max_changeset_bytes)
             Session.commit(session)
 
     def session(self) -> Session:

@@ -6,8 +6,9 @@ What the log says of each row is worked out in ``store.touched``.
 
 from __future__ import annotations
 
-import json
 import sqlite3
+
+import msgspec
 
 from localstore import wire
 from localstore.changes import Changeset, Dependency, Key, Op, RowGroup
@@ -23,6 +24,7 @@ __all__ = ["has_unsealed", "seal_leftovers", "seal_log", "take_unsealed"]
 _LEFTOVER_ENTRIES = 10_000
 _HAS_ENTRIES = "SELECT " + " OR ".join(f"EXISTS (SELECT 1 FROM {log})" for log in LOGS)
 _BOUNDS = "SELECT " + ", ".join(f"(SELECT min(seq) FROM {log}), (SELECT max(seq) FROM {log})" for log in LOGS)
+_BOUNDS += ", EXISTS (SELECT 1 FROM localstore_unsealed)"
 
 
 def has_unsealed(connection: sqlite3.Connection) -> bool:
@@ -44,10 +46,10 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int, lim
     Raises:
         ChangesetTooLarge, TextNotUnicode: the caller must roll back.
     """
-    spans = _spans(connection, limit)
+    spans, held = _spans(connection, limit)
     if not spans:
         return None
-    groups = _groups(connection, spans, by_others=limit is not None)
+    groups = _groups(connection, spans, by_others=limit is not None, held=held)
     if not groups:
         _clear(connection, spans, limit)
         return None
@@ -64,20 +66,20 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int, lim
     _clear(connection, spans, limit)
     if depends:
         connection.execute("UPDATE localstore_device SET declared = number WHERE number > declared")
-    seeds = {group.table for group in groups if group.op is Op.SEED}
-    connection.executemany("UPDATE localstore_table SET seeded = ? WHERE name = ?", ((stamp, name) for name in seeds))
+    for name in {group.table for group in groups if group.op is Op.SEED}:
+        connection.execute("UPDATE localstore_table SET seeded = ? WHERE name = ?", (stamp, name))
     connection.execute("UPDATE localstore_state SET last_number = ?, last_stamp = ?", (number, stamp))
     data = wire.encode(sealed)
     connection.execute(
         "INSERT INTO localstore_outbox (number, stamp, rows, bytes, tables, sealed) VALUES (?, ?, ?, ?, ?, ?)",
-        (number, stamp, sealed.rows, len(data), json.dumps(_rows_by_table(groups)), data),
+        (number, stamp, sealed.rows, len(data), msgspec.json.encode(_rows_by_table(groups)).decode(), data),
     )
     return number
 
 
-def _groups(connection: sqlite3.Connection, spans: list[Span], *, by_others: bool) -> tuple[RowGroup, ...]:
+def _groups(connection: sqlite3.Connection, spans: list[Span], *, by_others: bool, held: bool) -> tuple[RowGroup, ...]:
     try:
-        return tuple(group for span in spans for group in touched_groups(connection, span, by_others=by_others))
+        return tuple(group for span in spans for group in touched_groups(connection, span, by_others=by_others, held=held))
     except driver_errors("OperationalError") as error:
         if str(error).startswith(("no such column", "no such table")):
             raise SchemaMismatch(
@@ -127,7 +129,7 @@ def take_unsealed(connection: sqlite3.Connection) -> list[tuple[str, str]]:
 
 def _set_aside(connection: sqlite3.Connection, error: LocalStoreError) -> None:
     """Take the oldest entry out of its log. Other programs' entries have keys, never rowids."""
-    (span,) = _spans(connection, 1)
+    (span,), _ = _spans(connection, 1)
     (tbl,) = connection.execute(f"SELECT tbl FROM {span.log} WHERE seq = ?", (span.first,)).fetchone()
     table = next(table for table in captured_tables(connection).values() if table.id == tbl)
     key = _read_key(connection, span, table)
@@ -147,14 +149,13 @@ def _read_key(connection: sqlite3.Connection, span: Span, table: CapturedTable) 
     return tuple(found)
 
 
-def _spans(connection: sqlite3.Connection, limit: int | None) -> list[Span]:
-    """What is in the logs; with a limit, the oldest of each."""
+def _spans(connection: sqlite3.Connection, limit: int | None) -> tuple[list[Span], bool]:
+    """What is in the logs, with a limit the oldest of each; and whether any rows are held back."""
     found = connection.execute(_BOUNDS).fetchone()
     spans = [Span(log, *found[2 * n : 2 * n + 2]) for n, log in enumerate(LOGS) if found[2 * n] is not None]
-    if limit is None:
-        return spans
-    spans = [Span(log, first, min(last, first + limit - 1)) for log, first, last in spans]
-    return spans[:1] if limit == 1 else spans
+    if limit is not None:
+        spans = [Span(log, first, min(last, first + limit - 1)) for log, first, last in spans]
+    return spans[:1] if limit == 1 else spans, bool(found[-1])
 
 
 def _clear(connection: sqlite3.Connection, spans: list[Span], limit: int | None) -> None:

@@ -17,15 +17,26 @@ from typing import NamedTuple
 import msgspec
 
 from localstore.changes import Key, Op, RowGroup, Touch, Value, coalesce
-from localstore.store.capture import BY_ROWID, KIND, LOGS, START, CapturedTable, LoggedOp, captured_tables
+from localstore.store.capture import (
+    BY_ROWID,
+    KIND,
+    LOGS,
+    START,
+    TABLE_COLUMNS,
+    CapturedTable,
+    LoggedOp,
+    captured_table,
+    captured_tables,
+)
 from localstore.store.engine import quote
 
 __all__ = ["Span", "note_unsealed", "touched_groups"]
 
 _FIRST_READS = (16, 64, 256, 1024)  # rows
 _CHUNK = 500  # keys in one statement; below SQLite's lowest limit of parameters, with eight columns a key
+_BITS = f"CASE op WHEN {LoggedOp.DELETE} THEN NULL ELSE bits END"  # those of deletes are rowids
 _ENDS = {
-    log: f"SELECT tbl, op, CASE op WHEN {LoggedOp.DELETE} THEN NULL ELSE bits END FROM {log} WHERE seq IN (?, ?)"
+    log: f"SELECT op, {_BITS}, {TABLE_COLUMNS} FROM {log} JOIN localstore_table AS t ON t.id = tbl WHERE seq IN (?, ?)"
     for log in LOGS
 }
 _OPS = {LoggedOp.SEED: Op.INSERT, LoggedOp.INSERT: Op.INSERT, LoggedOp.UPDATE: Op.UPDATE, LoggedOp.DELETE: Op.DELETE}
@@ -48,21 +59,23 @@ class _Part(NamedTuple):
     bits: int | None
 
 
-def touched_groups(connection: sqlite3.Connection, span: Span, *, by_others: bool = False) -> Iterator[RowGroup]:
+def touched_groups(
+    connection: sqlite3.Connection, span: Span, *, by_others: bool = False, held: bool = True
+) -> Iterator[RowGroup]:
     """What the entries amount to. Rows that no changeset can hold are noted in ``localstore_unsealed`` instead.
 
     Args:
         span: the entries.
         by_others: whether other programs may have caused them, whose ``INSERT OR REPLACE`` can delete unseen.
+        held: whether there may be rows in ``localstore_unsealed``.
     """
-    tables = {table.id: table for table in captured_tables(connection).values()}
-    likely = _likely_part(connection, span, tables)
-    group = _simple_group(connection, span, likely) if likely else None
+    likely = _likely_part(connection, span)
+    group = _simple_group(connection, span, likely, held=held) if likely else None
     if group is not None:
         yield group
         return
-    for part in _parts(connection, span, tables):
-        group = _simple_group(connection, span, part)
+    for part in _parts(connection, span):
+        group = _simple_group(connection, span, part, held=held)
         if group is None:
             yield from _mixed_groups(connection, span, part.table, delete_if_in_doubt=by_others)
         else:
@@ -77,16 +90,17 @@ def note_unsealed(connection: sqlite3.Connection, table: CapturedTable, key: Key
     )
 
 
-def _likely_part(connection: sqlite3.Connection, span: Span, tables: dict[int, CapturedTable]) -> _Part | None:
+def _likely_part(connection: sqlite3.Connection, span: Span) -> _Part | None:
     """All of the span, should its first and last entry be of a kind: that those between are shows when they are counted."""
     kinds = set(connection.execute(_ENDS[span.log], (span.first, span.last)).fetchall())
     if len(kinds) > 1:
         return None
-    tbl, op, bits = kinds.pop()
-    return _Part(tables[tbl], span.last - span.first + 1, op, bits)
+    op, bits, *table = kinds.pop()
+    return _Part(captured_table(*table), span.last - span.first + 1, op, bits)
 
 
-def _parts(connection: sqlite3.Connection, span: Span, tables: dict[int, CapturedTable]) -> Iterator[_Part]:
+def _parts(connection: sqlite3.Connection, span: Span) -> Iterator[_Part]:
+    tables = {table.id: table for table in captured_tables(connection).values()}
     kinds = connection.execute(
         "SELECT tbl, count(*), CASE WHEN min(op) = max(op) THEN min(op) END, min(bits), max(bits)"
         f" FROM {span.log} WHERE seq BETWEEN ? AND ? GROUP BY tbl ORDER BY tbl",
@@ -97,10 +111,10 @@ def _parts(connection: sqlite3.Connection, span: Span, tables: dict[int, Capture
         yield _Part(tables[tbl], count, op if uniform else None, lowest)
 
 
-def _simple_group(connection: sqlite3.Connection, span: Span, part: _Part) -> RowGroup | None:
+def _simple_group(connection: sqlite3.Connection, span: Span, part: _Part, *, held: bool) -> RowGroup | None:
     """The common case in one read: one thing was done to each row, once. None when it is not so."""
     table, op = part.table, part.op
-    if op is None or _has_unsealed_rows(connection, table):
+    if op is None or (held and _has_unsealed_rows(connection, table)):
         return None
     kind = Op.SEED if op == LoggedOp.SEED else _OPS[LoggedOp(op & KIND)]
     columns = _carried(table, kind, (part.bits or 0) << (op // START))

@@ -47,12 +47,12 @@ class WriteWatch:
         self._schema = 0
         event.listen(engine, "before_cursor_execute", self._before_statement)
 
-    def begin(self, connection: sa.Connection) -> None:
+    def begin(self, connection: sqlite3.Connection) -> None:
         """The block's transaction has begun."""
         self._schema = _schema_version(connection)
         self._capturing = Capturing.BY_KEY
 
-    def end(self, connection: sa.Connection) -> None:
+    def end(self, connection: sqlite3.Connection) -> None:
         """The block is over and its transaction about to be sealed.
 
         Raises:
@@ -61,9 +61,9 @@ class WriteWatch:
         """
         _check_in_transaction(connection)
         if self._synced and _schema_version(connection) != self._schema:
-            check_captured(driver_connection(connection))
+            check_captured(connection)
         if self._capturing is Capturing.BY_ROWID:
-            set_capturing(driver_connection(connection), Capturing.BY_KEY)
+            set_capturing(connection, Capturing.BY_KEY)
         self._capturing = None
 
     def abandon(self) -> None:
@@ -77,12 +77,13 @@ class WriteWatch:
                 set_capturing(connection, Capturing.BY_KEY)
 
     def _before_statement(
-        self, connection: sa.Connection, cursor: object, statement: str, parameters: object, context: object, many: bool
+        self, outer: sa.Connection, cursor: object, statement: str, parameters: object, context: object, many: bool
     ) -> None:
         """Let triggers log rowids from the first statement on that may write many rows; ``store.capture`` says why only here.
         For one row it would cost more than it saves."""
         if self._capturing is None:
             return
+        connection = driver_connection(outer)
         _check_in_transaction(connection)
         start = statement.lstrip()[:6].upper()
         if start.startswith(("COMMIT", "END")):
@@ -90,9 +91,9 @@ class WriteWatch:
         if not self._synced:
             return
         if self._capturing is Capturing.BY_KEY and start in (_WRITING_MANY if many else _WRITING):
-            self._log_rowids(driver_connection(connection))
+            self._log_rowids(connection)
         elif self._capturing is Capturing.BY_ROWID and start == "CREATE":  # maybe a trigger
-            set_capturing(driver_connection(connection), Capturing.BY_KEY)
+            set_capturing(connection, Capturing.BY_KEY)
             self._capturing = Capturing.BY_KEY
 
     def _log_rowids(self, connection: sqlite3.Connection) -> None:
@@ -120,9 +121,9 @@ def fill(connection: sa.Connection, initial_data: Callable[[Session], None]) -> 
         Session.commit(session)  # releases the session's savepoint; the transaction goes on
 
 
-def _check_in_transaction(connection: sa.Connection) -> None:
+def _check_in_transaction(connection: sqlite3.Connection) -> None:
     """SQLite ends a transaction by itself at some errors, and what follows would be written without one."""
-    if not driver_connection(connection).in_transaction:
+    if not connection.in_transaction:
         raise _commit_inside(
             "The transaction of this write() has ended before its block: a statement failed with ON CONFLICT ROLLBACK or"
             " RAISE(ROLLBACK), or the driver's connection was used to commit. Nothing more was written."
@@ -133,5 +134,5 @@ def _commit_inside(message: str) -> CommitInsideWrite:
     return CommitInsideWrite(message, hint="Let the block end the transaction; begin_nested() makes a savepoint.")
 
 
-def _schema_version(connection: sa.Connection) -> int:
-    return int(driver_connection(connection).execute("PRAGMA schema_version").fetchone()[0])
+def _schema_version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA schema_version").fetchone()[0])
