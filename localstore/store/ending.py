@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
+
+from localstore.store.writer import Writer
 
 __all__ = ["ending"]
 
 
 @contextmanager
-def ending(session: Session, engine: sa.Engine, abandoned: Callable[[], None]) -> Iterator[Session]:
+def ending(session: Session, writer: Writer, abandoned: Callable[[], None]) -> Iterator[Session]:
     """Roll back what an exception of any kind left unfinished, and let go of the connection.
 
     Args:
         session: whose transaction it is.
-        engine: the one whose only connection the session uses.
+        writer: whose connection the session uses.
         abandoned: called after it was rolled back.
     """
     ended = False
@@ -31,25 +32,26 @@ def ending(session: Session, engine: sa.Engine, abandoned: Callable[[], None]) -
             raise _interruption(error) or error  # noqa: B904  as it is
         finally:
             if not ended:
-                _abandon(session, engine)
+                _abandon(session, writer)
     finally:
         if not ended:
-            _abandon(session, engine)  # again, should Ctrl-C have come in the middle
+            _abandon(session, writer)  # again, should Ctrl-C have come in the middle
             abandoned()
 
 
-def _abandon(session: Session, engine: sa.Engine) -> None:
+def _abandon(session: Session, writer: Writer) -> None:
     """Roll back. An exception is on its way already, and tells more than what may go wrong here."""
     ended = False
     try:
         session.rollback()
         session.close()
+        writer.roll_back()
         ended = True
     except Exception:  # noqa: BLE001  Ctrl-C within SQLAlchemy leaves a session that can do nothing more
         pass
     finally:
         if not ended:
-            engine.dispose()  # SQLite rolls back what a connection leaves open when it is closed
+            writer.renew()
 
 
 def _interruption(error: Exception) -> BaseException | None:

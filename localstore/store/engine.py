@@ -60,6 +60,7 @@ def writing_engine(
         "recursive_triggers=ON",
         f"cache_size=-{_WRITER_CACHE_KIB}",
         f"wal_autocheckpoint={_CHECKPOINT_PAGES}",
+        f"busy_timeout={_LOOK_MS}",  # from here on: see begin_writing
     )
     engine = _engine(path, key, busy_timeout, pragmas, _BEGIN_WRITING, poolclass=sa.StaticPool)
     return _explained(engine, path, declared)
@@ -105,7 +106,7 @@ def begin_writing(connection: sqlite3.Connection, busy_timeout: float, give_up: 
     lets Ctrl-C in between.
 
     Args:
-        connection: the writing one.
+        connection: the writing one, which by itself waits a few milliseconds.
         busy_timeout: seconds to wait.
         give_up: asked in between; waiting ends when it says True.
 
@@ -114,18 +115,14 @@ def begin_writing(connection: sqlite3.Connection, busy_timeout: float, give_up: 
     """
     if connection.in_transaction:  # left open by what was broken off, as by Ctrl-C in a rollback
         connection.execute("ROLLBACK")
-    connection.execute(f"PRAGMA busy_timeout={_LOOK_MS}")
-    try:
-        for rounds_left in range(int(busy_timeout * 1000) // _LOOK_MS, -1, -1):
-            try:
-                connection.execute(_BEGIN_WRITING)
-                break
-            except Exception as error:
-                busy = str(getattr(error, "sqlite_errorname", "")).startswith("SQLITE_BUSY")
-                if not busy or not rounds_left or (give_up is not None and give_up()):
-                    raise
-    finally:
-        connection.execute(f"PRAGMA busy_timeout={int(busy_timeout * 1000)}")
+    for rounds_left in range(int(busy_timeout * 1000) // _LOOK_MS, -1, -1):
+        try:
+            connection.execute(_BEGIN_WRITING)
+            break
+        except Exception as error:
+            busy = str(getattr(error, "sqlite_errorname", "")).startswith("SQLITE_BUSY")
+            if not busy or not rounds_left or (give_up is not None and give_up()):
+                raise
 
 
 def quote(name: str) -> str:

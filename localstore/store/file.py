@@ -30,6 +30,7 @@ from localstore.store.outbox import PendingChangeset
 from localstore.store.reading import Watcher, snapshot
 from localstore.store.seal import has_unsealed, seal_leftovers, seal_log, take_unsealed
 from localstore.store.state import State, load_state
+from localstore.store.writer import Writer
 from localstore.store.writing import WriteSession, WriteWatch, load_expired
 from localstore.wire import SealedChangeset
 
@@ -66,7 +67,8 @@ class Store:
         self._now_ms = now_ms
         key = options.encryption_key
         timeout, self.declared = options.busy_timeout, list[sa.Table]()
-        self._writer = writing_engine(path, key, busy_timeout=timeout, synchronous=options.synchronous, declared=self.declared)
+        engine = writing_engine(path, key, busy_timeout=timeout, synchronous=options.synchronous, declared=self.declared)
+        self._writer = Writer(engine)
         self._reader = reading_engine(path, key, busy_timeout=timeout, declared=self.declared)
         claim(path, encrypted=key is not None)
         self.lock = WriteLock(options.busy_timeout)
@@ -77,7 +79,7 @@ class Store:
         self._let_go = memory.hold(path)
         self._watcher = Watcher(self._reader, self.check_open)
         self._on_commit: list[Callable[[], None]] = []
-        self._watch = WriteWatch(self._writer, synced=synced)
+        self._watch = WriteWatch(self._writer, synced=synced, busy_timeout=timeout)
 
     # -- what an application does
 
@@ -109,10 +111,8 @@ class Store:
             give_up: asked while another program keeps the file; waiting for it ends when it says True.
 
         Raises:
-            RealmClosed: the file was closed while the caller waited for ``lock``.
             StoreBusy: another program kept the file too long.
         """
-        self.check_open()
         with translated(self.path, writing=True):
             connection = driver_connection(session.connection(execution_options={GIVE_UP: give_up} if give_up else None))
             if self.synced:
@@ -135,8 +135,15 @@ class Store:
             Session.commit(session)
 
     def session(self) -> Session:
-        """A session that begins a write transaction at its first use; for a caller that holds ``lock``."""
-        return WriteSession(self._writer, expire_on_commit=False)
+        """A session that begins a write transaction at its first use; for a caller that holds ``lock``.
+
+        Raises:
+            RealmClosed: the file was closed while the caller waited for ``lock``.
+            StoreUnusable: it is not at its path any more.
+        """
+        self.check_open()
+        with translated(self.path, writing=True):
+            return WriteSession(self._writer.connection(), expire_on_commit=False)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -266,7 +273,8 @@ class Store:
 
     def connect(self) -> None:
         """Take hold of the file, which nobody can remove or compact from here on; a new one is made."""
-        with translated(self.path, writing=True), self._writer.connect():
+        with translated(self.path, writing=True):
+            self._writer.driver()
             self._identity = identity_of(self.path, None)
             self._watcher.version()  # has a connection that stays, whatever becomes of the others
 
@@ -301,7 +309,7 @@ class Store:
                 self._readers_changed.wait_for(lambda: not self._readers, self._options.busy_timeout)
             self._watcher.close()
             self._reader.dispose()
-            self._writer.dispose()
+            self._writer.renew()
             self._let_go()
             release(self.path, encrypted=self._options.encryption_key is not None)
 
@@ -324,8 +332,8 @@ class Store:
         rows may break them for a while."""
         with self.lock.held():
             self.check_open()
-            with translated(self.path, writing=True), self._writer.connect() as outer:
-                connection = driver_connection(outer)
+            with translated(self.path, writing=True):
+                connection = self._writer.driver()
                 if unconstrained:
                     _constrain(connection, False)
                 try:
@@ -343,9 +351,11 @@ class Store:
     @contextmanager
     def connection(self) -> Iterator[sa.Connection]:
         """The writing connection in a transaction, for opening the file and its migrations."""
-        with self.lock.held(), translated(self.path, writing=True), self._writer.begin() as connection:
+        with self.lock.held(), translated(self.path, writing=True):
             self.check_open()
-            yield connection
+            connection = self._writer.connection()
+            with connection.begin():
+                yield connection
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -364,8 +374,8 @@ class Store:
         """Sync the WAL to disk, by a commit that waits for it."""
         with self.lock.held():
             self.check_open()
-            with translated(self.path, writing=True), self._writer.connect() as outer:
-                connection = driver_connection(outer)
+            with translated(self.path, writing=True):
+                connection = self._writer.driver()
                 connection.execute("PRAGMA synchronous=FULL")
                 try:
                     begin_writing(connection, self._options.busy_timeout)

@@ -7,6 +7,7 @@ What the log says of each row is worked out in ``store.touched``.
 from __future__ import annotations
 
 import sqlite3
+from itertools import chain
 
 import msgspec
 
@@ -16,15 +17,13 @@ from localstore.clock import next_stamp
 from localstore.errors import ChangesetTooLarge, LocalStoreError, SchemaMismatch, TextNotUnicode
 from localstore.store.capture import LOGS, CapturedTable, captured_tables
 from localstore.store.driver import driver_errors
-from localstore.store.state import load_state
-from localstore.store.touched import Span, note_unsealed, touched_groups
+from localstore.store.logged import Logged, Span, read_logged
+from localstore.store.touched import note_unsealed, touched_groups
 
 __all__ = ["has_unsealed", "seal_leftovers", "seal_log", "take_unsealed"]
 
 _LEFTOVER_ENTRIES = 10_000
 _HAS_ENTRIES = "SELECT " + " OR ".join(f"EXISTS (SELECT 1 FROM {log})" for log in LOGS)
-_BOUNDS = "SELECT " + ", ".join(f"(SELECT min(seq) FROM {log}), (SELECT max(seq) FROM {log})" for log in LOGS)
-_BOUNDS += ", EXISTS (SELECT 1 FROM localstore_unsealed)"
 
 
 def has_unsealed(connection: sqlite3.Connection) -> bool:
@@ -46,24 +45,23 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int, lim
     Raises:
         ChangesetTooLarge, TextNotUnicode: the caller must roll back.
     """
-    spans, held = _spans(connection, limit)
-    if not spans:
+    logged = read_logged(connection, limit)
+    if not logged.spans:
         return None
-    groups = _groups(connection, spans, by_others=limit is not None, held=held)
+    groups = _groups(connection, logged, by_others=limit is not None)
     if not groups:
-        _clear(connection, spans, limit)
+        _clear(connection, logged.spans, limit)
         return None
-    state = load_state(connection)
-    number, stamp = state.last_number + 1, next_stamp(state.last_stamp, now_ms)
-    depends = _undeclared(connection, state.device)
-    sealed = wire.seal(Changeset(state.device, number, stamp, depends, groups))
+    number, stamp = logged.last_number + 1, next_stamp(logged.last_stamp, now_ms)
+    depends = _undeclared(connection, logged.device) if logged.news else ()
+    sealed = wire.seal(Changeset(logged.device, number, stamp, depends, groups))
     if sealed.size > max_bytes:
         raise ChangesetTooLarge(
             f"This transaction changed {sealed.rows} rows, {sealed.size} bytes; a changeset may hold"
             f" {max_bytes}. It was rolled back.",
             hint="Write in several transactions, or raise the setting max_changeset_bytes.",
         )
-    _clear(connection, spans, limit)
+    _clear(connection, logged.spans, limit)
     if depends:
         connection.execute("UPDATE localstore_device SET declared = number WHERE number > declared")
     for name in {group.table for group in groups if group.op is Op.SEED}:
@@ -77,9 +75,10 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int, lim
     return number
 
 
-def _groups(connection: sqlite3.Connection, spans: list[Span], *, by_others: bool, held: bool) -> tuple[RowGroup, ...]:
+def _groups(connection: sqlite3.Connection, logged: Logged, *, by_others: bool) -> tuple[RowGroup, ...]:
     try:
-        return tuple(group for span in spans for group in touched_groups(connection, span, by_others=by_others, held=held))
+        found = (touched_groups(connection, span, by_others=by_others, held=logged.held) for span in logged.spans)
+        return tuple(chain.from_iterable(found))
     except driver_errors("OperationalError") as error:
         if str(error).startswith(("no such column", "no such table")):
             raise SchemaMismatch(
@@ -129,7 +128,7 @@ def take_unsealed(connection: sqlite3.Connection) -> list[tuple[str, str]]:
 
 def _set_aside(connection: sqlite3.Connection, error: LocalStoreError) -> None:
     """Take the oldest entry out of its log. Other programs' entries have keys, never rowids."""
-    (span,), _ = _spans(connection, 1)
+    span = read_logged(connection, 1).spans[0]
     (tbl,) = connection.execute(f"SELECT tbl FROM {span.log} WHERE seq = ?", (span.first,)).fetchone()
     table = next(table for table in captured_tables(connection).values() if table.id == tbl)
     key = _read_key(connection, span, table)
@@ -149,21 +148,12 @@ def _read_key(connection: sqlite3.Connection, span: Span, table: CapturedTable) 
     return tuple(found)
 
 
-def _spans(connection: sqlite3.Connection, limit: int | None) -> tuple[list[Span], bool]:
-    """What is in the logs, with a limit the oldest of each; and whether any rows are held back."""
-    found = connection.execute(_BOUNDS).fetchone()
-    spans = [Span(log, *found[2 * n : 2 * n + 2]) for n, log in enumerate(LOGS) if found[2 * n] is not None]
-    if limit is not None:
-        spans = [Span(log, first, min(last, first + limit - 1)) for log, first, last in spans]
-    return spans[:1] if limit == 1 else spans, bool(found[-1])
-
-
 def _clear(connection: sqlite3.Connection, spans: list[Span], limit: int | None) -> None:
-    for log, _, last in spans:
+    for span in spans:
         if limit is None:
-            connection.execute(f"DELETE FROM {log}")  # all of it, which SQLite does without looking at each row
+            connection.execute(f"DELETE FROM {span.log}")  # all of it, which SQLite does without looking at each row
         else:
-            connection.execute(f"DELETE FROM {log} WHERE seq <= ?", (last,))
+            connection.execute(f"DELETE FROM {span.log} WHERE seq <= ?", (span.last,))
 
 
 def _undeclared(connection: sqlite3.Connection, own: bytes) -> tuple[Dependency, ...]:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from operator import itemgetter
-from typing import NamedTuple
 
 import msgspec
 
@@ -20,43 +19,19 @@ from localstore.changes import Key, Op, RowGroup, Touch, Value, coalesce
 from localstore.store.capture import (
     BY_ROWID,
     KIND,
-    LOGS,
     START,
-    TABLE_COLUMNS,
     CapturedTable,
     LoggedOp,
-    captured_table,
     captured_tables,
 )
 from localstore.store.engine import quote
+from localstore.store.logged import Part, Span
 
-__all__ = ["Span", "note_unsealed", "touched_groups"]
+__all__ = ["note_unsealed", "touched_groups"]
 
 _FIRST_READS = (16, 64, 256, 1024)  # rows
 _CHUNK = 500  # keys in one statement; below SQLite's lowest limit of parameters, with eight columns a key
-_BITS = f"CASE op WHEN {LoggedOp.DELETE} THEN NULL ELSE bits END"  # those of deletes are rowids
-_ENDS = {
-    log: f"SELECT op, {_BITS}, {TABLE_COLUMNS} FROM {log} JOIN localstore_table AS t ON t.id = tbl WHERE seq IN (?, ?)"
-    for log in LOGS
-}
 _OPS = {LoggedOp.SEED: Op.INSERT, LoggedOp.INSERT: Op.INSERT, LoggedOp.UPDATE: Op.UPDATE, LoggedOp.DELETE: Op.DELETE}
-
-
-class Span(NamedTuple):
-    """Entries of one log: ``seq`` from ``first`` to ``last``."""
-
-    log: str
-    first: int
-    last: int
-
-
-class _Part(NamedTuple):
-    """A table's entries in a span. ``op`` and ``bits`` are what all of them have, ``op`` None when they differ."""
-
-    table: CapturedTable
-    entries: int
-    op: int | None
-    bits: int | None
 
 
 def touched_groups(
@@ -69,8 +44,7 @@ def touched_groups(
         by_others: whether other programs may have caused them, whose ``INSERT OR REPLACE`` can delete unseen.
         held: whether there may be rows in ``localstore_unsealed``.
     """
-    likely = _likely_part(connection, span)
-    group = _simple_group(connection, span, likely, held=held) if likely else None
+    group = _simple_group(connection, span, span.likely, held=held) if span.likely else None
     if group is not None:
         yield group
         return
@@ -90,16 +64,7 @@ def note_unsealed(connection: sqlite3.Connection, table: CapturedTable, key: Key
     )
 
 
-def _likely_part(connection: sqlite3.Connection, span: Span) -> _Part | None:
-    """All of the span, should its first and last entry be of a kind: that those between are shows when they are counted."""
-    kinds = set(connection.execute(_ENDS[span.log], (span.first, span.last)).fetchall())
-    if len(kinds) > 1:
-        return None
-    op, bits, *table = kinds.pop()
-    return _Part(captured_table(*table), span.last - span.first + 1, op, bits)
-
-
-def _parts(connection: sqlite3.Connection, span: Span) -> Iterator[_Part]:
+def _parts(connection: sqlite3.Connection, span: Span) -> Iterator[Part]:
     tables = {table.id: table for table in captured_tables(connection).values()}
     kinds = connection.execute(
         "SELECT tbl, count(*), CASE WHEN min(op) = max(op) THEN min(op) END, min(bits), max(bits)"
@@ -108,10 +73,10 @@ def _parts(connection: sqlite3.Connection, span: Span) -> Iterator[_Part]:
     ).fetchall()
     for tbl, count, op, lowest, highest in kinds:
         uniform = lowest == highest or op == LoggedOp.DELETE
-        yield _Part(tables[tbl], count, op if uniform else None, lowest)
+        yield Part(tables[tbl], count, op if uniform else None, lowest)
 
 
-def _simple_group(connection: sqlite3.Connection, span: Span, part: _Part, *, held: bool) -> RowGroup | None:
+def _simple_group(connection: sqlite3.Connection, span: Span, part: Part, *, held: bool) -> RowGroup | None:
     """The common case in one read: one thing was done to each row, once. None when it is not so."""
     table, op = part.table, part.op
     if op is None or (held and _has_unsealed_rows(connection, table)):
@@ -119,7 +84,7 @@ def _simple_group(connection: sqlite3.Connection, span: Span, part: _Part, *, he
     kind = Op.SEED if op == LoggedOp.SEED else _OPS[LoggedOp(op & KIND)]
     columns = _carried(table, kind, (part.bits or 0) << (op // START))
     cursor = _keys_of(connection, span, part) if kind is Op.DELETE else _rows_of(connection, span, part, columns)
-    rows = _read_once(cursor, len(table.key))
+    rows = cursor.fetchall() if part.entries <= _FIRST_READS[0] else _read_once(cursor, len(table.key))
     if rows is None or len(rows) != part.entries:
         return None
     values = _columnar(rows, len(table.key) + len(columns))
@@ -233,7 +198,7 @@ def _keys_by_rowid(connection: sqlite3.Connection, span: Span, table: CapturedTa
     return {row[0]: row[1:] for row in rows}
 
 
-def _rows_of(connection: sqlite3.Connection, span: Span, part: _Part, columns: tuple[str, ...]) -> sqlite3.Cursor:
+def _rows_of(connection: sqlite3.Connection, span: Span, part: Part, columns: tuple[str, ...]) -> sqlite3.Cursor:
     """Key and columns of the rows that one kind of entry is about, as far as they exist."""
     by_rowid = bool(part.op and part.op & BY_ROWID)
     wanted = (span.first, span.last, part.table.id, part.op, part.bits)
@@ -251,7 +216,7 @@ def _rows_sql(table: CapturedTable, columns: tuple[str, ...], by_rowid: bool) ->
     )
 
 
-def _keys_of(connection: sqlite3.Connection, span: Span, part: _Part) -> sqlite3.Cursor:
+def _keys_of(connection: sqlite3.Connection, span: Span, part: Part) -> sqlite3.Cursor:
     """The keys of the rows that entries of deletes are about."""
     return connection.execute(
         f"SELECT {', '.join(part.table.log_key)} FROM {span.log} WHERE seq BETWEEN ? AND ? AND tbl = ? AND op = ?",

@@ -17,6 +17,7 @@ from sqlmodel import Session
 from localstore.errors import CommitInsideWrite
 from localstore.store.capture import Capturing, check_captured, set_capturing
 from localstore.store.engine import driver_connection
+from localstore.store.writer import Writer
 
 __all__ = ["WriteSession", "WriteWatch", "fill", "load_expired"]
 
@@ -40,12 +41,13 @@ class WriteSession(Session):
 class WriteWatch:
     """Watches the one writing connection of a file during a ``write()``, and does nothing between."""
 
-    def __init__(self, engine: sa.Engine, *, synced: bool) -> None:
-        self._engine = engine
+    def __init__(self, writer: Writer, *, synced: bool, busy_timeout: float) -> None:
+        self._writer = writer
         self._synced = synced
+        self._busy_timeout = busy_timeout
         self._capturing: Capturing | None = None  # None between writes
         self._schema = 0
-        event.listen(engine, "before_cursor_execute", self._before_statement)
+        event.listen(writer.engine, "before_cursor_execute", self._before_statement)
 
     def begin(self, connection: sqlite3.Connection) -> None:
         """The block's transaction has begun."""
@@ -69,10 +71,8 @@ class WriteWatch:
     def abandon(self) -> None:
         """The block was rolled back, except for what was committed behind our back: others must not log rowids then."""
         by_rowid, self._capturing = self._capturing is Capturing.BY_ROWID, None
-        if not by_rowid:
-            return
-        with self._engine.connect() as outer:
-            connection = driver_connection(outer)
+        if by_rowid:
+            connection = self._writer.driver()
             if connection.execute("SELECT capturing FROM localstore_state").fetchone()[0] != Capturing.BY_KEY:
                 set_capturing(connection, Capturing.BY_KEY)
 
@@ -88,6 +88,9 @@ class WriteWatch:
         start = statement.lstrip()[:6].upper()
         if start.startswith(("COMMIT", "END")):
             raise _commit_inside("A statement that commits was run inside write(). Nothing was committed.")
+        if start == "ATTACH":
+            self._writer.spend()  # lest the next block find it there
+            connection.execute(f"PRAGMA busy_timeout={int(self._busy_timeout * 1000)}")  # others may be writing to that file
         if not self._synced:
             return
         if self._capturing is Capturing.BY_KEY and start in (_WRITING_MANY if many else _WRITING):

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from localstore.changes import Change, Op, RowGroup, row_changes
 from localstore.store.capture import CapturedTable, Capturing, attach, captured_tables, set_capturing
+from localstore.store.logged import Span, read_logged
 from localstore.store.migrations.versions.layout_0001_first import TABLES
-from localstore.store.touched import Span, _mixed_groups, touched_groups  # pyright: ignore[reportPrivateUsage]
+from localstore.store.touched import _mixed_groups, touched_groups  # pyright: ignore[reportPrivateUsage]
 
 NAMES = ("note", "memo", "link", "plain")
 SCHEMA = """
@@ -70,11 +71,9 @@ def spans(connection: sqlite3.Connection) -> list[tuple[Span, list[CapturedTable
     """What is in each log, with the tables that it is about."""
     tables = {table.id: table for table in captured_tables(connection).values()}
     found = []
-    for log in ("localstore_log", "localstore_log_wide"):
-        first, last = connection.execute(f"SELECT min(seq), max(seq) FROM {log}").fetchone()
-        if first is not None:
-            named = connection.execute(f"SELECT DISTINCT tbl FROM {log}").fetchall()
-            found.append((Span(log, first, last), [tables[id_] for (id_,) in named]))
+    for span in read_logged(connection).spans:
+        named = connection.execute(f"SELECT DISTINCT tbl FROM {span.log}").fetchall()
+        found.append((span, [tables[id_] for (id_,) in named]))
     return found
 
 

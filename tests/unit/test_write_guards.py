@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import sqlalchemy as sa
@@ -205,6 +206,45 @@ def test_a_temporary_table_hides_no_synced_one_of_its_name(path: Path, store: St
     store.apply(sealed_in(other.path), after=None, cursor=b"1")
     assert rows_of(path)["remote",] == {"title": "r", "stars": 1}
     other.close()
+
+
+def test_an_attached_file_is_waited_for_and_let_go_of_at_the_end_of_the_block(path: Path, store: Store) -> None:
+    """The connection by itself waits a few milliseconds, as we look for a lock again and again; nobody does so for others."""
+
+    def attach_and_copy() -> list[Any]:
+        with store.write() as tx:
+            connection = tx.connection()
+            connection.exec_driver_sql("ATTACH ? AS other", (str(path.with_name("other.db")),))
+            connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS other.copied (id)")
+            connection.exec_driver_sql("INSERT INTO other.copied SELECT id FROM main.note")
+            return [connection.exec_driver_sql(f"PRAGMA {what}").scalar_one() for what in ("busy_timeout", "foreign_keys")]
+
+    assert attach_and_copy() == attach_and_copy() == [10_000, 1]
+    with store.write() as tx:
+        names = [row[1] for row in tx.connection().exec_driver_sql("PRAGMA database_list")]
+        assert names == ["main"]
+        assert tx.connection().exec_driver_sql("PRAGMA busy_timeout").scalar_one() < 100
+    assert len(query(path.with_name("other.db"), "SELECT id FROM copied")) == 4
+    check_works(store)
+
+
+def test_what_a_block_sets_on_its_connection_ends_with_it(store: Store) -> None:
+    heard = []
+    with store.write() as tx:
+        tx.connection().execution_options(mine=1)
+        sa.event.listen(tx.connection(), "before_cursor_execute", lambda *_: heard.append(1))
+        tx.connection().exec_driver_sql("SELECT 1")
+    with store.write() as tx:
+        assert "mine" not in tx.connection().get_execution_options()
+        tx.connection().exec_driver_sql("SELECT 1")
+    assert heard == [1]
+
+
+@pytest.mark.parametrize("end", ["close", "invalidate"])
+def test_a_connection_that_a_block_ended_is_replaced(store: Store, end: str) -> None:
+    with suppress(CommitInsideWrite, sa.exc.SQLAlchemyError), store.write() as tx:
+        getattr(tx.connection(), end)()
+    check_works(store)
 
 
 HEADING = (("id", sa.String), ("heading", sa.String), ("stars", sa.Integer))
