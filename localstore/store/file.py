@@ -86,18 +86,12 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One write transaction as a session; sealed and committed at the end of the block, rolled back by any exception."""
-        with self.lock.held(), self.writing_session() as session:
-            yield session
-        self.announce()
-
-    @contextmanager
-    def writing_session(self) -> Iterator[Session]:
-        """The body of ``write``, for a caller that holds ``lock``."""
-        with self.ending(self.session()) as session:
+        with self.lock.held(), self.ending(self.session()) as session:
             self.begin(session)
             with self.body():
                 yield session
             self.commit(session)
+        self.announce()
 
     def ending(self, session: Session) -> AbstractContextManager[Session]:
         """Roll back what an exception of any kind left unfinished, and let go of the connection."""

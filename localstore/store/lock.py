@@ -135,8 +135,9 @@ class WriteLock:
 
     def _leave(self, turn: _Turn) -> None:
         """Go, whether it was one's turn or not, and call whoever is first then. Twice is fine."""
-        with suppress(ValueError):
-            self._turns.remove(turn)
+        if turn in self._turns:  # the second time it is not
+            with suppress(ValueError):
+                self._turns.remove(turn)
         while (first := self._first()) is not None and not first.call():
             with suppress(ValueError):
                 self._turns.remove(first)

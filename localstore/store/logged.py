@@ -10,6 +10,7 @@ import sqlite3
 from typing import NamedTuple
 
 from localstore.store.capture import LOGS, TABLE_COLUMNS, CapturedTable, LoggedOp, captured_table
+from localstore.store.state import LAST
 
 __all__ = ["Logged", "Part", "Span", "read_logged"]
 
@@ -56,7 +57,7 @@ class Logged(NamedTuple):
     spans: list[Span]
 
 
-_STATE = """s.device, s.last_number, s.last_stamp, EXISTS (SELECT 1 FROM localstore_unsealed),
+_STATE = f"""s.device, {LAST}, EXISTS (SELECT 1 FROM localstore_unsealed),
     EXISTS (SELECT 1 FROM localstore_device WHERE number > declared AND device <> s.device)"""
 _STATE_WIDTH, _SPAN_WIDTH = 5, 10
 

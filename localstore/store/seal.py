@@ -66,7 +66,6 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int, lim
         connection.execute("UPDATE localstore_device SET declared = number WHERE number > declared")
     for name in {group.table for group in groups if group.op is Op.SEED}:
         connection.execute("UPDATE localstore_table SET seeded = ? WHERE name = ?", (stamp, name))
-    connection.execute("UPDATE localstore_state SET last_number = ?, last_stamp = ?", (number, stamp))
     data = wire.encode(sealed)
     connection.execute(
         "INSERT INTO localstore_outbox (number, stamp, rows, bytes, tables, sealed) VALUES (?, ?, ?, ?, ?, ?)",

@@ -5,7 +5,13 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-__all__ = ["State", "device_ids", "device_number", "load_state"]
+__all__ = ["LAST", "State", "device_ids", "device_number", "load_state"]
+
+
+LAST = """max(s.last_number, coalesce((SELECT max(number) FROM localstore_outbox), 0)),
+    max(s.last_stamp, coalesce((SELECT stamp FROM localstore_outbox ORDER BY number DESC LIMIT 1), 0))"""
+"""``State.last_number`` and ``last_stamp``, of ``localstore_state AS s``: a commit leaves them in the outbox alone, as to write
+them into the state as well would cost it a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,7 @@ class State:
 
 def load_state(connection: sqlite3.Connection) -> State:
     row = connection.execute(
-        "SELECT device, app, partition, last_number, last_stamp, folded, remote_id, cursor FROM localstore_state"
+        f"SELECT device, app, partition, {LAST}, folded, remote_id, cursor FROM localstore_state AS s"
     ).fetchone()
     return State(*row)
 

@@ -24,7 +24,7 @@ __all__ = ["WriteSession", "WriteWatch", "fill", "load_expired"]
 _WRITING = {"UPDATE", "DELETE"}
 _WRITING_MANY = {*_WRITING, "INSERT", "REPLAC"}
 _FOREIGN_TRIGGERS = """SELECT EXISTS (SELECT 1 FROM main.sqlite_master
-    WHERE type = 'trigger' AND name NOT LIKE 'localstore\\_capture\\_%' ESCAPE '\\')
+    WHERE type = 'trigger' AND name NOT LIKE 'localstore\\_%' ESCAPE '\\')
     OR EXISTS (SELECT 1 FROM temp.sqlite_master WHERE type = 'trigger')"""
 
 

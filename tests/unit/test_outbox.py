@@ -172,6 +172,17 @@ def test_numbers_go_on_after_everything_was_acknowledged(store: Store, path: Pat
     reopened.close()
 
 
+@pytest.mark.parametrize("emptied", ["DELETE FROM localstore_outbox", "DELETE FROM localstore_outbox WHERE number > 3"])
+def test_no_number_or_stamp_comes_twice_whoever_empties_the_outbox(store: Store, path: Path, emptied: str) -> None:
+    before = store.state()
+    with other_program(path) as connection:
+        connection.execute(emptied)
+    assert (store.state().last_number, store.state().last_stamp) == (before.last_number, before.last_stamp) != (0, 0)
+    write(store, INSERT_A)
+    assert store.state().last_number == sealed_in(path)[-1].number == before.last_number + 1
+    assert sealed_in(path)[-1].stamp > before.last_stamp
+
+
 def test_a_refused_changeset_is_kept_aside_and_leaves_an_empty_one(store: Store, path: Path) -> None:
     before, data = sealed_in(path), rows_of(path)
     store.refuse(3, "too large")

@@ -8,8 +8,9 @@ branch_labels = None
 depends_on = None
 
 TABLES = {
-    # One row. capturing: 0 when triggers are to be silent, 1 when they log keys, 2 when rowids; folded: own changesets up
-    # to this number are in localstore_clock; replay: whether the schema has changed since localstore_unknown was last gone
+    # One row. capturing: 0 when triggers are to be silent, 1 when they log keys, 2 when rowids; last_number, last_stamp: those
+    # of the last changeset that left the outbox, or a later stamp that came from elsewhere; folded: own changesets up to
+    # this number are in localstore_clock; replay: whether the schema has changed since localstore_unknown was last gone
     # through.
     "state": """
         id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -133,6 +134,12 @@ TABLES = {
         won_device BLOB NOT NULL,
         rule TEXT NOT NULL""",
 }
+LAST = """
+    CREATE TRIGGER localstore_last AFTER DELETE ON localstore_outbox BEGIN
+        UPDATE localstore_state
+            SET last_number = max(last_number, OLD.number), last_stamp = max(last_stamp, OLD.stamp);
+    END"""
+"""Whoever empties the outbox: no number may come twice. The state is not written at each commit, which costs a page."""
 WITHOUT_ROWID = {"renamed", "seen", "clock"}  # small rows, always found by their whole key
 
 
@@ -140,6 +147,7 @@ def upgrade() -> None:
     for name, columns in TABLES.items():
         suffix = " WITHOUT ROWID" if name in WITHOUT_ROWID else ""
         op.execute(f"CREATE TABLE localstore_{name} ({columns}\n){suffix}")
+    op.execute(LAST)
     op.execute(
         "INSERT INTO localstore_table (id, name, key, columns)"
         """ VALUES (0, 'localstore_renamed', '["tbl", "old", "new"]', '[]')"""
