@@ -1,6 +1,7 @@
 """Runs the benchmarks and prints ratios: ``python -m benchmarks``.
 
-Subject and baseline take turns, so that a machine that slows down slows both; the ratio is of the medians.
+Subject and baseline take turns, so that a machine that slows down slows both; the ratio is the median of the ratios of
+those that ran one after the other, and the range beside it that of the middle half of them.
 """
 
 import argparse
@@ -19,12 +20,12 @@ from benchmarks.cases import CASES, Case
 def main() -> None:
     """Parse the command line, measure, print, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--runs", type=int, default=5, help="how often each side is measured; the median counts")
+    parser.add_argument("--runs", type=int, default=9, help="how often each side is measured; the median counts")
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the rows, for a quick look")
     parser.add_argument("--only", default="", help="only cases whose name contains this")
     parser.add_argument("--json", type=Path, default=Path("build/benchmarks.json"), help="where the numbers go")
     arguments = parser.parse_args()
-    print(f"{'case':<42}{'localstore':>12}{'baseline':>12}{'ratio':>8}   baseline is")
+    print(f"{'case':<42}{'localstore':>12}{'baseline':>12}{'ratio':>8}  {'range':<11} baseline is")
     results = []
     for case in CASES:
         if arguments.only in case.name:
@@ -37,20 +38,22 @@ def main() -> None:
 
 
 def measure(case: Case, *, rows: int, runs: int) -> dict[str, Any]:
-    """Medians of both sides, each on fresh files every time."""
+    """Both sides, each on fresh files every time."""
     seconds: dict[str, list[float]] = {"subject": [], "baseline": []}
     for _ in range(runs):
         seconds["baseline"].append(once(case.baseline, rows))
         seconds["subject"].append(once(case.subject, rows))
-    subject, baseline = statistics.median(seconds["subject"]), statistics.median(seconds["baseline"])
+    ratios = [subject / baseline for subject, baseline in zip(seconds["subject"], seconds["baseline"], strict=True)]
+    low, ratio, high = statistics.quantiles(ratios, method="inclusive") if runs > 1 else ratios * 3
     return {
         "name": f"{rows:,} {case.name}",
         "baseline_name": case.baseline_name,
         "rows": rows,
         "seconds": seconds,
-        "subject_median": subject,
-        "baseline_median": baseline,
-        "ratio": subject / baseline,
+        "subject_median": statistics.median(seconds["subject"]),
+        "baseline_median": statistics.median(seconds["baseline"]),
+        "ratio": ratio,
+        "middle_half": [low, high],
     }
 
 
@@ -63,7 +66,9 @@ def once(side: Callable[[Path, int], float], rows: int) -> float:
 def line(result: dict[str, Any]) -> str:
     """A result as a line of the table."""
     subject, baseline = result["subject_median"] * 1000, result["baseline_median"] * 1000
-    return f"{result['name']:<42}{subject:>9.0f} ms{baseline:>9.0f} ms{result['ratio']:>8.2f}   {result['baseline_name']}"
+    spread = "{:.2f}-{:.2f}".format(*result["middle_half"])
+    times = f"{subject:>9.0f} ms{baseline:>9.0f} ms"
+    return f"{result['name']:<42}{times}{result['ratio']:>8.2f}  {spread:<11} {result['baseline_name']}"
 
 
 if __name__ == "__main__":
