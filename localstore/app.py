@@ -344,5 +344,6 @@ def store_options(settings: Settings, encryption_key: bytes | None = None) -> St
         synchronous=settings.synchronous,
         max_changeset_bytes=settings.max_changeset_bytes,
         max_clock_drift=settings.max_clock_drift,
+        client_maximum_offline_time=settings.client_maximum_offline_time,
         encryption_key=encryption_key,
     )

@@ -34,6 +34,8 @@ class Settings(BaseSettings):
         synchronous: SQLite's setting; NORMAL may lose the last commits at power loss, FULL does not.
         max_changeset_bytes: largest changeset before compression; a larger transaction is refused and rolled back.
         max_clock_drift: how far a remote change's stamp may be ahead of this device's clock before it has to wait.
+        client_maximum_offline_time: the longest time that any device stays away from the remote; the clocks of rows that nobody
+            changed for twice that time are forgotten. The same for all devices.
         connect_timeout: for reaching the remote.
         request_timeout: for one push or pull.
         poll: how often to look for news without a hint; None leaves it to the adapter.
@@ -54,6 +56,7 @@ class Settings(BaseSettings):
     synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
     max_changeset_bytes: int = Field(default=MAX_CHANGESET_BYTES, gt=0, le=MAX_CHANGESET_BYTES)
     max_clock_drift: float = Field(default=300.0, ge=0, le=_YEAR)
+    client_maximum_offline_time: float = Field(default=30 * _DAY, ge=3600, le=_YEAR)
     connect_timeout: float = Field(default=120.0, ge=1, le=_DAY)
     request_timeout: float = Field(default=120.0, gt=0, le=_DAY)
     poll: float | None = Field(default=None, gt=0, le=_DAY)

@@ -14,10 +14,11 @@ from __future__ import annotations
 import enum
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+from localstore.changes import Value
 from localstore.errors import SchemaError
 from localstore.store.engine import quote
 
@@ -35,6 +36,7 @@ __all__ = [
     "captured_tables",
     "check_captured",
     "follow_migrations",
+    "holds",
     "log_all_rows",
     "set_capturing",
 ]
@@ -111,6 +113,12 @@ def captured_tables(connection: sqlite3.Connection) -> dict[str, CapturedTable]:
 def captured_table(id_: int, name: str, key: str, columns: str, rowid: str | None) -> CapturedTable:
     """A table from its record, of which it takes ``TABLE_COLUMNS``. Made once, as every write asks for some."""
     return CapturedTable(id_, name, tuple(json.loads(key)), tuple(json.loads(columns)), rowid)
+
+
+def holds(connection: sqlite3.Connection, table: CapturedTable, key: Sequence[Value]) -> bool:
+    """Whether a table has a row of this key."""
+    same = " AND ".join(f"{quote(name)} = ?" for name in table.key)
+    return connection.execute(f"SELECT 1 FROM {table.sql_name} WHERE {same}", key).fetchone() is not None
 
 
 def attach(connection: sqlite3.Connection, names: Iterable[str]) -> list[CapturedTable]:

@@ -10,16 +10,17 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from localstore.changes import Key, Value
 from localstore.clock import Version
+from localstore.store.capture import CapturedTable
 from localstore.store.merge import LONG_AGO, Candidate, Mark, RowState, life_of
 from localstore.store.state import device_ids, device_number
 
-__all__ = ["ClockTable", "Knowledge", "key_value", "saw_up_to"]
+__all__ = ["ClockTable", "Knowledge", "key_of", "key_value", "saw_up_to"]
 
 _CHUNK = 500  # keys in one IN list; below SQLite's lowest limit of parameters
 
@@ -53,6 +54,11 @@ _decode = msgspec.msgpack.Decoder(_Detail).decode
 def key_value(key: Key) -> Value:
     """A key as one SQLite value: itself when it is one column, else MessagePack."""
     return key[0] if len(key) == 1 else _encode(key)
+
+
+def key_of(table: CapturedTable, value: Value) -> Key:
+    """The opposite of ``key_value``."""
+    return (value,) if len(table.key) == 1 else tuple(msgspec.msgpack.decode(cast("bytes", value)))
 
 
 class ClockTable:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import cast
 
 import msgspec
 
 from localstore.changes import Op, RowGroup, Value
 from localstore.clock import Version
 from localstore.store.capture import CapturedTable
-from localstore.store.clocks import ClockTable, key_value
+from localstore.store.clocks import ClockTable, key_of, key_value
 from localstore.store.engine import quote
-from localstore.store.merge import LONG_AGO, RowState
+from localstore.store.merge import LONG_AGO, PURGED, Mark, RowState
+from localstore.store.state import load_state
 
 __all__ = ["keep_columns", "keep_table"]
 
@@ -40,7 +40,7 @@ def keep_columns(
         known: the names by which clocks know its columns, where they differ.
     """
     kept = _Kept(connection, table)
-    for key, values, state in _rows(connection, table, columns):
+    for key, values, state in _rows(connection, table, columns, known):
         kept.add_marks(key, values, state, known, born=None)
     kept.write()
 
@@ -51,7 +51,7 @@ def keep_table(connection: sqlite3.Connection, table: CapturedTable, known: Mapp
     for key, state in _deleted(connection, table):
         assert state.died is not None
         kept.add((Op.DELETE, state.died, None, ()), key)
-    for key, values, state in _rows(connection, table, table.columns):
+    for key, values, state in _rows(connection, table, table.columns, known):
         *older, born = state.lives
         if state.died is not None:
             kept.add((Op.DELETE, state.died, None, ()), key)
@@ -117,16 +117,19 @@ class _Kept:
 
 
 def _rows(
-    connection: sqlite3.Connection, table: CapturedTable, columns: Sequence[str]
+    connection: sqlite3.Connection, table: CapturedTable, columns: Sequence[str], known: Mapping[str, str]
 ) -> Iterator[tuple[tuple[Value, ...], dict[str, Value], RowState]]:
-    """Key, values and clock of the rows that have a clock; what was never synced belongs to this device alone."""
+    """Key, values and clock of the rows that have a clock; what was never synced belongs to this device alone. What stands for
+    a clock that was purged has to be newer than the default that a column will have when it comes back."""
     width = len(table.key)
-    clocks = ClockTable(connection)
+    clocks, own = ClockTable(connection), load_state(connection)
+    marks = {known.get(name, name): Mark((PURGED[0], own.device), PURGED) for name in columns}
+    purged = RowState(lives=(PURGED,), marks=marks) if own.purged else None
     cursor = connection.execute(f"SELECT {', '.join(map(quote, (*table.key, *columns)))} FROM {quote(table.name)}")
     while rows := cursor.fetchmany(_ROWS):
         states = dict(clocks.load(table.id, [key_value(row[:width]) for row in rows]))
         for row in rows:
-            state = states.get(key_value(row[:width]))
+            state = states.get(key_value(row[:width]), purged)
             if state is not None and state.lives:
                 yield row[:width], dict(zip(columns, row[width:], strict=True)), state
 
@@ -135,7 +138,7 @@ def _deleted(connection: sqlite3.Connection, table: CapturedTable) -> Iterable[t
     keys = connection.execute("SELECT key FROM localstore_clock WHERE tbl = ? AND born IS NULL", (table.id,)).fetchall()
     for key, state in ClockTable(connection).load(table.id, [key for (key,) in keys]):
         if state.died is not None:
-            yield (key,) if len(table.key) == 1 else tuple(msgspec.msgpack.decode(cast("bytes", key))), state
+            yield key_of(table, key), state
 
 
 def _insert_of(life: Version) -> Op:

@@ -27,6 +27,7 @@ from localstore.store.engine import GIVE_UP, begin_writing, driver_connection, r
 from localstore.store.failures import DISK_ERRORS, file_exchanged, identity_of
 from localstore.store.lock import WriteLock
 from localstore.store.outbox import PendingChangeset
+from localstore.store.purge import Purging
 from localstore.store.reading import Watcher, snapshot
 from localstore.store.seal import has_unsealed, seal_leftovers, seal_log, take_unsealed
 from localstore.store.state import State, load_state
@@ -48,6 +49,7 @@ class StoreOptions:
     synchronous: str = "NORMAL"
     max_changeset_bytes: int = 64 * 1024 * 1024
     max_clock_drift: float = 300.0
+    client_maximum_offline_time: float = 30 * 86_400.0
     encryption_key: bytes | None = field(default=None, repr=False)
 
 
@@ -79,6 +81,7 @@ class Store:
         self._let_go = memory.hold(path)
         self._watcher = Watcher(self._reader, self.check_open)
         self._on_commit: list[Callable[[], None]] = []
+        self._purging = Purging(self._reading, self.transaction, offline_s=options.client_maximum_offline_time)
         self._watch = WriteWatch(self._writer, synced=synced, busy_timeout=timeout)
 
     # -- what an application does
@@ -262,6 +265,17 @@ class Store:
                 return None
             latest_ms = self._now_ms() + int(self._options.max_clock_drift * 1000)
             return applying.apply(connection, page, cursor=cursor, latest_ms=latest_ms, cautious=cautious)
+
+    def purge(self, remote_ms: int | None = None) -> int:
+        """Forget clocks of rows that nothing can need any more, one portion; does nothing between two rounds through them.
+
+        Args:
+            remote_ms: the remote's clock, None when it has none.
+
+        Returns:
+            How many were forgotten.
+        """
+        return self._purging.step(self._now_ms(), remote_ms)
 
     # -- life
 

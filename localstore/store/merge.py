@@ -29,10 +29,13 @@ from dataclasses import dataclass, field
 from localstore.changes import Change, Op, Value
 from localstore.clock import Version
 
-__all__ = ["LONG_AGO", "Candidate", "Lost", "Mark", "Merged", "RowState", "life_of", "merge"]
+__all__ = ["LONG_AGO", "PURGED", "Candidate", "Lost", "Mark", "Merged", "RowState", "life_of", "merge"]
 
 LONG_AGO: Version = (0, b"")
-"""Older than every change: the version of what was there before the horizon, or before sync."""
+"""Older than every change: the version of defaults, and of what was there before sync."""
+PURGED: Version = (1, b"")
+"""The life of a row whose clock was forgotten: newer than all that is from before sync, older than every other change. Every
+writer knew it, as clocks are forgotten only then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,11 @@ class RowState:
     died: Version | None = None
     marks: dict[str, Mark] = field(default_factory=dict)
     runners_up: dict[str, tuple[Candidate, ...]] = field(default_factory=dict)
+
+    @property
+    def says_something(self) -> bool:
+        """Whether it says more than no clock would."""
+        return self.died is not None or bool(self.marks) or self.lives not in ((), (PURGED,))
 
     def mark(self, column: str) -> Mark:
         """Who set a column of a row that is there."""
@@ -133,7 +141,7 @@ def merge(
     if change.op in (Op.INSERT, Op.REPLACE, Op.SEED):
         _begin_life(state, change, version, current, defaults, result)
     elif change.op is Op.UPDATE:
-        lives = [life_of(life) for life in state.lives if not life[0] or (version[0] and saw(life))]
+        lives = [life_of(life) for life in state.lives if not life[0] or (version[0] and (life == PURGED or saw(life)))]
         if lives:  # a seed's part that had to wait for its column is an update with stamp 0
             for column, value in change.values.items():
                 _offer(state, column, Candidate(Mark(version, max(lives)), value), current, result)

@@ -13,10 +13,10 @@ import msgspec
 
 from localstore.changes import Change, Changeset, Key, Op, RowGroup, Value, row_changes
 from localstore.clock import Version
-from localstore.store.capture import CapturedTable, captured_tables
+from localstore.store.capture import CapturedTable, captured_tables, holds
 from localstore.store.clocks import ClockTable, Knowledge, key_value, saw_up_to
 from localstore.store.engine import quote
-from localstore.store.merge import LONG_AGO, RowState, Saw, merge
+from localstore.store.merge import PURGED, RowState, Saw, merge
 from localstore.store.renames import RENAMED, read_renames
 
 __all__ = ["Rows"]
@@ -45,6 +45,7 @@ class Rows:
         self._tables = captured_tables(connection)
         self._columns = {name: _defaults(connection, table) for name, table in self._tables.items()}
         self._seeded = dict(connection.execute("SELECT name, seeded FROM localstore_table"))
+        (self._purged,) = connection.execute("SELECT purged FROM localstore_state").fetchone()
         self._renames = read_renames(connection)
         self._rows: dict[str, dict[Value, _Row]] = {}
         self.clocks = ClockTable(connection)
@@ -75,10 +76,13 @@ class Rows:
         """Note one of our own changesets in the clocks; its values are in the tables already."""
         for group in changeset.groups:
             known, _ = self._split(group)
-            if known is None or self._take_fresh(changeset, known, write=False):
+            if known is None:
+                continue
+            self._note_seeds(known)
+            if self._take_fresh(changeset, known, write=False):
                 continue
             defaults = self._columns[known.table]
-            for row, change in self._with_rows(known):
+            for row, change in self._with_rows(known, own=True):
                 merge(row.state, change, _version(changeset, known), lambda _: True, lambda _: None, defaults)
 
     def flush(self) -> None:
@@ -90,7 +94,8 @@ class Rows:
     def flush_clocks(self) -> None:
         """Write clocks only."""
         for name, rows in self._rows.items():
-            self.clocks.save(self._tables[name].id, ((key, row.state) for key, row in rows.items()))
+            told = ((key, row.state) for key, row in rows.items() if row.state.says_something)
+            self.clocks.save(self._tables[name].id, told)
         self._rows.clear()
 
     def _take(self, changeset: Changeset, seen: dict[bytes, int]) -> None:
@@ -100,8 +105,10 @@ class Rows:
             known, unknown = self._split(group)
             if unknown is not None:
                 self._keep(changeset, _version(changeset, group)[0], unknown, seen)
-            if known is not None and not self._take_fresh(changeset, known, write=True):
-                self._take_group(changeset, known, saw)
+            if known is not None:
+                self._note_seeds(known)
+                if not self._take_fresh(changeset, known, write=True):
+                    self._take_group(changeset, known, saw)
             if group.table == RENAMED and self._learn_renames(group):
                 self.replay()
 
@@ -115,12 +122,14 @@ class Rows:
         if group.op not in _INSERTS or group.row_count < _MANY or set(group.columns) != self._columns[group.table].keys():
             return False
         width = len(group.key)
-        keys = [key_value(key) for key in zip(*group.values[:width], strict=True)]
+        rows = list(zip(*group.values[:width], strict=True))
+        keys = [key_value(key) for key in rows]
         touched = self._rows.get(group.table, {})
         if (
             len(set(keys)) < len(keys)
             or not touched.keys().isdisjoint(keys)
             or any(True for _ in self.clocks.load(table.id, keys))
+            or (write and self._purged and any(holds(self._connection, table, key) for key in rows))
         ):
             return False
         if write:
@@ -131,12 +140,14 @@ class Rows:
     def _take_group(self, changeset: Changeset, group: RowGroup, saw: Saw) -> None:
         table, defaults = self._tables[group.table], self._columns[group.table]
         version = _version(changeset, group)
+        is_late = changeset.stamp < self._purged
         for row, change in self._with_rows(group):
             current = self._reader(table, row)
             merged = merge(row.state, change, version, saw, current, defaults)
             for lost in merged.lost:
                 stamp, device = lost.mark.version
-                if device == self._own and not saw((stamp or self._seeded[table.name], device)):
+                is_unseen = device == self._own and not saw((stamp or self._seeded[table.name], device))
+                if is_unseen or (is_late and lost.mark.version == PURGED):
                     won = merged.writes.get(lost.column) if row.state.lives else None
                     self._note_conflict(table, row, (lost.column, current(lost.column), lost.mark.version), won, changeset)
             if row.state.lives:
@@ -144,8 +155,12 @@ class Rows:
             else:
                 row.writes.clear()
 
-    def _with_rows(self, group: RowGroup) -> Iterable[tuple[_Row, Change]]:
-        """Each change of a group with its row, whose clock is read from the file at its first appearance."""
+    def _with_rows(self, group: RowGroup, *, own: bool = False) -> Iterable[tuple[_Row, Change]]:
+        """Each change of a group with its row, whose clock is read from the file at its first appearance.
+
+        A row that has no record is older than all changes when it is there. Of our own changes, which are in the tables
+        already, only the change itself says whether the row was there before.
+        """
         table = self._tables[group.table]
         rows = self._rows.setdefault(group.table, {})
         changes = [(key_value(change.key), change) for change in row_changes(group)]
@@ -155,10 +170,20 @@ class Rows:
             row = rows.get(key)
             if row is None:
                 state = recorded.get(key)
-                if state is None:  # no record: older than everything, or not there at all
-                    state = RowState(lives=() if change.op in _INSERTS else (LONG_AGO,))
+                if state is None:
+                    is_there = change.op not in _INSERTS if own else self._is_there(table, change)
+                    state = RowState(lives=(PURGED,) if is_there else ())
                 row = rows[key] = _Row(change.key, state, existed=bool(state.lives))
             yield row, change
+
+    def _is_there(self, table: CapturedTable, change: Change) -> bool:
+        """Whether the table holds a row without a record; nobody inserts one that is there, unless its record was purged."""
+        return (bool(self._purged) or change.op not in _INSERTS) and holds(self._connection, table, change.key)
+
+    def _note_seeds(self, group: RowGroup) -> None:
+        """Remember which tables have rows from before sync: their clocks are kept longer."""
+        if group.op is Op.SEED:
+            self._connection.execute("UPDATE localstore_table SET seeds = 1 WHERE name = ? AND NOT seeds", (group.table,))
 
     def _reader(self, table: CapturedTable, row: _Row) -> Callable[[str], Value]:
         def current(column: str) -> Value:
@@ -253,6 +278,8 @@ class Rows:
 
 
 def _rule(deleted: bool, lost: Version, won: Version) -> str:
+    if lost == PURGED:
+        return "it came too late to tell which is newer"
     if deleted:
         return "a delete beats every update"
     return "both are from before sync; devices decide" if lost[0] == won[0] == 0 else "the later write wins"

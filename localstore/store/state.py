@@ -23,6 +23,7 @@ class State:
         app, partition: whose data it holds.
         last_number: number of its last changeset, 0 for none.
         last_stamp: the highest stamp made or applied here.
+        purged: what is older than this stamp may be forgotten, 0 when nothing was.
         folded: its own changesets up to this number are in the clocks.
         remote_id: the remote it syncs with, None before the first connect.
         cursor: how far that remote's history was applied; None for the beginning.
@@ -34,13 +35,14 @@ class State:
     last_number: int
     last_stamp: int
     folded: int
+    purged: int
     remote_id: str | None
     cursor: bytes | None
 
 
 def load_state(connection: sqlite3.Connection) -> State:
     row = connection.execute(
-        f"SELECT device, app, partition, {LAST}, folded, remote_id, cursor FROM localstore_state AS s"
+        f"SELECT device, app, partition, {LAST}, folded, purged, remote_id, cursor FROM localstore_state AS s"
     ).fetchone()
     return State(*row)
 

@@ -47,6 +47,7 @@ UPPER_BOUNDS: dict[str, Any] = {
     "busy_timeout": 86_400,
     "max_changeset_bytes": 64 * 1024 * 1024,
     "max_clock_drift": 366 * 86_400,
+    "client_maximum_offline_time": 366 * 86_400,
     "connect_timeout": 86_400,
     "request_timeout": 86_400,
     "poll": 86_400,
@@ -70,6 +71,7 @@ class TestOrder:
         assert settings.synchronous == "NORMAL"
         assert settings.connect_timeout == settings.request_timeout == 120
         assert settings.max_clock_drift == 300
+        assert settings.client_maximum_offline_time == 30 * 86_400
         assert settings.poll is None
         assert settings.max_changeset_bytes == 64 * 1024 * 1024
         assert (settings.backoff_initial, settings.backoff_factor, settings.backoff_max) == (1, 2, 300)

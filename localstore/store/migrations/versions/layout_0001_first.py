@@ -11,7 +11,7 @@ TABLES = {
     # One row. capturing: 0 when triggers are to be silent, 1 when they log keys, 2 when rowids; last_number, last_stamp: those
     # of the last changeset that left the outbox, or a later stamp that came from elsewhere; folded: own changesets up to
     # this number are in localstore_clock; replay: whether the schema has changed since localstore_unknown was last gone
-    # through.
+    # through; purged: records of localstore_clock with nothing from this stamp on may be gone.
     "state": """
         id INTEGER PRIMARY KEY CHECK (id = 1),
         capturing INTEGER NOT NULL DEFAULT 1,
@@ -22,11 +22,12 @@ TABLES = {
         last_stamp INTEGER NOT NULL DEFAULT 0,
         folded INTEGER NOT NULL DEFAULT 0,
         replay INTEGER NOT NULL DEFAULT 0,
+        purged INTEGER NOT NULL DEFAULT 0,
         remote_id TEXT,
         cursor BLOB""",
     # Synced tables. key, columns: JSON lists; rowid: a name of the rowid, where rows can be logged by it; seeded: stamp of our
-    # last changeset with rows from before sync; generation: how often columns came later; added: JSON, these columns and the
-    # number each came with.
+    # last changeset with rows from before sync; seeds: whether any device brought such rows; generation: how often columns
+    # came later; added: JSON, these columns and the number each came with.
     "table": """
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
@@ -34,6 +35,7 @@ TABLES = {
         columns TEXT NOT NULL,
         rowid TEXT,
         seeded INTEGER NOT NULL DEFAULT 0,
+        seeds INTEGER NOT NULL DEFAULT 0,
         generation INTEGER NOT NULL DEFAULT 0,
         added TEXT NOT NULL DEFAULT '{}'""",
     # Links between names that mean the same thing; itself a synced table. tbl: the table of two columns, "" for two tables.
