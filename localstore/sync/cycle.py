@@ -96,6 +96,7 @@ class Cycle:
         self._backoff = Backoff(parts.backoff, parts.environment.random)
         self._cursor: Cursor | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._remote_ahead_ms: float | None = None
         self._drift_reported: set[bytes] = set()
         self._warned: set[str] = set()
 
@@ -112,6 +113,7 @@ class Cycle:
                     while True:
                         await self._pull_to_head()
                         await self._push_outbox()
+                        await self._in_thread(self._store.purge, self._remote_ms())
                         await self._wait_for_work()
                 except SyncError as error:
                     self._observer.connection(ConnectionEvent.LOST)
@@ -138,6 +140,8 @@ class Cycle:
         # remote answered, and what was made after it, are safe to compare with its answer.
         acknowledged = await self._in_thread(self._store.acknowledged)
         welcome = await self._request(self._adapter.connect(hello), self._limits.connect_timeout)
+        elapsed_ms = self._parts.environment.monotonic() * 1000
+        self._remote_ahead_ms = None if welcome.time_ms is None else welcome.time_ms - elapsed_ms
         made = (await self._in_thread(self._store.state)).last_number
         if state.remote_id is None:
             await self._in_thread(self._store.meet, welcome.remote_id)
@@ -234,6 +238,12 @@ class Cycle:
                     hint="Later changes go on.",
                 )
             )
+
+    def _remote_ms(self) -> int | None:
+        """The remote's clock by now, which went on since it was told at the connect."""
+        if self._remote_ahead_ms is None:
+            return None
+        return int(self._remote_ahead_ms + self._parts.environment.monotonic() * 1000)
 
     async def _wait_for_work(self) -> None:
         self._watch()

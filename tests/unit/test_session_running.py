@@ -963,6 +963,19 @@ class TestClocks:
         assert device.kinds == ["ClockDrift"]
 
 
+    def test_a_device_a_year_ahead_is_told_of_and_blocks_nobody(self, world: World) -> None:
+        far = world.open("far", clock=ManualClock(world.clock.now_ms() + 366 * 86_400_000))
+        add(far, "from far ahead")
+        upload(far)
+        device, other = world.device(), world.open("other")
+        realm = device.open()
+        add(other, "of today")
+        eventually(lambda: texts(realm) == ["of today"])
+        assert device.kinds == ["ClockDrift"]
+        add(realm, "of today, too")
+        eventually(lambda: texts(other) == ["of today", "of today, too"])
+
+
 class TestNews:
     def test_a_hint_brings_news_without_waiting(self, world: World) -> None:
         reader, writer = world.open("reader"), world.open("writer")
