@@ -962,7 +962,6 @@ class TestClocks:
         eventually(lambda: texts(realm) == ["from the future"])
         assert device.kinds == ["ClockDrift"]
 
-
     def test_a_device_a_year_ahead_is_told_of_and_blocks_nobody(self, world: World) -> None:
         far = world.open("far", clock=ManualClock(world.clock.now_ms() + 366 * 86_400_000))
         add(far, "from far ahead")
