@@ -17,6 +17,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import chain
 
 from localstore.changes import Value
 from localstore.errors import SchemaError
@@ -37,6 +38,7 @@ __all__ = [
     "check_captured",
     "follow_migrations",
     "holds",
+    "holds_any",
     "log_all_rows",
     "set_capturing",
 ]
@@ -48,6 +50,7 @@ LOGS = ("localstore_log", "localstore_log_wide")
 TABLE_COLUMNS = "t.id, t.name, t.key, t.columns, t.rowid"
 """What ``captured_table`` takes of ``localstore_table AS t``."""
 KIND, BY_ROWID, START = 3, 4, 8
+_PARAMETERS = 500  # in one statement; below SQLite's lowest limit
 ALL_COLUMNS = -1  # bits that are all set
 _ROWID_NAMES = ("_rowid_", "rowid", "oid")
 
@@ -119,6 +122,17 @@ def holds(connection: sqlite3.Connection, table: CapturedTable, key: Sequence[Va
     """Whether a table has a row of this key."""
     same = " AND ".join(f"{quote(name)} = ?" for name in table.key)
     return connection.execute(f"SELECT 1 FROM {table.sql_name} WHERE {same}", key).fetchone() is not None
+
+
+def holds_any(connection: sqlite3.Connection, table: CapturedTable, keys: Sequence[Sequence[Value]]) -> bool:
+    """Whether a table has a row of any of these keys."""
+    names, row = ", ".join(map(quote, table.key)), f"({', '.join('?' * len(table.key))})"
+    count = _PARAMETERS // len(table.key)
+    for chunk in (keys[start : start + count] for start in range(0, len(keys), count)):
+        wanted = f"SELECT 1 FROM {table.sql_name} WHERE ({names}) IN (VALUES {', '.join([row] * len(chunk))}) LIMIT 1"
+        if connection.execute(wanted, list(chain.from_iterable(chunk))).fetchone() is not None:
+            return True
+    return False
 
 
 def attach(connection: sqlite3.Connection, names: Iterable[str]) -> list[CapturedTable]:

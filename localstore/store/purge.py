@@ -30,7 +30,8 @@ from localstore.store.renames import read_renames
 
 __all__ = ["BEGINNING", "PORTION", "ROUND_MS", "Purging", "Record", "can_forget", "forget", "forgettable", "horizon"]
 
-PORTION = 2000  # records looked at, and at most deleted, in one go: a few milliseconds
+PORTION = 2000  # records looked at in one go
+_CHUNK = 400  # records deleted in one transaction: a few milliseconds
 ROUND_MS = 3_600_000  # a round through all records begins at most so often
 
 Record = tuple[int, Value]
@@ -68,12 +69,13 @@ class Purging:
         with self._reading() as connection:
             before = horizon(connection, now_ms=now_ms, remote_ms=remote_ms, offline_ms=self._offline_ms)
             found, self._after = forgettable(connection, self._after, before)
-        if not found:
-            return 0
-        with suppress(StoreBusy), self._writing() as connection:
-            before = horizon(connection, now_ms=now_ms, remote_ms=remote_ms, offline_ms=self._offline_ms)
-            return forget(connection, found, before)
-        return 0
+        count = 0
+        with suppress(StoreBusy):
+            for start in range(0, len(found), _CHUNK):
+                with self._writing() as connection:
+                    before = horizon(connection, now_ms=now_ms, remote_ms=remote_ms, offline_ms=self._offline_ms)
+                    count += forget(connection, found[start : start + _CHUNK], before)
+        return count
 
 
 def horizon(connection: sqlite3.Connection, *, now_ms: int, remote_ms: int | None, offline_ms: int) -> int:

@@ -13,7 +13,7 @@ import msgspec
 
 from localstore.changes import Change, Changeset, Key, Op, RowGroup, Value, row_changes
 from localstore.clock import Version
-from localstore.store.capture import CapturedTable, captured_tables, holds
+from localstore.store.capture import CapturedTable, captured_tables, holds, holds_any
 from localstore.store.clocks import ClockTable, Knowledge, key_value, saw_up_to
 from localstore.store.engine import quote
 from localstore.store.merge import PURGED, RowState, Saw, merge
@@ -129,7 +129,7 @@ class Rows:
             len(set(keys)) < len(keys)
             or not touched.keys().isdisjoint(keys)
             or any(True for _ in self.clocks.load(table.id, keys))
-            or (write and self._purged and any(holds(self._connection, table, key) for key in rows))
+            or (write and self._purged and holds_any(self._connection, table, rows))
         ):
             return False
         if write:

@@ -112,6 +112,17 @@ def test_many_inserts_over_rows_whose_clocks_were_purged_merge_like_few(pair: li
     assert y.rows() == x.rows()
 
 
+def test_many_inserts_with_keys_of_several_columns_find_rows_whose_clocks_were_purged(tmp_path: Path) -> None:
+    x, y = (Device(tmp_path, name, [NOTE, LINK]) for name in "xy")
+    y.write(*(f"INSERT INTO link VALUES ('{n}', {n}, 'old')" for n in (3, 250, 299)))
+    y.write("UPDATE link SET label = 'newer' WHERE target = 250")
+    purge_everything(y)
+    x.clock.advance(10)
+    y.receive(x.write(*(f"INSERT INTO link VALUES ('{n}', {n}, 'new')" for n in range(300))))
+    assert y.rows("link") == x.rows("link")
+    assert records(y) == 300
+
+
 def test_own_changes_of_a_row_whose_clock_was_purged_are_sent_as_ever(pair: list[Device]) -> None:
     x, y = pair
     y.receive(x.write(INSERT_A, INSERT_B, "INSERT INTO note VALUES ('c', 'third', 3)"))
