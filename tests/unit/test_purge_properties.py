@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,9 +16,12 @@ from localstore.store.merge import PURGED, RowState
 from localstore.store.purge import can_forget
 from tests.unit.purge_kit import purge_before
 from tests.unit.store_kit import LINK, NOTE, query
-from tests.unit.test_apply import KINDS, Network, Step, histories
+from tests.unit.test_apply import KINDS, WIDE_NOTE, Network, Step, histories
 from tests.unit.test_merge import ACTS, COLUMNS, ORDERS, Act, Group, row_of
-from tests.unit.test_seeds import links, rows, seeded
+from tests.unit.test_seeds import Files, links, rows, seeded
+
+ALIKE = [[NOTE, LINK]] * 3
+WIDE, NARROW = [WIDE_NOTE, LINK], [NOTE]
 
 # -- one row, by the rule of merging alone
 
@@ -70,18 +74,22 @@ class ForgetfulNetwork:
     """By device and number of a changeset: how many of each device's its writer had seen."""
 
     @classmethod
-    def of(
-        cls, folder: Path, files: Sequence[tuple[list[tuple[str, str, int]], list[tuple[str, int, str]]]] = ()
-    ) -> ForgetfulNetwork:
+    def of(cls, folder: Path, files: Sequence[Files] = (), *, schemas: Sequence[list[sa.Table]] = ALIKE) -> ForgetfulNetwork:
         networks = []
         for kind in ("forgetful", "faithful"):
             (folder / kind).mkdir()
             for name, (notes, linked) in zip("xyz", files, strict=False):
                 seeded(folder / kind, name, notes, linked)
-            networks.append(Network(folder / kind, *[[NOTE, LINK]] * 3))
+            networks.append(Network(folder / kind, *schemas))
         found = cls(*networks)
         found._note()
         return found
+
+    def widen(self, index: int) -> None:
+        """Give a device the schema that has all columns and tables."""
+        for network in (self.forgetful, self.faithful):
+            network.devices[index].reopen(WIDE)
+        self._note()
 
     def act(self, step: Step) -> None:
         if step.kind == "forget":
@@ -183,7 +191,7 @@ def test_devices_that_forget_hold_the_same_as_those_that_do_not(before: list[Ste
     seed=st.integers(0, 1000),
 )
 def test_devices_that_forget_hold_the_same_with_rows_from_before_sync(
-    files: list[tuple[list[tuple[str, str, int]], list[tuple[str, int, str]]]], before: list[Step], after: list[Step], seed: int
+    files: list[Files], before: list[Step], after: list[Step], seed: int
 ) -> None:
     with TemporaryDirectory() as folder:
         networks = ForgetfulNetwork.of(Path(folder), files)
@@ -192,6 +200,32 @@ def test_devices_that_forget_hold_the_same_with_rows_from_before_sync(
         networks.deliver_everything(seed)
         for step in after:
             networks.act(step)
+        networks.deliver_everything(seed + 1)
+        networks.check()
+        networks.close()
+
+
+@settings(max_examples=10, deadline=None)
+@given(before=histories([*FORGETFUL, "widen"], 12), after=histories([*FORGETFUL, "widen"], 14), seed=st.integers(0, 1000))
+def test_devices_that_forget_hold_the_same_when_they_get_a_new_schema(before: list[Step], after: list[Step], seed: int) -> None:
+    """One device has the wider schema from the beginning, the others get it when the history says, or in the end."""
+    with TemporaryDirectory() as folder:
+        networks = ForgetfulNetwork.of(Path(folder), schemas=[WIDE, NARROW, NARROW])
+        wide = {0}
+        for number, step in enumerate([*before, *after]):
+            if number == len(before):
+                networks.deliver_everything(seed)
+            if step.kind == "widen":
+                wide.add(step.device)
+                networks.widen(step.device)
+                continue
+            is_wide = step.device in wide
+            allowed = [sql.replace("title = 't", "due = 'd") if is_wide else sql for sql in step.statements]
+            allowed = [sql for sql in allowed if is_wide or "link" not in sql]
+            if allowed or step.kind not in ("write", "other program"):
+                networks.act(replace(step, statements=tuple(allowed)))
+        for index in {1, 2} - wide:
+            networks.widen(index)
         networks.deliver_everything(seed + 1)
         networks.check()
         networks.close()
