@@ -17,6 +17,7 @@
      ├ ChangesetTooLarge     split the transaction
      ├ TextNotUnicode        store bytes as bytes
      ├ CommitInsideWrite     let the block commit
+     ├ WriteEnded            use a session inside its block
      └ SyncError             what can go wrong between a device and its remote
         ├ Offline  RateLimited  Busy        try again later (the session does)
         ├ Unauthorized                      log in again
@@ -70,6 +71,7 @@ __all__ = [
     "Unauthorized",
     "UnsafeMigration",
     "UnsentChanges",
+    "WriteEnded",
 ]
 
 
@@ -153,6 +155,10 @@ class TextNotUnicode(LocalStoreError):
 
 class CommitInsideWrite(LocalStoreError):
     """The transaction of a ``write()``, which commits once, at the end of its block, was to end before, or has ended."""
+
+
+class WriteEnded(LocalStoreError):
+    """The session of a ``write()`` was used after its block."""
 
 
 class SyncError(LocalStoreError):

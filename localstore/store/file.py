@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from localstore.errors import RealmClosed
@@ -24,7 +25,7 @@ from localstore.store.conflicts import Conflict, conflicts
 from localstore.store.driver import claim, release
 from localstore.store.ending import ending
 from localstore.store.engine import GIVE_UP, begin_writing, driver_connection, reading_engine, translated, writing_engine
-from localstore.store.failures import DISK_ERRORS, file_exchanged, identity_of
+from localstore.store.failures import DISK_ERRORS, file_exchanged, identity_of, is_unread
 from localstore.store.lock import WriteLock
 from localstore.store.outbox import PendingChangeset
 from localstore.store.reading import Watcher, snapshot
@@ -68,7 +69,7 @@ class Store:
         key = options.encryption_key
         timeout, self.declared = options.busy_timeout, list[sa.Table]()
         engine = writing_engine(path, key, busy_timeout=timeout, synchronous=options.synchronous, declared=self.declared)
-        self._writer = Writer(engine)
+        self._writer = Writer(engine, timeout)
         self._reader = reading_engine(path, key, busy_timeout=timeout, declared=self.declared)
         claim(path, encrypted=key is not None)
         self.lock = WriteLock(options.busy_timeout)
@@ -86,12 +87,17 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One write transaction as a session; sealed and committed at the end of the block, rolled back by any exception."""
-        with self.lock.held(), self.ending(self.session()) as session:
-            self.begin(session)
-            with self.body():
-                yield session
-            self.commit(session)
-        self.announce()
+        committed = False
+        try:
+            with self.lock.held(), self.ending(self.session()) as session:
+                self.begin(session)
+                with self.body():
+                    yield session
+                self.commit(session)
+                committed = True
+        finally:
+            if committed:  # also when Ctrl-C came since
+                self.announce()
 
     def ending(self, session: Session) -> AbstractContextManager[Session]:
         """Roll back what an exception of any kind left unfinished, and let go of the connection."""
@@ -126,7 +132,12 @@ class Store:
             self._watch.end(connection)
             if self.synced:
                 seal_log(connection, now_ms=self._now_ms(), max_bytes=self._options.max_changeset_bytes)
-            Session.commit(session)
+            try:
+                Session.commit(session)
+            except DBAPIError as error:
+                if is_unread(error):  # its cursor would be in the way of all later commits as long as anybody keeps it
+                    self._writer.spend()
+                raise
 
     def session(self) -> Session:
         """A session that begins a write transaction at its first use; for a caller that holds ``lock``.
@@ -348,8 +359,11 @@ class Store:
         with self.lock.held(), translated(self.path, writing=True):
             self.check_open()
             connection = self._writer.connection()
-            with connection.begin():
-                yield connection
+            try:
+                with connection.begin():
+                    yield connection
+            finally:
+                self._writer.retire()
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
