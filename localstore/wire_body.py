@@ -16,7 +16,7 @@ import contextlib
 import math
 import sys
 import zlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -65,12 +65,6 @@ class _GroupOutline(msgspec.Struct, frozen=True, array_like=True, forbid_unknown
 class _Outline(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     depends: tuple[Dependency, ...]
     groups: tuple[_GroupOutline, ...]
-
-
-class _Columns(NamedTuple):
-    outline: _GroupOutline
-    columns: list[msgspec.Raw]
-    rows: int
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -127,11 +121,12 @@ def read(plain: bytes, rows: int) -> tuple[tuple[Dependency, ...], tuple[RowGrou
     """
     try:
         outline = _outline_decoder.decode(plain)
-        found = [_columns(group) for group in outline.groups]
-        held = sum(group.rows for group in found)
+        if len(outline.groups) > rows:  # each has one at least
+            raise BadBody(f"says {rows} rows and holds {len(outline.groups)} groups of rows")
+        held = sum(map(_count_rows, outline.groups))
         if held != rows:
             raise BadBody(f"says {rows} rows and holds {held}")
-        return outline.depends, tuple(_group(group) for group in found)
+        return outline.depends, tuple(map(_group, outline.groups))
     except _BAD_INPUT as error:
         raise BadBody(f"cannot be decoded: {error}") from error
 
@@ -164,8 +159,8 @@ def _inflate(codec: int, body: bytes, size: int, limit: int) -> tuple[bytes, boo
     return plain, stream.eof and not stream.unused_data.strip(b"\0")
 
 
-def _columns(outline: _GroupOutline) -> _Columns:
-    """A group's columns, counted and not yet decoded."""
+def _count_rows(outline: _GroupOutline) -> int:
+    """How many rows a group changes, found without decoding a value."""
     names = outline.key + outline.columns
     if not outline.key or len(set(names)) != len(names):
         raise _bad("has no key, or names a column twice,", outline)
@@ -173,19 +168,17 @@ def _columns(outline: _GroupOutline) -> _Columns:
         raise _bad("carries values for deleted rows", outline)
     if array_count(memoryview(outline.values)) != len(names) or len(names) > _MAX_COLUMNS:
         raise _bad("has columns of different lengths", outline)
-    columns = _columns_decoder.decode(outline.values)
-    counts = {array_count(memoryview(column)) for column in columns}
+    counts = {array_count(memoryview(column)) for column in _columns_decoder.decode(outline.values)}
     count = counts.pop()
     if counts or count is None:
         raise _bad("has columns of different lengths", outline)
     if not count:
         raise _bad("has no rows", outline)
-    return _Columns(outline, columns, count)
+    return count
 
 
-def _group(found: _Columns) -> RowGroup:
-    outline = found.outline
-    values = [_values(column, outline) for column in found.columns]
+def _group(outline: _GroupOutline) -> RowGroup:
+    values = [_values(column, outline) for column in _columns_decoder.decode(outline.values)]
     return RowGroup(outline.table, outline.op, outline.key, outline.columns, values)
 
 
