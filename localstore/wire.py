@@ -23,8 +23,10 @@ from localstore.changes import Changeset, Device, Number, Stamp
 from localstore.errors import MalformedChangeset, NewerFormat
 
 __all__ = [
+    "DEFAULT_CHANGESET_ROWS",
     "FORMAT",
     "MAX_CHANGESET_BYTES",
+    "MAX_CHANGESET_ROWS",
     "SealedChangeset",
     "decode",
     "decode_batch",
@@ -38,6 +40,10 @@ __all__ = [
 FORMAT = 1
 MAX_CHANGESET_BYTES = wire_body.MAX_BODY_BYTES
 """A body larger than this is refused on the way in, whatever the settings: 64 MiB before compression."""
+MAX_CHANGESET_ROWS = MAX_CHANGESET_BYTES
+"""No row takes less than a byte."""
+DEFAULT_CHANGESET_ROWS = 1_000_000
+"""More are refused at commit unless a setting says otherwise: whoever receives them applies them in one transaction."""
 
 _DIGEST_BYTES = 16
 _LEAST_BYTES = 40  # what any changeset takes, in this format (which needs 45) and in all to come
