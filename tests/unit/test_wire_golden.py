@@ -6,13 +6,15 @@ The files are made by ``tests/fixtures/make_wire.py``, for each format that was 
 from __future__ import annotations
 
 import hashlib
+import re
+from pathlib import Path
 
 import pytest
 
 from localstore import wire_body
 from localstore.changes import Changeset
 from localstore.errors import MalformedChangeset, NewerFormat
-from localstore.wire import FORMAT, SealedChangeset, decode, decode_batch, encode, seal, unseal
+from localstore.wire import DEFAULT_CHANGESET_ROWS, FORMAT, SealedChangeset, decode, decode_batch, encode, seal, unseal
 from tests.fixtures.make_wire import PLAIN, WIRE, expected, make
 from tests.unit.store_kit import exactly
 
@@ -112,3 +114,18 @@ def test_no_file_is_read_when_a_byte_is_missing_or_added(name: str) -> None:
     for damaged in (data[:-1], data[1:], data + b"\0", b""):
         with pytest.raises(MalformedChangeset):
             read(damaged)
+
+
+def test_the_pages_example_is_the_file_byte_by_byte() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
+    (dump,) = re.findall(r"^```\n(99 .*?)^```$", page, re.MULTILINE | re.DOTALL)
+    shown = "".join(re.match(r" *([0-9a-f ]+?)(?: {2,}|$)", line)[1] for line in dump.splitlines())  # type: ignore[index]
+    assert bytes.fromhex(shown) == (WIRE / "1-example.bin").read_bytes()
+
+
+def test_the_page_says_the_limits_as_they_are() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
+    assert f"This page is *format {FORMAT}*" in page
+    assert f"{wire_body.MAX_BODY_BYTES >> 20} MiB" in page
+    assert f"{wire_body.UNPADDED_BYTES >> 10} KiB is packed to at least 1/{wire_body.MAX_RATIO}" in page
+    assert f"{DEFAULT_CHANGESET_ROWS:,}" in page
