@@ -131,7 +131,7 @@ def verify(sealed: SealedChangeset) -> None:
             hint="Upgrade localstore on this device.",
         )
     header = (sealed.format, sealed.device, sealed.number, sealed.stamp, sealed.rows, sealed.codec, sealed.size)
-    if _digest(header, sealed.body) != sealed.digest:
+    if sealed.format < 1 or _digest(header, sealed.body) != sealed.digest:
         raise MalformedChangeset(f"{_name(sealed)} does not match its digest.")
 
 

@@ -223,6 +223,10 @@ class TestVersions:
         with pytest.raises(MalformedChangeset):
             decode_batch(msgspec.msgpack.encode([fields]))
 
+    def test_what_is_no_format_is_malformed_however_it_came(self) -> None:
+        with pytest.raises(MalformedChangeset):
+            unseal(forge(wire_body.write((), changeset().groups), layout=0))
+
 
 class TestMemory:
     """Peaks as Python counts them, relative to what was read."""
