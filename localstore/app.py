@@ -343,6 +343,7 @@ def store_options(settings: Settings, encryption_key: bytes | None = None) -> St
         busy_timeout=settings.busy_timeout,
         synchronous=settings.synchronous,
         max_changeset_bytes=settings.max_changeset_bytes,
+        max_changeset_rows=settings.max_changeset_rows,
         max_clock_drift=settings.max_clock_drift,
         encryption_key=encryption_key,
     )

@@ -29,11 +29,11 @@ from localstore.store.failures import DISK_ERRORS, file_exchanged, identity_of, 
 from localstore.store.lock import WriteLock
 from localstore.store.outbox import PendingChangeset
 from localstore.store.reading import Watcher, snapshot
-from localstore.store.seal import has_unsealed, seal_leftovers, seal_log, take_unsealed
+from localstore.store.seal import SealLimits, has_unsealed, seal_leftovers, seal_log, take_unsealed
 from localstore.store.state import State, load_state
 from localstore.store.writer import Writer
 from localstore.store.writing import WriteSession, WriteWatch, load_expired
-from localstore.wire import SealedChangeset
+from localstore.wire import DEFAULT_CHANGESET_ROWS, MAX_CHANGESET_BYTES, SealedChangeset
 
 __all__ = ["ACKNOWLEDGE_CHUNK", "Store", "StoreOptions"]
 
@@ -47,9 +47,15 @@ class StoreOptions:
 
     busy_timeout: float = 10.0
     synchronous: str = "NORMAL"
-    max_changeset_bytes: int = 64 * 1024 * 1024
+    max_changeset_bytes: int = MAX_CHANGESET_BYTES
+    max_changeset_rows: int = DEFAULT_CHANGESET_ROWS
     max_clock_drift: float = 300.0
     encryption_key: bytes | None = field(default=None, repr=False)
+
+    @property
+    def limits(self) -> SealLimits:
+        """What a changeset may hold."""
+        return SealLimits(self.max_changeset_bytes, self.max_changeset_rows)
 
 
 class Store:
@@ -131,7 +137,7 @@ class Store:
             connection = driver_connection(session.connection())
             self._watch.end(connection)
             if self.synced:
-                seal_log(connection, now_ms=self._now_ms(), max_bytes=self._options.max_changeset_bytes)
+                seal_log(connection, now_ms=self._now_ms(), limits=self._options.limits)
             try:
                 Session.commit(session)
             except DBAPIError as error:
@@ -372,7 +378,7 @@ class Store:
             yield driver_connection(connection)
 
     def _seal_leftovers(self, connection: sqlite3.Connection) -> None:
-        seal_leftovers(connection, now_ms=self._now_ms(), max_bytes=self._options.max_changeset_bytes)
+        seal_leftovers(connection, now_ms=self._now_ms(), limits=self._options.limits)
 
     def _has_waiting(self) -> bool:
         with self._reading() as connection:

@@ -23,7 +23,7 @@ from localstore.store.clocks import ClockTable
 from localstore.store.dropped import keep_columns, keep_table
 from localstore.store.engine import quote
 from localstore.store.renames import RENAMED, record
-from localstore.store.seal import seal_leftovers
+from localstore.store.seal import SealLimits, seal_leftovers
 
 __all__ = ["FileMigration"]
 
@@ -47,13 +47,13 @@ class FileMigration:
     Args:
         connection: in a transaction, in which nothing was written yet.
         now_ms: the wall clock.
-        max_bytes: largest changeset, for what was captured before.
+        limits: what a changeset may hold, for what was captured before.
     """
 
-    def __init__(self, connection: sqlite3.Connection, *, now_ms: int, max_bytes: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, now_ms: int, limits: SealLimits) -> None:
         self._connection = connection
         follow_migrations(connection)
-        seal_leftovers(connection, now_ms=now_ms, max_bytes=max_bytes)
+        seal_leftovers(connection, now_ms=now_ms, limits=limits)
         while fold(connection, _FOLD_CHUNK):
             pass
         self._before = _application_tables(connection)

@@ -46,6 +46,7 @@ def lines(values: dict[str, object]) -> str:
 UPPER_BOUNDS: dict[str, Any] = {
     "busy_timeout": 86_400,
     "max_changeset_bytes": 64 * 1024 * 1024,
+    "max_changeset_rows": 64 * 1024 * 1024,
     "max_clock_drift": 366 * 86_400,
     "connect_timeout": 86_400,
     "request_timeout": 86_400,
@@ -72,6 +73,7 @@ class TestOrder:
         assert settings.max_clock_drift == 300
         assert settings.poll is None
         assert settings.max_changeset_bytes == 64 * 1024 * 1024
+        assert settings.max_changeset_rows == 1_000_000
         assert (settings.backoff_initial, settings.backoff_factor, settings.backoff_max) == (1, 2, 300)
         assert settings.backoff_jitter == 0.25
 
@@ -131,6 +133,8 @@ class TestValues:
             ("max_changeset_bytes", 0),
             ("max_changeset_bytes", 64 * 1024 * 1024 + 1),
             ("max_changeset_bytes", 1.5),
+            ("max_changeset_rows", 0),
+            ("max_changeset_rows", 64 * 1024 * 1024 + 1),
             ("max_clock_drift", -1),
             ("connect_timeout", 0.5),
             ("request_timeout", 0),
