@@ -344,5 +344,7 @@ def store_options(settings: Settings, encryption_key: bytes | None = None) -> St
         synchronous=settings.synchronous,
         max_changeset_bytes=settings.max_changeset_bytes,
         max_clock_drift=settings.max_clock_drift,
+        conflicts_max_age=settings.conflicts_max_age,
+        conflicts_max_count=settings.conflicts_max_count,
         encryption_key=encryption_key,
     )

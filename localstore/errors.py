@@ -17,6 +17,7 @@
      ├ ChangesetTooLarge     split the transaction
      ├ TextNotUnicode        store bytes as bytes
      ├ CommitInsideWrite     let the block commit
+     ├ CannotRestore         see what is in the way; the conflict stays in the list
      └ SyncError             what can go wrong between a device and its remote
         ├ Offline  RateLimited  Busy        try again later (the session does)
         ├ Unauthorized                      log in again
@@ -28,6 +29,7 @@
         ├ RemoteDamage                      see what lies in the remote
         ├ StreamOverflow                    read the stream in a loop
         ├ OperationAborted                  a wait ended because its session did
+        ├ ConflictsForgotten                look at conflicts earlier, or raise their bounds
         └ ClockDrift                        set the device's clock
 
 A message says what happened and what was kept safe; ``hint`` says what to do next. Wrong arguments are
@@ -38,11 +40,13 @@ from __future__ import annotations
 
 __all__ = [
     "Busy",
+    "CannotRestore",
     "ChangesetTooLarge",
     "ClientResetFailed",
     "ClockDrift",
     "CommitInsideWrite",
     "CompensatingWrite",
+    "ConflictsForgotten",
     "DiskFailed",
     "DiskFull",
     "LocalStoreError",
@@ -155,6 +159,10 @@ class CommitInsideWrite(LocalStoreError):
     """The transaction of a ``write()``, which commits once, at the end of its block, was to end before, or has ended."""
 
 
+class CannotRestore(LocalStoreError):
+    """A value that lost cannot be written back as things are. Nothing was written, and its conflict stays in the list."""
+
+
 class SyncError(LocalStoreError):
     """Base of what goes wrong in sync.
 
@@ -259,6 +267,18 @@ class StreamOverflow(SyncError):
 
 class OperationAborted(SyncError):
     """A wait ended because its session was paused, closed or stopped. The changes themselves are safe in the file."""
+
+
+class ConflictsForgotten(SyncError):
+    """The list of conflicts was beyond its bounds, and the oldest left it. What is in the tables did not change.
+
+    Attributes:
+        count: how many left.
+    """
+
+    def __init__(self, message: str, *, count: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.count = count
 
 
 class ClockDrift(SyncError):
