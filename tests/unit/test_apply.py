@@ -576,7 +576,7 @@ def test_a_value_that_lost_is_kept_by_the_device_that_wrote_it_and_by_no_other(a
     x, y = apart
     assert x.store.conflicts() == [
         Conflict(
-            id=mine.stamp,
+            id=stamp_at(x.clock.now_ms()),
             table="note",
             key=("a",),
             column="stars",
