@@ -18,6 +18,7 @@
      ├ TextNotUnicode        store bytes as bytes
      ├ CommitInsideWrite     let the block commit
      ├ WriteEnded            use a session inside its block
+     ├ CannotRestore         see what is in the way; the conflict stays in the list
      └ SyncError             what can go wrong between a device and its remote
         ├ Offline  RateLimited  Busy        try again later (the session does)
         ├ Unauthorized                      log in again
@@ -29,6 +30,7 @@
         ├ RemoteDamage                      see what lies in the remote
         ├ StreamOverflow                    read the stream in a loop
         ├ OperationAborted                  a wait ended because its session did
+        ├ ConflictsForgotten                look at conflicts earlier, or raise their bounds
         └ ClockDrift                        set the device's clock
 
 A message says what happened and what was kept safe; ``hint`` says what to do next. Wrong arguments are
@@ -39,11 +41,13 @@ from __future__ import annotations
 
 __all__ = [
     "Busy",
+    "CannotRestore",
     "ChangesetTooLarge",
     "ClientResetFailed",
     "ClockDrift",
     "CommitInsideWrite",
     "CompensatingWrite",
+    "ConflictsForgotten",
     "DiskFailed",
     "DiskFull",
     "LocalStoreError",
@@ -161,6 +165,10 @@ class WriteEnded(LocalStoreError):
     """The session of a ``write()`` was used after its block."""
 
 
+class CannotRestore(LocalStoreError):
+    """A value that lost cannot be written back as things are. Nothing was written, and its conflict stays in the list."""
+
+
 class SyncError(LocalStoreError):
     """Base of what goes wrong in sync.
 
@@ -265,6 +273,18 @@ class StreamOverflow(SyncError):
 
 class OperationAborted(SyncError):
     """A wait ended because its session was paused, closed or stopped. The changes themselves are safe in the file."""
+
+
+class ConflictsForgotten(SyncError):
+    """The list of conflicts was beyond its bounds, and the oldest left it. What is in the tables did not change.
+
+    Attributes:
+        count: how many left.
+    """
+
+    def __init__(self, message: str, *, count: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.count = count
 
 
 class ClockDrift(SyncError):

@@ -35,6 +35,8 @@ class Settings(BaseSettings):
         max_changeset_bytes: largest changeset before compression; a larger transaction is refused and rolled back.
         max_changeset_rows: most rows in a changeset; a transaction that changes more is refused and rolled back.
         max_clock_drift: how far a remote change's stamp may be ahead of this device's clock before it has to wait.
+        conflicts_max_age, conflicts_max_count: how long a value that lost stays in ``realm.conflicts()``, and how many do;
+            the oldest go when others come, and the error handler hears of it.
         connect_timeout: for reaching the remote.
         request_timeout: for one push or pull.
         poll: how often to look for news without a hint; None leaves it to the adapter.
@@ -56,6 +58,8 @@ class Settings(BaseSettings):
     max_changeset_bytes: int = Field(default=MAX_CHANGESET_BYTES, gt=0, le=MAX_CHANGESET_BYTES)
     max_changeset_rows: int = Field(default=DEFAULT_CHANGESET_ROWS, gt=0, le=MAX_CHANGESET_ROWS)
     max_clock_drift: float = Field(default=300.0, ge=0, le=_YEAR)
+    conflicts_max_age: float = Field(default=30 * _DAY, gt=0, le=100 * _YEAR)
+    conflicts_max_count: int = Field(default=10_000, gt=0, le=1_000_000)
     connect_timeout: float = Field(default=120.0, ge=1, le=_DAY)
     request_timeout: float = Field(default=120.0, gt=0, le=_DAY)
     poll: float | None = Field(default=None, gt=0, le=_DAY)

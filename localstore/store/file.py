@@ -21,7 +21,7 @@ from localstore.errors import RealmClosed
 from localstore.store import apply as applying
 from localstore.store import memory, outbox
 from localstore.store.apply import Applied
-from localstore.store.conflicts import Conflict, conflicts
+from localstore.store.conflicts import Conflict, conflicts, forget_oldest
 from localstore.store.driver import claim, release
 from localstore.store.ending import ending
 from localstore.store.engine import GIVE_UP, begin_writing, driver_connection, reading_engine, translated, writing_engine
@@ -50,6 +50,8 @@ class StoreOptions:
     max_changeset_bytes: int = MAX_CHANGESET_BYTES
     max_changeset_rows: int = DEFAULT_CHANGESET_ROWS
     max_clock_drift: float = 300.0
+    conflicts_max_age: float = 30 * 86_400.0
+    conflicts_max_count: int = 10_000
     encryption_key: bytes | None = field(default=None, repr=False)
 
     @property
@@ -277,8 +279,13 @@ class Store:
                 pass
             if load_state(connection).cursor != after:
                 return None
-            latest_ms = self._now_ms() + int(self._options.max_clock_drift * 1000)
-            return applying.apply(connection, page, cursor=cursor, latest_ms=latest_ms, cautious=cautious)
+            now_ms, options = self._now_ms(), self._options
+            latest_ms = now_ms + int(options.max_clock_drift * 1000)
+            applied = applying.apply(connection, page, cursor=cursor, now_ms=now_ms, latest_ms=latest_ms, cautious=cautious)
+            if applied.conflicts:
+                bounds = (options.conflicts_max_age, options.conflicts_max_count)
+                applied.forgotten = forget_oldest(connection, applied.conflicts, now_ms, *bounds)
+            return applied
 
     # -- life
 

@@ -192,4 +192,4 @@ def _prepare(connection: sa.Connection, tables: Sequence[sa.Table], now_ms: int,
     if added:
         seal_leftovers(driver, now_ms=now_ms, limits=limits)
     if added or wider or must_replay(driver):
-        replay_unknown(driver)
+        replay_unknown(driver, now_ms)

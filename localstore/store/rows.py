@@ -15,6 +15,7 @@ from localstore.changes import Change, Changeset, Key, Op, RowGroup, Value, row_
 from localstore.clock import Version
 from localstore.store.capture import CapturedTable, captured_tables
 from localstore.store.clocks import ClockTable, Knowledge, key_value, saw_up_to
+from localstore.store.conflicts import A_DELETE_WINS, note
 from localstore.store.engine import quote
 from localstore.store.merge import LONG_AGO, RowState, Saw, merge
 from localstore.store.renames import RENAMED, read_renames
@@ -39,9 +40,10 @@ class _Row:
 class Rows:
     """A working set of rows within one transaction. ``take`` changesets, then ``flush`` once."""
 
-    def __init__(self, connection: sqlite3.Connection, own: bytes) -> None:
+    def __init__(self, connection: sqlite3.Connection, own: bytes, now_ms: int) -> None:
         self._connection = connection
         self._own = own
+        self._now_ms = now_ms
         self._tables = captured_tables(connection)
         self._columns = {name: _defaults(connection, table) for name, table in self._tables.items()}
         self._seeded = dict(connection.execute("SELECT name, seeded FROM localstore_table"))
@@ -213,11 +215,8 @@ class Rows:
             return  # both wrote the same
         winner = changeset.version if deleted else row.state.mark(column).version
         rule = _rule(deleted or winner < version, version, winner)
-        self._connection.execute(
-            "INSERT INTO localstore_conflict (tbl, key, column, lost_value, lost_stamp, lost_device,"
-            " won_value, won_stamp, won_device, rule) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (table.name, msgspec.msgpack.encode(row.key), column, value, *version, won, *winner, rule),
-        )
+        where = (table.name, row.key, column)
+        note(self._connection, self._now_ms, where, lost=(value, version), won=(won, winner), rule=rule)
         self.conflicts += 1
 
     def _split(self, group: RowGroup) -> tuple[RowGroup | None, RowGroup | None]:
@@ -254,7 +253,7 @@ class Rows:
 
 def _rule(deleted: bool, lost: Version, won: Version) -> str:
     if deleted:
-        return "a delete beats every update"
+        return A_DELETE_WINS
     return "both are from before sync; devices decide" if lost[0] == won[0] == 0 else "the later write wins"
 
 

@@ -24,6 +24,7 @@ from localstore.adapter import (
 from localstore.errors import (
     Busy,
     ClockDrift,
+    ConflictsForgotten,
     DiskFailed,
     DiskFull,
     Offline,
@@ -295,6 +296,15 @@ class Cycle:
                     f"Changeset {number} of device {device.hex()[:8]} cannot be applied here: {reason}. It was set aside.",
                     number=number,
                     hint="Bring this device's schema up to date.",
+                )
+            )
+        if applied.forgotten:
+            self._observer.report(
+                ConflictsForgotten(
+                    f"{applied.forgotten} of the oldest conflicts left the list, to make room for newer ones or as they were"
+                    " too old. The tables hold what they held.",
+                    count=applied.forgotten,
+                    hint="Look at realm.conflicts() more often, or raise conflicts_max_age or conflicts_max_count.",
                 )
             )
         for warning in page.warnings:
