@@ -23,6 +23,7 @@
         ├ Offline  RateLimited  Busy        try again later (the session does)
         ├ Unauthorized                      log in again
         ├ Refused  CompensatingWrite        look at the changes that were set aside
+        ├ RowsSetAside                      look at the rows that are not shown any more
         ├ ResetRequired  ClientResetFailed  histories parted
         ├ ProtocolError                     upgrade, or report a bug
         │  ├ MalformedChangeset             damaged or forged bytes
@@ -64,6 +65,7 @@ __all__ = [
     "Refused",
     "RemoteDamage",
     "ResetRequired",
+    "RowsSetAside",
     "SchemaError",
     "SchemaMismatch",
     "StoreBusy",
@@ -261,6 +263,18 @@ class MalformedChangeset(ProtocolError):
 
 class NewerFormat(ProtocolError):
     """A changeset or a remote uses a format that this version does not know. Nothing was applied."""
+
+
+class RowsSetAside(SyncError):
+    """Rows are not in their tables any more, as another device deleted what they refer to. They come back when it does.
+
+    Attributes:
+        rows: one ``(table, key, reason)`` for each row.
+    """
+
+    def __init__(self, message: str, *, rows: tuple[tuple[str, tuple[object, ...], str], ...], hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.rows = rows
 
 
 class RemoteDamage(SyncError):

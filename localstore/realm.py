@@ -200,7 +200,8 @@ class Realm:
         return self._store.pending(str(error) if error else None)
 
     def conflicts(self) -> list[Conflict]:
-        """Values written here that lost against another device's, oldest first; none for a local realm.
+        """Values written here that lost against another device's, oldest first, and rows that are set aside or shown without
+        a reference, as what they refer to was deleted; none for a local realm.
 
         The settings ``conflicts_max_age`` and ``conflicts_max_count`` say how long and how many are kept.
         """

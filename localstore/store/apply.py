@@ -15,13 +15,14 @@ from localstore import wire
 from localstore.changes import Changeset
 from localstore.clock import MAX_STAMP, stamp_ms
 from localstore.errors import MalformedChangeset, ResetRequired
-from localstore.store.capture import Capturing, set_capturing
+from localstore.store.capture import Capturing, captured_tables, set_capturing
 from localstore.store.driver import driver_errors
+from localstore.store.repair import Repairs, SetAside
 from localstore.store.rows import Rows
 from localstore.store.state import State, device_number, load_state
 from localstore.wire import SealedChangeset
 
-__all__ = ["Applied", "apply", "cannot_apply", "fold", "has_waiting", "must_replay", "replay_unknown"]
+__all__ = ["Applied", "apply", "cannot_apply", "catch_up", "fold", "has_waiting", "is_behind"]
 
 _FOLD_CHUNK = 500
 
@@ -37,6 +38,7 @@ class Applied:
         forgotten: how many conflicts left the list, as they were beyond its bounds.
         drifting: devices whose next changeset waits for our clock, with the milliseconds it is ahead.
         aside: changesets that cannot be applied and were set aside, with the reason.
+        set_aside: rows that are not shown any more, as what they refer to was deleted.
     """
 
     changesets: int = 0
@@ -45,6 +47,7 @@ class Applied:
     forgotten: int = 0
     drifting: dict[bytes, int] = field(default_factory=dict)
     aside: list[tuple[bytes, int, str]] = field(default_factory=list)
+    set_aside: list[SetAside] = field(default_factory=list)
 
 
 def fold(connection: sqlite3.Connection, limit: int) -> bool:
@@ -103,7 +106,7 @@ def apply(
         ProtocolError: a changeset is malformed or too new.
         The driver's ``Error``: SQLite refused a row, and ``cautious`` was not asked for.
     """
-    replayed = replay_unknown(connection, now_ms) if must_replay(connection) else 0  # migrated while a realm was open
+    replayed = catch_up(connection, now_ms)  # a realm that was open while the file was migrated
     state = load_state(connection)
     turn = _Turns(connection, state, page, latest_ms)
     applied = Applied(conflicts=replayed, drifting=turn.drifting)
@@ -118,7 +121,7 @@ def apply(
     return applied
 
 
-def replay_unknown(connection: sqlite3.Connection, now_ms: int) -> int:
+def _replay_unknown(connection: sqlite3.Connection, now_ms: int) -> int:
     """Merge what came for tables and columns that the schema has only now.
 
     Returns:
@@ -137,9 +140,29 @@ def replay_unknown(connection: sqlite3.Connection, now_ms: int) -> int:
     return rows.conflicts
 
 
-def must_replay(connection: sqlite3.Connection) -> bool:
-    """Whether a migration changed the schema since ``replay_unknown`` was last called."""
-    return bool(connection.execute("SELECT replay FROM localstore_state").fetchone()[0])
+def is_behind(connection: sqlite3.Connection) -> bool:
+    """Whether ``catch_up`` has something to do."""
+    return any(_left(connection))
+
+
+def catch_up(connection: sqlite3.Connection, now_ms: int) -> int:
+    """Merge what the schema knows only now, and let rows come back whose cause to be set aside this device took away.
+
+    Returns:
+        How many local values lost.
+    """
+    replay, unsettled = _left(connection)
+    lost = _replay_unknown(connection, now_ms) if replay else 0
+    if unsettled:
+        set_capturing(connection, Capturing.OFF)
+        Repairs(connection, captured_tables(connection)).settle()
+        set_capturing(connection, Capturing.BY_KEY)
+    return lost
+
+
+def _left(connection: sqlite3.Connection) -> tuple[int, int]:
+    found: tuple[int, int] = connection.execute("SELECT replay, unsettled FROM localstore_state").fetchone()
+    return found
 
 
 def _take_all(rows: Rows, turn: _Turns, applied: Applied) -> None:
@@ -149,6 +172,7 @@ def _take_all(rows: Rows, turn: _Turns, applied: Applied) -> None:
         applied.rows += changeset.row_count
     rows.flush()
     applied.conflicts += rows.conflicts
+    applied.set_aside = rows.set_aside
 
 
 def _take_each(connection: sqlite3.Connection, own: bytes, now_ms: int, turn: _Turns, applied: Applied) -> None:
@@ -171,6 +195,7 @@ def _take_each(connection: sqlite3.Connection, own: bytes, now_ms: int, turn: _T
             applied.changesets += 1
             applied.rows += changeset.row_count
             applied.conflicts += rows.conflicts
+            applied.set_aside += rows.set_aside
         connection.execute("RELEASE changeset")
 
 

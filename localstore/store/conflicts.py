@@ -33,9 +33,10 @@ class Conflict(msgspec.Struct, frozen=True, kw_only=True):
     Values and keys are as SQLite stores them (a UUID is 32 hexadecimal digits).
 
     Attributes:
-        id: names it in this file; later ones have greater ids.
+        id: names it in this file; later ones have greater ids. Below zero for rows that are set aside, and for references that
+            are not shown, as what they refer to was deleted: these are not restored, but come back with it.
         table, key, column: where the value was.
-        lost_value, lost_stamp, lost_device: what this device wrote, when, and its identity.
+        lost_value, lost_stamp, lost_device: what this device wrote, or another one where it is set aside; when, and by whom.
         won_value, won_stamp, won_device: what stands there now; None when the row was deleted.
         rule: why, in words.
     """

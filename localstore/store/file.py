@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,12 +17,12 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from localstore.errors import RealmClosed
+from localstore.errors import LocalStoreError, RealmClosed
 from localstore.store import apply as applying
 from localstore.store import memory, outbox
 from localstore.store.apply import Applied
 from localstore.store.conflicts import Conflict, conflicts, forget_oldest
-from localstore.store.driver import claim, release
+from localstore.store.driver import claim, driver_errors, release
 from localstore.store.ending import ending
 from localstore.store.engine import GIVE_UP, begin_writing, driver_connection, reading_engine, translated, writing_engine
 from localstore.store.failures import DISK_ERRORS, file_exchanged, identity_of, is_unread
@@ -30,6 +30,7 @@ from localstore.store.lock import WriteLock
 from localstore.store.outbox import PendingChangeset
 from localstore.store.reading import Watcher, snapshot
 from localstore.store.seal import SealLimits, has_unsealed, seal_leftovers, seal_log, take_unsealed
+from localstore.store.set_aside import set_aside
 from localstore.store.state import State, load_state
 from localstore.store.writer import Writer
 from localstore.store.writing import WriteSession, WriteWatch, load_expired
@@ -138,14 +139,18 @@ class Store:
             load_expired(session)
             connection = driver_connection(session.connection())
             self._watch.end(connection)
+            unsettled = False
             if self.synced:
-                seal_log(connection, now_ms=self._now_ms(), limits=self._options.limits)
+                unsettled = seal_log(connection, now_ms=self._now_ms(), limits=self._options.limits)
             try:
                 Session.commit(session)
             except DBAPIError as error:
                 if is_unread(error):  # its cursor would be in the way of all later commits as long as anybody keeps it
                     self._writer.spend()
                 raise
+        if unsettled:
+            with suppress(LocalStoreError, *driver_errors("Error")):  # it is done when the file is opened, at the latest
+                self._catch_up()
 
     def session(self) -> Session:
         """A session that begins a write transaction at its first use; for a caller that holds ``lock``.
@@ -180,9 +185,9 @@ class Store:
             return outbox.pending(connection, now_ms=self._now_ms(), last_error=last_error)
 
     def conflicts(self) -> list[Conflict]:
-        """Local values that lost against another device's, oldest first."""
+        """Local values that lost against another device's, oldest first, and then what is not shown as merging left it."""
         with self._reading() as connection:
-            return conflicts(connection)
+            return [*conflicts(connection), *set_aside(connection)]
 
     # -- what a sync session does
 
@@ -206,6 +211,7 @@ class Store:
                 return
         with self.transaction() as connection:
             self._seal_leftovers(connection)
+        self.catch_up()
 
     def last_pending(self) -> int | None:
         """The highest unsent number, None when everything was acknowledged."""
@@ -287,6 +293,21 @@ class Store:
                 applied.forgotten = forget_oldest(connection, applied.conflicts, now_ms, *bounds)
             return applied
 
+    def catch_up(self) -> None:
+        """Do what was left for later: merge what came for tables and columns that are there only now, and let rows come back
+        that were set aside."""
+        with self._reading() as connection:
+            if not applying.is_behind(connection):
+                return
+        with self.lock.held():
+            self.check_open()
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        with self._transaction(unconstrained=True) as connection:
+            self._seal_leftovers(connection)
+            applying.catch_up(connection, self._now_ms())
+
     # -- life
 
     def connect(self) -> None:
@@ -350,21 +371,27 @@ class Store:
         rows may break them for a while."""
         with self.lock.held():
             self.check_open()
-            with translated(self.path, writing=True):
-                connection = self._writer.driver()
+            with self._transaction(unconstrained=unconstrained) as connection:
+                yield connection
+
+    @contextmanager
+    def _transaction(self, *, unconstrained: bool) -> Iterator[sqlite3.Connection]:
+        """The same for a caller that holds ``lock``."""
+        with translated(self.path, writing=True):
+            connection = self._writer.driver()
+            if unconstrained:
+                _constrain(connection, False)
+            try:
+                begin_writing(connection, self._options.busy_timeout)
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            finally:
                 if unconstrained:
-                    _constrain(connection, False)
-                try:
-                    begin_writing(connection, self._options.busy_timeout)
-                    yield connection
-                    connection.execute("COMMIT")
-                except BaseException:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                    raise
-                finally:
-                    if unconstrained:
-                        _constrain(connection, True)
+                    _constrain(connection, True)
 
     @contextmanager
     def connection(self) -> Iterator[sa.Connection]:

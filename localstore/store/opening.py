@@ -11,7 +11,6 @@ from sqlmodel import Session
 from localstore.environment import Environment
 from localstore.errors import StoreUnusable
 from localstore.store import alone, layout
-from localstore.store.apply import must_replay, replay_unknown
 from localstore.store.capture import attach, captured_tables, follow_migrations, log_all_rows
 from localstore.store.clocks import ClockTable
 from localstore.store.engine import driver_connection
@@ -125,6 +124,7 @@ def prepare(
         if is_new and initial_data is not None:
             fill(connection, initial_data)
             seal_log(driver, now_ms=environment.now_ms(), limits=options.limits)
+    store.catch_up()
     store.declared.extend(table for table in tables if table not in store.declared)
 
 
@@ -191,5 +191,5 @@ def _prepare(connection: sa.Connection, tables: Sequence[sa.Table], now_ms: int,
         log_all_rows(driver, table)
     if added:
         seal_leftovers(driver, now_ms=now_ms, limits=limits)
-    if added or wider or must_replay(driver):
-        replay_unknown(driver, now_ms)
+    if added or wider:
+        driver.execute("UPDATE localstore_state SET replay = 1")

@@ -48,6 +48,11 @@ async def restore_async(store: Store, conflict: Conflict) -> None:
 def _check(store: Store, conflict: Conflict) -> None:
     if not isinstance(conflict, Conflict):
         raise TypeError(f"restore takes a conflict out of realm.conflicts(), not a {type(conflict).__name__}.")
+    if conflict.id < 0:
+        raise CannotRestore(
+            f"{_place(conflict)} cannot be shown: {conflict.rule}. It is kept, and comes back by itself when that does.",
+            hint="Insert the row that it refers to again, or give the row another reference on a device that shows it.",
+        )
     if not store.synced:
         raise CannotRestore(
             f"The realm {store.path} is local: no value in it ever loses. Nothing was written.",

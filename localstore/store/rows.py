@@ -19,6 +19,7 @@ from localstore.store.conflicts import A_DELETE_WINS, note
 from localstore.store.engine import quote
 from localstore.store.merge import LONG_AGO, RowState, Saw, merge
 from localstore.store.renames import RENAMED, read_renames
+from localstore.store.repair import Repaired, Repairs, SetAside
 
 __all__ = ["Rows"]
 
@@ -28,13 +29,15 @@ _MANY = 100  # inserts in one group from which it pays to look at all of them at
 
 @dataclass(slots=True)
 class _Row:
-    """A row at work. ``existed``: whether the table held it before; ``writes``: column values still to be written."""
+    """A row at work. ``existed``: whether it was there before, shown or not; ``writes``: column values still to be written;
+    ``repaired``: what the table does not show of it."""
 
     key: Key
     state: RowState
     existed: bool
     writes: dict[str, Value] = field(default_factory=dict)
     stored: dict[str, Value] | None = None
+    repaired: Repaired | None = None
 
 
 class Rows:
@@ -51,7 +54,9 @@ class Rows:
         self._rows: dict[str, dict[Value, _Row]] = {}
         self.clocks = ClockTable(connection)
         self.knowledge = Knowledge(connection, self.clocks)
+        self._repairs = Repairs(connection, self._tables)
         self.conflicts = 0
+        self.set_aside: list[SetAside] = []
 
     def take(self, changeset: Changeset) -> None:
         """Merge another device's changeset."""
@@ -84,9 +89,11 @@ class Rows:
                 merge(row.state, change, _version(changeset, known), lambda _: True, lambda _: None, defaults)
 
     def flush(self) -> None:
-        """Write rows and clocks."""
+        """Write rows and clocks, and repair what refers to nothing then."""
         for name, rows in self._rows.items():
-            self._write_rows(self._tables[name], rows.values())
+            table = self._tables[name]
+            self._write_rows(table, [row for row in rows.values() if not self._write_repaired(table, row)])
+        self.set_aside += self._repairs.settle()
         self.flush_clocks()
 
     def flush_clocks(self) -> None:
@@ -127,6 +134,7 @@ class Rows:
             return False
         if write:
             self._connection.executemany(_upsert(table, group.columns), group.rows)
+            self._repairs.changed(table.name, zip(*group.values[:width], strict=True))
         self.clocks.save_births(table.id, keys, _version(changeset, group))
         return True
 
@@ -153,6 +161,7 @@ class Rows:
         changes = [(key_value(change.key), change) for change in row_changes(group)]
         new = [key for key, _ in changes if key not in rows]
         recorded = dict(self.clocks.load(table.id, new))
+        repaired = self._repairs.load(table, (change.key for _, change in changes))
         for key, change in changes:
             row = rows.get(key)
             if row is None:
@@ -160,6 +169,7 @@ class Rows:
                 if state is None:  # no record: older than everything, or not there at all
                     state = RowState(lives=() if change.op in _INSERTS else (LONG_AGO,))
                 row = rows[key] = _Row(change.key, state, existed=bool(state.lives))
+                row.repaired = repaired.get(change.key)
             yield row, change
 
     def _reader(self, table: CapturedTable, row: _Row) -> Callable[[str], Value]:
@@ -168,6 +178,8 @@ class Rows:
                 return row.writes[column]
             if row.stored is None:
                 row.stored = self._read(table, row.key) if row.existed else {}
+                if row.repaired is not None:
+                    row.stored.update(row.repaired.merged)
             return row.stored.get(column)
 
         return current
@@ -179,6 +191,18 @@ class Rows:
         found = self._connection.execute(f"SELECT {names} FROM {table.sql_name} AS t WHERE {_same_key(table)}", key).fetchone()
         return dict(zip(table.columns, found, strict=True)) if found else {}
 
+    def _write_repaired(self, table: CapturedTable, row: _Row) -> bool:
+        """Write to a row that is not shown as merged; False when the table has to be written as well."""
+        repaired = row.repaired
+        if repaired is None:
+            return False
+        kept = {**repaired.merged, **row.writes} if repaired.is_hidden else dict(repaired.merged)
+        if not repaired.is_hidden:
+            kept = {name: value for name, value in kept.items() if name not in row.writes}
+        lives = bool(row.state.lives)
+        self._repairs.save(table, row.key, Repaired(repaired.is_hidden and lives, kept if lives else {}, repaired.why))
+        return repaired.is_hidden
+
     def _write_rows(self, table: CapturedTable, rows: Iterable[_Row]) -> None:
         deletes: list[Key] = []
         upserts: dict[tuple[str, ...], list[tuple[Value, ...]]] = {}
@@ -189,7 +213,11 @@ class Rows:
             if not row.state.lives:
                 if row.existed:
                     deletes.append(row.key)
-            elif not row.existed or len(columns) == len(table.columns):  # a row without a record may not be there after all
+                    self._repairs.went(table.name, [row.key])
+                continue
+            if columns or not row.existed:
+                self._repairs.changed(table.name, [row.key])
+            if not row.existed or len(columns) == len(table.columns):  # a row without a record may not be there after all
                 upserts.setdefault(columns, []).append(row.key + values)
             elif columns:
                 updates.setdefault(columns, []).append(values + row.key)

@@ -19,6 +19,7 @@ from localstore.errors import ChangesetTooLarge, LocalStoreError, SchemaMismatch
 from localstore.store.capture import LOGS, CapturedTable, captured_tables
 from localstore.store.driver import driver_errors
 from localstore.store.logged import Logged, Span, read_logged
+from localstore.store.repair import note_own
 from localstore.store.touched import note_unsealed, touched_groups
 
 __all__ = ["SealLimits", "has_unsealed", "seal_leftovers", "seal_log", "take_unsealed"]
@@ -45,7 +46,7 @@ def has_unsealed(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute(_HAS_ENTRIES).fetchone()[0])
 
 
-def seal_log(connection: sqlite3.Connection, *, now_ms: int, limits: SealLimits, limit: int | None = None) -> int | None:
+def seal_log(connection: sqlite3.Connection, *, now_ms: int, limits: SealLimits, limit: int | None = None) -> bool:
     """Seal what the log holds into one changeset.
 
     Args:
@@ -54,29 +55,32 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, limits: SealLimits,
         limit: take no more than so many entries of each log, the oldest; with 1, a single entry of a single log.
 
     Returns:
-        The changeset's number, or None when the log amounts to no change.
+        Whether rows that are set aside may come back because of it, so that ``apply.settle`` should be called.
 
     Raises:
         ChangesetTooLarge, TextNotUnicode: the caller must roll back.
     """
     logged = read_logged(connection, limit)
     if not logged.spans:
-        return None
+        return False
     spans = logged.spans[:1] if limit == 1 else logged.spans
     groups = _groups(connection, logged, spans, by_others=limit is not None)
     if not groups:
         _clear(connection, spans, limit)
-        return None
+        return False
     rows = sum(group.row_count for group in groups)
     if rows > limits.max_rows:
         raise _too_large(f"{rows} rows", limits.max_rows, wire.MAX_CHANGESET_ROWS, "max_changeset_rows")
     number, stamp = logged.last_number + 1, next_stamp(logged.last_stamp, now_ms)
     depends = _undeclared(connection, logged.device) if logged.news else ()
-    sealed = wire.seal(Changeset(logged.device, number, stamp, depends, groups))
+    changeset = Changeset(logged.device, number, stamp, depends, groups)
+    sealed = wire.seal(changeset)
     if sealed.size > limits.max_bytes:
         counted = f"{sealed.rows} rows of together {sealed.size} bytes"
         raise _too_large(counted, limits.max_bytes, wire.MAX_CHANGESET_BYTES, "max_changeset_bytes")
     _clear(connection, spans, limit)
+    if logged.repaired or limit is not None:
+        note_own(connection, changeset, by_others=limit is not None)
     if depends:
         connection.execute("UPDATE localstore_device SET declared = number WHERE number > declared")
     for name in {group.table for group in groups if group.op is Op.SEED}:
@@ -86,7 +90,7 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, limits: SealLimits,
         "INSERT INTO localstore_outbox (number, stamp, rows, bytes, tables, sealed) VALUES (?, ?, ?, ?, ?, ?)",
         (number, stamp, sealed.rows, len(data), msgspec.json.encode(_rows_by_table(groups)).decode(), data),
     )
-    return number
+    return logged.repaired
 
 
 def _too_large(counted: str, limit: int, highest: int, setting: str) -> ChangesetTooLarge:
