@@ -189,7 +189,7 @@ class _Watch:
 
     def _start(self) -> None:
         from localstore.store.migrating import FileMigration
-        from localstore.wire import MAX_CHANGESET_BYTES
+        from localstore.store.seal import SealLimits
 
         if self._connection.dialect.is_async:
             raise MigrationRefused(
@@ -201,7 +201,7 @@ class _Watch:
         self._began = not driver.in_transaction
         if self._began:  # the driver would commit statement by statement
             driver.execute("BEGIN IMMEDIATE")
-        self._migration = FileMigration(driver, now_ms=Environment().now_ms(), max_bytes=MAX_CHANGESET_BYTES)
+        self._migration = FileMigration(driver, now_ms=Environment().now_ms(), limits=SealLimits())
         self._silenced = True
 
     def _end(self, *, commit: bool) -> None:

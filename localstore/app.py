@@ -343,7 +343,10 @@ def store_options(settings: Settings, encryption_key: bytes | None = None) -> St
         busy_timeout=settings.busy_timeout,
         synchronous=settings.synchronous,
         max_changeset_bytes=settings.max_changeset_bytes,
+        max_changeset_rows=settings.max_changeset_rows,
         max_clock_drift=settings.max_clock_drift,
+        conflicts_max_age=settings.conflicts_max_age,
+        conflicts_max_count=settings.conflicts_max_count,
         client_maximum_offline_time=settings.client_maximum_offline_time,
         encryption_key=encryption_key,
     )

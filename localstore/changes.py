@@ -53,7 +53,7 @@ class Op(enum.IntEnum):
     """Was there before its table was synced: an insert that is older than every change."""
 
 
-class Dependency(msgspec.Struct, frozen=True, array_like=True):
+class Dependency(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The latest changeset of another device that the writer had applied.
 
     A changeset names only what is new since its writer's last one, which it depends on anyway.

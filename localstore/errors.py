@@ -17,10 +17,13 @@
      ├ ChangesetTooLarge     split the transaction
      ├ TextNotUnicode        store bytes as bytes
      ├ CommitInsideWrite     let the block commit
+     ├ WriteEnded            use a session inside its block
+     ├ CannotRestore         see what is in the way; the conflict stays in the list
      └ SyncError             what can go wrong between a device and its remote
         ├ Offline  RateLimited  Busy        try again later (the session does)
         ├ Unauthorized                      log in again
         ├ Refused  CompensatingWrite        look at the changes that were set aside
+        ├ RowsSetAside                      look at the rows that are not shown any more
         ├ ResetRequired  ClientResetFailed  histories parted
         ├ ProtocolError                     upgrade, or report a bug
         │  ├ MalformedChangeset             damaged or forged bytes
@@ -28,6 +31,7 @@
         ├ RemoteDamage                      see what lies in the remote
         ├ StreamOverflow                    read the stream in a loop
         ├ OperationAborted                  a wait ended because its session did
+        ├ ConflictsForgotten                look at conflicts earlier, or raise their bounds
         └ ClockDrift                        set the device's clock
 
 A message says what happened and what was kept safe; ``hint`` says what to do next. Wrong arguments are
@@ -38,11 +42,13 @@ from __future__ import annotations
 
 __all__ = [
     "Busy",
+    "CannotRestore",
     "ChangesetTooLarge",
     "ClientResetFailed",
     "ClockDrift",
     "CommitInsideWrite",
     "CompensatingWrite",
+    "ConflictsForgotten",
     "DiskFailed",
     "DiskFull",
     "LocalStoreError",
@@ -59,6 +65,7 @@ __all__ = [
     "Refused",
     "RemoteDamage",
     "ResetRequired",
+    "RowsSetAside",
     "SchemaError",
     "SchemaMismatch",
     "StoreBusy",
@@ -70,6 +77,7 @@ __all__ = [
     "Unauthorized",
     "UnsafeMigration",
     "UnsentChanges",
+    "WriteEnded",
 ]
 
 
@@ -153,6 +161,14 @@ class TextNotUnicode(LocalStoreError):
 
 class CommitInsideWrite(LocalStoreError):
     """The transaction of a ``write()``, which commits once, at the end of its block, was to end before, or has ended."""
+
+
+class WriteEnded(LocalStoreError):
+    """The session of a ``write()`` was used after its block."""
+
+
+class CannotRestore(LocalStoreError):
+    """A value that lost cannot be written back as things are. Nothing was written, and its conflict stays in the list."""
 
 
 class SyncError(LocalStoreError):
@@ -249,6 +265,18 @@ class NewerFormat(ProtocolError):
     """A changeset or a remote uses a format that this version does not know. Nothing was applied."""
 
 
+class RowsSetAside(SyncError):
+    """Rows are not in their tables any more, as another device deleted what they refer to. They come back when it does.
+
+    Attributes:
+        rows: one ``(table, key, reason)`` for each row.
+    """
+
+    def __init__(self, message: str, *, rows: tuple[tuple[str, tuple[object, ...], str], ...], hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.rows = rows
+
+
 class RemoteDamage(SyncError):
     """Something at the remote is damaged or not ours, and was skipped; the rest goes on."""
 
@@ -259,6 +287,18 @@ class StreamOverflow(SyncError):
 
 class OperationAborted(SyncError):
     """A wait ended because its session was paused, closed or stopped. The changes themselves are safe in the file."""
+
+
+class ConflictsForgotten(SyncError):
+    """The list of conflicts was beyond its bounds, and the oldest left it. What is in the tables did not change.
+
+    Attributes:
+        count: how many left.
+    """
+
+    def __init__(self, message: str, *, count: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.count = count
 
 
 class ClockDrift(SyncError):

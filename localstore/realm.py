@@ -26,7 +26,7 @@ from localstore.configuration import LocalConfiguration, SyncConfiguration, exis
 from localstore.environment import Environment
 from localstore.errors import LocalStoreError, RealmClosed
 from localstore.schema import check_key, check_synced, tables_of
-from localstore.store import files
+from localstore.store import files, restoring
 from localstore.store.conflicts import Conflict
 from localstore.store.copy import copy_plain
 from localstore.store.file import Store
@@ -200,9 +200,33 @@ class Realm:
         return self._store.pending(str(error) if error else None)
 
     def conflicts(self) -> list[Conflict]:
-        """Values written here that lost against another device's, oldest first; none for a local realm."""
+        """Values written here that lost against another device's, oldest first, and rows that are set aside or shown without
+        a reference, as what they refer to was deleted; none for a local realm.
+
+        The settings ``conflicts_max_age`` and ``conflicts_max_count`` say how long and how many are kept.
+        """
         self._check_open()
         return self._store.conflicts() if self._store.synced else []
+
+    def restore(self, conflict: Conflict) -> None:
+        """Write a value that lost back where it was, as a new write, and take its conflict off the list.
+
+        Where the row was deleted, it is inserted again with all values that lost against the same delete; their conflicts
+        leave the list together.
+
+        Raises:
+            CannotRestore: the conflict is not in the list any more; its table or column is gone; its row was deleted and too
+                little is known of it; or the value breaks a constraint. Nothing was written, and the list is as it was.
+            NestedWrite: this thread is inside a write.
+            StoreBusy: another writer did not finish in time.
+        """
+        self._check_open()
+        restoring.restore(self._store, conflict)
+
+    async def restore_async(self, conflict: Conflict) -> None:
+        """``restore`` for any event loop."""
+        self._check_open()
+        await restoring.restore_async(self._store, conflict)
 
     # -- the file
 

@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from localstore.sources import PREFIX, Source, environment, files, refuse_unknown
 from localstore.urls import redacted
-from localstore.wire import MAX_CHANGESET_BYTES
+from localstore.wire import DEFAULT_CHANGESET_ROWS, MAX_CHANGESET_BYTES, MAX_CHANGESET_ROWS
 
 __all__ = ["Settings"]
 
@@ -33,7 +33,10 @@ class Settings(BaseSettings):
         busy_timeout: how long a write waits for another writer.
         synchronous: SQLite's setting; NORMAL may lose the last commits at power loss, FULL does not.
         max_changeset_bytes: largest changeset before compression; a larger transaction is refused and rolled back.
+        max_changeset_rows: most rows in a changeset; a transaction that changes more is refused and rolled back.
         max_clock_drift: how far a remote change's stamp may be ahead of this device's clock before it has to wait.
+        conflicts_max_age, conflicts_max_count: how long a value that lost stays in ``realm.conflicts()``, and how many do;
+            the oldest go when others come, and the error handler hears of it.
         client_maximum_offline_time: the longest time that any device stays away from the remote; the clocks of rows that nobody
             changed for twice that time are forgotten. The same for all devices.
         connect_timeout: for reaching the remote.
@@ -55,7 +58,10 @@ class Settings(BaseSettings):
     busy_timeout: float = Field(default=10.0, gt=0, le=_DAY)
     synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
     max_changeset_bytes: int = Field(default=MAX_CHANGESET_BYTES, gt=0, le=MAX_CHANGESET_BYTES)
+    max_changeset_rows: int = Field(default=DEFAULT_CHANGESET_ROWS, gt=0, le=MAX_CHANGESET_ROWS)
     max_clock_drift: float = Field(default=300.0, ge=0, le=_YEAR)
+    conflicts_max_age: float = Field(default=30 * _DAY, gt=0, le=100 * _YEAR)
+    conflicts_max_count: int = Field(default=10_000, gt=0, le=1_000_000)
     client_maximum_offline_time: float = Field(default=30 * _DAY, ge=3600, le=_YEAR)
     connect_timeout: float = Field(default=120.0, ge=1, le=_DAY)
     request_timeout: float = Field(default=120.0, gt=0, le=_DAY)

@@ -15,13 +15,14 @@ from localstore import wire
 from localstore.changes import Changeset
 from localstore.clock import MAX_STAMP, stamp_ms
 from localstore.errors import MalformedChangeset, ResetRequired
-from localstore.store.capture import Capturing, set_capturing
+from localstore.store.capture import Capturing, captured_tables, set_capturing
 from localstore.store.driver import driver_errors
+from localstore.store.repair import Repairs, SetAside
 from localstore.store.rows import Rows
 from localstore.store.state import State, device_number, load_state
 from localstore.wire import SealedChangeset
 
-__all__ = ["Applied", "apply", "cannot_apply", "fold", "has_waiting", "must_replay", "replay_unknown"]
+__all__ = ["Applied", "apply", "cannot_apply", "catch_up", "fold", "has_waiting", "is_behind"]
 
 _FOLD_CHUNK = 500
 
@@ -34,15 +35,19 @@ class Applied:
         changesets: how many were applied, from the page or from those that waited.
         rows: how many rows these changed.
         conflicts: how many local values lost.
+        forgotten: how many conflicts left the list, as they were beyond its bounds.
         drifting: devices whose next changeset waits for our clock, with the milliseconds it is ahead.
         aside: changesets that cannot be applied and were set aside, with the reason.
+        set_aside: rows that are not shown any more, as what they refer to was deleted.
     """
 
     changesets: int = 0
     rows: int = 0
     conflicts: int = 0
+    forgotten: int = 0
     drifting: dict[bytes, int] = field(default_factory=dict)
     aside: list[tuple[bytes, int, str]] = field(default_factory=list)
+    set_aside: list[SetAside] = field(default_factory=list)
 
 
 def fold(connection: sqlite3.Connection, limit: int) -> bool:
@@ -54,7 +59,7 @@ def fold(connection: sqlite3.Connection, limit: int) -> bool:
         Whether some are left after ``limit`` changesets.
     """
     state = load_state(connection)
-    rows = Rows(connection, state.device)
+    rows = Rows(connection, state.device, now_ms=0)  # our own changes win against nothing
     number = state.folded
     stored = connection.execute(
         "SELECT sealed FROM localstore_outbox WHERE number > ? ORDER BY number LIMIT ?", (number, limit)
@@ -83,6 +88,7 @@ def apply(
     page: Sequence[SealedChangeset],
     *,
     cursor: bytes,
+    now_ms: int,
     latest_ms: int,
     cautious: bool = False,
 ) -> Applied:
@@ -91,6 +97,7 @@ def apply(
     Args:
         page: the next part of the remote's history.
         cursor: where it goes on after that.
+        now_ms: this device's clock.
         latest_ms: changesets stamped later than this have to wait.
         cautious: one changeset at a time, setting aside what SQLite refuses; for a page that failed as a whole.
 
@@ -99,61 +106,85 @@ def apply(
         ProtocolError: a changeset is malformed or too new.
         The driver's ``Error``: SQLite refused a row, and ``cautious`` was not asked for.
     """
-    if must_replay(connection):  # a realm that was open while the file was migrated
-        replay_unknown(connection)
+    replayed = catch_up(connection, now_ms)  # a realm that was open while the file was migrated
     state = load_state(connection)
     turn = _Turns(connection, state, page, latest_ms)
-    applied = Applied(drifting=turn.drifting)
+    applied = Applied(conflicts=replayed, drifting=turn.drifting)
     set_capturing(connection, Capturing.OFF)
     if cautious:
-        _take_each(connection, state, turn, applied)
+        _take_each(connection, state.device, now_ms, turn, applied)
     else:
-        _take_all(connection, state, turn, applied)
+        _take_all(Rows(connection, state.device, now_ms), turn, applied)
     set_capturing(connection, Capturing.BY_KEY)
     turn.finish()
     connection.execute("UPDATE localstore_state SET cursor = ?, last_stamp = max(last_stamp, ?)", (cursor, turn.highest_stamp))
     return applied
 
 
-def replay_unknown(connection: sqlite3.Connection) -> None:
-    """Merge what came for tables and columns that the schema has only now."""
+def _replay_unknown(connection: sqlite3.Connection, now_ms: int) -> int:
+    """Merge what came for tables and columns that the schema has only now.
+
+    Returns:
+        How many local values lost.
+    """
     connection.execute("UPDATE localstore_state SET replay = 0 WHERE replay")
     if connection.execute("SELECT 1 FROM localstore_unknown LIMIT 1").fetchone() is None:
-        return
+        return 0
     while fold(connection, _FOLD_CHUNK):
         pass
-    rows = Rows(connection, load_state(connection).device)
+    rows = Rows(connection, load_state(connection).device, now_ms)
     set_capturing(connection, Capturing.OFF)
     rows.replay()
     rows.flush()
     set_capturing(connection, Capturing.BY_KEY)
+    return rows.conflicts
 
 
-def must_replay(connection: sqlite3.Connection) -> bool:
-    """Whether a migration changed the schema since ``replay_unknown`` was last called."""
-    return bool(connection.execute("SELECT replay FROM localstore_state").fetchone()[0])
+def is_behind(connection: sqlite3.Connection) -> bool:
+    """Whether ``catch_up`` has something to do."""
+    return any(_left(connection))
 
 
-def _take_all(connection: sqlite3.Connection, state: State, turn: _Turns, applied: Applied) -> None:
-    rows = Rows(connection, state.device)
+def catch_up(connection: sqlite3.Connection, now_ms: int) -> int:
+    """Merge what the schema knows only now, and let rows come back whose cause to be set aside this device took away.
+
+    Returns:
+        How many local values lost.
+    """
+    replay, unsettled = _left(connection)
+    lost = _replay_unknown(connection, now_ms) if replay else 0
+    if unsettled:
+        set_capturing(connection, Capturing.OFF)
+        Repairs(connection, captured_tables(connection)).settle()
+        set_capturing(connection, Capturing.BY_KEY)
+    return lost
+
+
+def _left(connection: sqlite3.Connection) -> tuple[int, int]:
+    found: tuple[int, int] = connection.execute("SELECT replay, unsettled FROM localstore_state").fetchone()
+    return found
+
+
+def _take_all(rows: Rows, turn: _Turns, applied: Applied) -> None:
     for changeset in turn:
         rows.take(changeset)
         applied.changesets += 1
         applied.rows += changeset.row_count
     rows.flush()
-    applied.conflicts = rows.conflicts
+    applied.conflicts += rows.conflicts
+    applied.set_aside = rows.set_aside
 
 
-def _take_each(connection: sqlite3.Connection, state: State, turn: _Turns, applied: Applied) -> None:
+def _take_each(connection: sqlite3.Connection, own: bytes, now_ms: int, turn: _Turns, applied: Applied) -> None:
     for changeset in turn:
         connection.execute("SAVEPOINT changeset")
         try:
-            rows = Rows(connection, state.device)
+            rows = Rows(connection, own, now_ms)
             rows.take(changeset)
             rows.flush()
         except cannot_apply() as error:
             connection.execute("ROLLBACK TO changeset")
-            Rows(connection, state.device).learn(changeset)  # its writer knows that still, whatever became of its rows
+            Rows(connection, own, now_ms).learn(changeset)  # its writer knows that still, whatever became of its rows
             data = wire.encode(wire.seal(changeset))
             connection.execute(
                 "INSERT OR REPLACE INTO localstore_aside VALUES (?, ?, ?, ?)",
@@ -164,6 +195,7 @@ def _take_each(connection: sqlite3.Connection, state: State, turn: _Turns, appli
             applied.changesets += 1
             applied.rows += changeset.row_count
             applied.conflicts += rows.conflicts
+            applied.set_aside += rows.set_aside
         connection.execute("RELEASE changeset")
 
 

@@ -187,7 +187,12 @@ def follow_migrations(connection: sqlite3.Connection) -> None:
         if key != table.key:
             for name in _installed(connection, table):  # a renamed table took them along
                 connection.execute(f"DROP TRIGGER {quote(name)}")
-            for system_table, column in ((table.log, "tbl"), ("localstore_clock", "tbl"), ("localstore_table", "id")):
+            for system_table, column in (
+                (table.log, "tbl"),
+                ("localstore_clock", "tbl"),
+                ("localstore_repaired", "tbl"),
+                ("localstore_table", "id"),
+            ):
                 connection.execute(f"DELETE FROM {system_table} WHERE {column} = ?", (table.id,))
         elif columns[: len(table.columns)] == table.columns:  # nothing, or columns added at the end: masks mean what they did
             connection.execute("UPDATE localstore_table SET columns = ? WHERE id = ?", (json.dumps(columns), table.id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -22,14 +23,15 @@ def ending(session: Session, writer: Writer, abandoned: Callable[[], None]) -> I
         writer: whose connection the session uses.
         abandoned: called after it was rolled back.
     """
-    ended = False
+    ended, outer = False, sys.exception()
     try:
         try:
             yield session
-            session.close()
+            Session.close(session)
+            writer.retire()
             ended = True
         except (SQLAlchemyError, AssertionError) as error:
-            raise _interruption(error) or error  # noqa: B904  as it is
+            raise _interruption(error, outer) or error  # noqa: B904  as it is
         finally:
             if not ended:
                 _abandon(session, writer)
@@ -44,19 +46,24 @@ def _abandon(session: Session, writer: Writer) -> None:
     ended = False
     try:
         session.rollback()
-        session.close()
+        Session.close(session)
         writer.roll_back()
+        writer.retire()
         ended = True
     except Exception:  # noqa: BLE001  Ctrl-C within SQLAlchemy leaves a session that can do nothing more
         pass
     finally:
         if not ended:
+            writer.retire()
             writer.renew()
 
 
-def _interruption(error: Exception) -> BaseException | None:
-    """The Ctrl-C or the like because of which SQLAlchemy failed: one in the midst of it may end in an error of its own."""
+def _interruption(error: Exception, outer: BaseException | None) -> BaseException | None:
+    """The Ctrl-C or the like because of which SQLAlchemy failed: one in the midst of it may end in an error of its own.
+
+    ``outer`` is what was being handled when the block was entered, as when an application saves its state on Ctrl-C.
+    """
     context = error.__context__
-    while isinstance(context, Exception):
+    while isinstance(context, Exception) and context is not outer:
         context = context.__context__
-    return context
+    return None if context is outer else context

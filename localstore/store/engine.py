@@ -51,8 +51,9 @@ _NO_SUCH_TABLE = re.compile(r"no such table: (?:main\.)?(?P<name>.+)", re.DOTALL
 def writing_engine(
     path: Path, key: bytes | None = None, *, busy_timeout: float, synchronous: str, declared: Collection[sa.Table] = ()
 ) -> sa.Engine:
-    """The one writer of a file. ``busy_timeout`` is in seconds; ``synchronous`` is SQLite's setting; ``key`` is the file's
-    encryption key, None for a plain file; ``declared`` are the tables that it had when it was opened, for messages."""
+    """The one writer of a file, whose transactions ``store.writer`` begins. ``busy_timeout`` is in seconds; ``synchronous`` is
+    SQLite's setting; ``key`` is the file's encryption key, None for a plain file; ``declared`` are the tables that it had when
+    it was opened, for messages."""
     pragmas = (
         "journal_mode=WAL",
         f"synchronous={synchronous}",
@@ -62,7 +63,7 @@ def writing_engine(
         f"wal_autocheckpoint={_CHECKPOINT_PAGES}",
         f"busy_timeout={_LOOK_MS}",  # from here on: see begin_writing
     )
-    engine = _engine(path, key, busy_timeout, pragmas, _BEGIN_WRITING, poolclass=sa.StaticPool)
+    engine = _engine(path, key, busy_timeout, pragmas, None, poolclass=sa.StaticPool)
     return _explained(engine, path, declared)
 
 
@@ -161,7 +162,9 @@ class translated:  # noqa: N801  reads as a statement; and a generator would cos
             raise ours from error
 
 
-def _engine(path: Path, key: bytes | None, busy_timeout: float, pragmas: tuple[str, ...], begin: str, **pool: Any) -> sa.Engine:
+def _engine(
+    path: Path, key: bytes | None, busy_timeout: float, pragmas: tuple[str, ...], begin: str | None, **pool: Any
+) -> sa.Engine:
     connect_args: dict[str, Any] = {"timeout": busy_timeout, "check_same_thread": False}
     if key is None and sys.version_info >= (3, 12):
         connect_args["autocommit"] = sqlite3.LEGACY_TRANSACTION_CONTROL
@@ -179,13 +182,8 @@ def _engine(path: Path, key: bytes | None, busy_timeout: float, pragmas: tuple[s
         with suppress(Exception):
             driver.rollback()
 
-    @event.listens_for(engine, "begin")
-    def _begun(connection: sa.Connection) -> None:
-        if begin == _BEGIN_WRITING:
-            begin_writing(driver_connection(connection), busy_timeout, connection.get_execution_options().get(GIVE_UP))
-        else:
-            connection.exec_driver_sql(begin)
-
+    if begin is not None:
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     return engine
 
 

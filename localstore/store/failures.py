@@ -13,11 +13,12 @@ from pathlib import Path
 
 from localstore.errors import DiskFailed, DiskFull, LocalStoreError, NotWritable, ReadOnlyRealm, StoreBusy, StoreUnusable
 
-__all__ = ["DISK_ERRORS", "failure", "file_exchanged", "identity_of"]
+__all__ = ["DISK_ERRORS", "failure", "file_exchanged", "identity_of", "is_unread"]
 
 DISK_ERRORS: tuple[type[LocalStoreError], ...] = (DiskFull, DiskFailed, NotWritable)
 """What may strike any statement, and is not about what the statement says."""
 
+_UNREAD = "statements in progress"
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
 _DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 _OUT_OF_REACH = ("SQLITE_CANTOPEN", "SQLITE_PERM")
@@ -34,7 +35,7 @@ def failure(code: str, text: str, path: Path, *, writing: bool = False) -> Local
         path: the file that it is about.
         writing: whether it came from a transaction that may write.
     """
-    if "statements in progress" in text:
+    if _UNREAD in text:
         return LocalStoreError(
             f"A statement that writes to {path} and returns rows was not read to its end. Everything was rolled back.",
             hint="Read all of its result, as with .all(), before the block ends.",
@@ -62,6 +63,11 @@ def failure(code: str, text: str, path: Path, *, writing: bool = False) -> Local
             hint="Give this user the right to write the file and its folder, and see whether the disk is mounted read-only.",
         )
     return _disk_failure(code, text, path)
+
+
+def is_unread(error: Exception) -> bool:
+    """Whether a commit failed because of a statement that writes and returns rows which were not all read."""
+    return _UNREAD in str(error)
 
 
 def file_exchanged(path: Path) -> StoreUnusable:

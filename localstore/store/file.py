@@ -9,31 +9,33 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from localstore.errors import RealmClosed
+from localstore.errors import LocalStoreError, RealmClosed
 from localstore.store import apply as applying
 from localstore.store import memory, outbox
 from localstore.store.apply import Applied
-from localstore.store.conflicts import Conflict, conflicts
-from localstore.store.driver import claim, release
+from localstore.store.conflicts import Conflict, conflicts, forget_oldest
+from localstore.store.driver import claim, driver_errors, release
 from localstore.store.ending import ending
 from localstore.store.engine import GIVE_UP, begin_writing, driver_connection, reading_engine, translated, writing_engine
-from localstore.store.failures import DISK_ERRORS, file_exchanged, identity_of
+from localstore.store.failures import DISK_ERRORS, file_exchanged, identity_of, is_unread
 from localstore.store.lock import WriteLock
 from localstore.store.outbox import PendingChangeset
 from localstore.store.purge import Purging
 from localstore.store.reading import Watcher, snapshot
-from localstore.store.seal import has_unsealed, seal_leftovers, seal_log, take_unsealed
+from localstore.store.seal import SealLimits, has_unsealed, seal_leftovers, seal_log, take_unsealed
+from localstore.store.set_aside import set_aside
 from localstore.store.state import State, load_state
 from localstore.store.writer import Writer
 from localstore.store.writing import WriteSession, WriteWatch, load_expired
-from localstore.wire import SealedChangeset
+from localstore.wire import DEFAULT_CHANGESET_ROWS, MAX_CHANGESET_BYTES, SealedChangeset
 
 __all__ = ["ACKNOWLEDGE_CHUNK", "Store", "StoreOptions"]
 
@@ -47,10 +49,18 @@ class StoreOptions:
 
     busy_timeout: float = 10.0
     synchronous: str = "NORMAL"
-    max_changeset_bytes: int = 64 * 1024 * 1024
+    max_changeset_bytes: int = MAX_CHANGESET_BYTES
+    max_changeset_rows: int = DEFAULT_CHANGESET_ROWS
     max_clock_drift: float = 300.0
+    conflicts_max_age: float = 30 * 86_400.0
+    conflicts_max_count: int = 10_000
     client_maximum_offline_time: float = 30 * 86_400.0
     encryption_key: bytes | None = field(default=None, repr=False)
+
+    @property
+    def limits(self) -> SealLimits:
+        """What a changeset may hold."""
+        return SealLimits(self.max_changeset_bytes, self.max_changeset_rows)
 
 
 class Store:
@@ -70,7 +80,7 @@ class Store:
         key = options.encryption_key
         timeout, self.declared = options.busy_timeout, list[sa.Table]()
         engine = writing_engine(path, key, busy_timeout=timeout, synchronous=options.synchronous, declared=self.declared)
-        self._writer = Writer(engine)
+        self._writer = Writer(engine, timeout)
         self._reader = reading_engine(path, key, busy_timeout=timeout, declared=self.declared)
         claim(path, encrypted=key is not None)
         self.lock = WriteLock(options.busy_timeout)
@@ -89,12 +99,17 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One write transaction as a session; sealed and committed at the end of the block, rolled back by any exception."""
-        with self.lock.held(), self.ending(self.session()) as session:
-            self.begin(session)
-            with self.body():
-                yield session
-            self.commit(session)
-        self.announce()
+        committed = False
+        try:
+            with self.lock.held(), self.ending(self.session()) as session:
+                self.begin(session)
+                with self.body():
+                    yield session
+                self.commit(session)
+                committed = True
+        finally:
+            if committed:  # also when Ctrl-C came since
+                self.announce()
 
     def ending(self, session: Session) -> AbstractContextManager[Session]:
         """Roll back what an exception of any kind left unfinished, and let go of the connection."""
@@ -127,9 +142,18 @@ class Store:
             load_expired(session)
             connection = driver_connection(session.connection())
             self._watch.end(connection)
+            unsettled = False
             if self.synced:
-                seal_log(connection, now_ms=self._now_ms(), max_bytes=self._options.max_changeset_bytes)
-            Session.commit(session)
+                unsettled = seal_log(connection, now_ms=self._now_ms(), limits=self._options.limits)
+            try:
+                Session.commit(session)
+            except DBAPIError as error:
+                if is_unread(error):  # its cursor would be in the way of all later commits as long as anybody keeps it
+                    self._writer.spend()
+                raise
+        if unsettled:
+            with suppress(LocalStoreError, *driver_errors("Error")):  # it is done when the file is opened, at the latest
+                self._catch_up()
 
     def session(self) -> Session:
         """A session that begins a write transaction at its first use; for a caller that holds ``lock``.
@@ -164,9 +188,9 @@ class Store:
             return outbox.pending(connection, now_ms=self._now_ms(), last_error=last_error)
 
     def conflicts(self) -> list[Conflict]:
-        """Local values that lost against another device's, oldest first."""
+        """Local values that lost against another device's, oldest first, and then what is not shown as merging left it."""
         with self._reading() as connection:
-            return conflicts(connection)
+            return [*conflicts(connection), *set_aside(connection)]
 
     # -- what a sync session does
 
@@ -190,6 +214,7 @@ class Store:
                 return
         with self.transaction() as connection:
             self._seal_leftovers(connection)
+        self.catch_up()
 
     def last_pending(self) -> int | None:
         """The highest unsent number, None when everything was acknowledged."""
@@ -263,8 +288,28 @@ class Store:
                 pass
             if load_state(connection).cursor != after:
                 return None
-            latest_ms = self._now_ms() + int(self._options.max_clock_drift * 1000)
-            return applying.apply(connection, page, cursor=cursor, latest_ms=latest_ms, cautious=cautious)
+            now_ms, options = self._now_ms(), self._options
+            latest_ms = now_ms + int(options.max_clock_drift * 1000)
+            applied = applying.apply(connection, page, cursor=cursor, now_ms=now_ms, latest_ms=latest_ms, cautious=cautious)
+            if applied.conflicts:
+                bounds = (options.conflicts_max_age, options.conflicts_max_count)
+                applied.forgotten = forget_oldest(connection, applied.conflicts, now_ms, *bounds)
+            return applied
+
+    def catch_up(self) -> None:
+        """Do what was left for later: merge what came for tables and columns that are there only now, and let rows come back
+        that were set aside."""
+        with self._reading() as connection:
+            if not applying.is_behind(connection):
+                return
+        with self.lock.held():
+            self.check_open()
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        with self._transaction(unconstrained=True) as connection:
+            self._seal_leftovers(connection)
+            applying.catch_up(connection, self._now_ms())
 
     def purge(self, remote_ms: int | None = None) -> int:
         """Forget clocks of rows that nothing can need any more, one portion; does nothing between two rounds through them.
@@ -340,21 +385,27 @@ class Store:
         rows may break them for a while."""
         with self.lock.held():
             self.check_open()
-            with translated(self.path, writing=True):
-                connection = self._writer.driver()
+            with self._transaction(unconstrained=unconstrained) as connection:
+                yield connection
+
+    @contextmanager
+    def _transaction(self, *, unconstrained: bool) -> Iterator[sqlite3.Connection]:
+        """The same for a caller that holds ``lock``."""
+        with translated(self.path, writing=True):
+            connection = self._writer.driver()
+            if unconstrained:
+                _constrain(connection, False)
+            try:
+                begin_writing(connection, self._options.busy_timeout)
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            finally:
                 if unconstrained:
-                    _constrain(connection, False)
-                try:
-                    begin_writing(connection, self._options.busy_timeout)
-                    yield connection
-                    connection.execute("COMMIT")
-                except BaseException:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                    raise
-                finally:
-                    if unconstrained:
-                        _constrain(connection, True)
+                    _constrain(connection, True)
 
     @contextmanager
     def connection(self) -> Iterator[sa.Connection]:
@@ -362,8 +413,11 @@ class Store:
         with self.lock.held(), translated(self.path, writing=True):
             self.check_open()
             connection = self._writer.connection()
-            with connection.begin():
-                yield connection
+            try:
+                with connection.begin():
+                    yield connection
+            finally:
+                self._writer.retire()
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -372,7 +426,7 @@ class Store:
             yield driver_connection(connection)
 
     def _seal_leftovers(self, connection: sqlite3.Connection) -> None:
-        seal_leftovers(connection, now_ms=self._now_ms(), max_bytes=self._options.max_changeset_bytes)
+        seal_leftovers(connection, now_ms=self._now_ms(), limits=self._options.limits)
 
     def _has_waiting(self) -> bool:
         with self._reading() as connection:

@@ -45,6 +45,7 @@ class Logged(NamedTuple):
         device: the file's identity.
         last_number, last_stamp: see ``State``.
         held: whether there are rows in ``localstore_unsealed``.
+        repaired: whether there are rows in ``localstore_repaired``.
         news: whether something of other devices was applied that no changeset of ours has named as a dependency yet.
         spans: what is in each log; logs without entries have none.
     """
@@ -53,13 +54,15 @@ class Logged(NamedTuple):
     last_number: int
     last_stamp: int
     held: bool
+    repaired: bool
     news: bool
     spans: list[Span]
 
 
 _STATE = f"""s.device, {LAST}, EXISTS (SELECT 1 FROM localstore_unsealed),
+    EXISTS (SELECT 1 FROM localstore_repaired),
     EXISTS (SELECT 1 FROM localstore_device WHERE number > declared AND device <> s.device)"""
-_STATE_WIDTH, _SPAN_WIDTH = 5, 10
+_STATE_WIDTH, _SPAN_WIDTH = 6, 10
 
 
 def _columns(n: int) -> str:
@@ -92,5 +95,5 @@ def read_logged(connection: sqlite3.Connection, limit: int | None = None) -> Log
         if limit is not None:
             last = min(last, first + limit - 1)
         spans.append(Span(log, first, last, Part(captured_table(*table), last - first + 1, op, bits) if alike else None))
-    device, last_number, last_stamp, held, news = found[:_STATE_WIDTH]
-    return Logged(device, last_number, last_stamp, bool(held), bool(news), spans)
+    device, last_number, last_stamp, held, repaired, news = found[:_STATE_WIDTH]
+    return Logged(device, last_number, last_stamp, bool(held), bool(repaired), bool(news), spans)

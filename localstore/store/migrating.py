@@ -23,7 +23,8 @@ from localstore.store.clocks import ClockTable
 from localstore.store.dropped import keep_columns, keep_table
 from localstore.store.engine import quote
 from localstore.store.renames import RENAMED, record
-from localstore.store.seal import seal_leftovers
+from localstore.store.repair import rename_columns
+from localstore.store.seal import SealLimits, seal_leftovers
 
 __all__ = ["FileMigration"]
 
@@ -47,13 +48,13 @@ class FileMigration:
     Args:
         connection: in a transaction, in which nothing was written yet.
         now_ms: the wall clock.
-        max_bytes: largest changeset, for what was captured before.
+        limits: what a changeset may hold, for what was captured before.
     """
 
-    def __init__(self, connection: sqlite3.Connection, *, now_ms: int, max_bytes: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, now_ms: int, limits: SealLimits) -> None:
         self._connection = connection
         follow_migrations(connection)
-        seal_leftovers(connection, now_ms=now_ms, max_bytes=max_bytes)
+        seal_leftovers(connection, now_ms=now_ms, limits=limits)
         while fold(connection, _FOLD_CHUNK):
             pass
         self._before = _application_tables(connection)
@@ -194,6 +195,7 @@ class FileMigration:
         names = {old: new for old, new in zip(before.columns, named.columns, strict=True) if new in after.columns}
         if names != {name: name for name in before.columns}:
             clocks.rename_columns(after.id, names)
+            rename_columns(self._connection, after, names)
             self._rename_in_conflicts(after.name, {old: new for old, new in names.items() if old != new})
 
     def _rename_in_conflicts(self, table: str, names: Mapping[str, str]) -> None:
@@ -214,7 +216,12 @@ def _table_names(connection: sqlite3.Connection) -> set[str]:
 
 
 def _forget(connection: sqlite3.Connection, table: int) -> None:
-    for system_table, column in (*((log, "tbl") for log in LOGS), ("localstore_clock", "tbl"), ("localstore_table", "id")):
+    for system_table, column in (
+        *((log, "tbl") for log in LOGS),
+        ("localstore_clock", "tbl"),
+        ("localstore_repaired", "tbl"),
+        ("localstore_table", "id"),
+    ):
         connection.execute(f"DELETE FROM {system_table} WHERE {column} = ?", (table,))
 
 

@@ -11,13 +11,12 @@ from sqlmodel import Session
 from localstore.environment import Environment
 from localstore.errors import StoreUnusable
 from localstore.store import alone, layout
-from localstore.store.apply import must_replay, replay_unknown
 from localstore.store.capture import attach, captured_tables, follow_migrations, log_all_rows
 from localstore.store.clocks import ClockTable
 from localstore.store.engine import driver_connection
 from localstore.store.file import Store, StoreOptions
 from localstore.store.renames import RENAMED, check_additions
-from localstore.store.seal import seal_leftovers, seal_log
+from localstore.store.seal import SealLimits, seal_leftovers, seal_log
 from localstore.store.state import State, load_state
 from localstore.store.tables import bring_up_to_date
 from localstore.store.writing import fill
@@ -121,10 +120,11 @@ def prepare(
             )
         check_owner(store.path, load_state(driver), app, partition)
         is_new = new and not _has_tables(connection, tables)
-        _prepare(connection, tables, environment.now_ms(), options.max_changeset_bytes)
+        _prepare(connection, tables, environment.now_ms(), options.limits)
         if is_new and initial_data is not None:
             fill(connection, initial_data)
-            seal_log(driver, now_ms=environment.now_ms(), max_bytes=options.max_changeset_bytes)
+            seal_log(driver, now_ms=environment.now_ms(), limits=options.limits)
+    store.catch_up()
     store.declared.extend(table for table in tables if table not in store.declared)
 
 
@@ -173,12 +173,12 @@ def check_owner(path: Path, state: State, app: str, partition: str) -> None:
         )
 
 
-def _prepare(connection: sa.Connection, tables: Sequence[sa.Table], now_ms: int, max_bytes: int) -> None:
+def _prepare(connection: sa.Connection, tables: Sequence[sa.Table], now_ms: int, limits: SealLimits) -> None:
     driver = driver_connection(connection)
     before = captured_tables(driver)
     follow_migrations(driver)
     # What is in the log was written with the columns and triggers of before: seal it before these change.
-    seal_leftovers(driver, now_ms=now_ms, max_bytes=max_bytes)
+    seal_leftovers(driver, now_ms=now_ms, limits=limits)
     check_additions(driver, {table.name: [column.name for column in table.columns] for table in tables})
     bring_up_to_date(connection, tables)
     added = attach(driver, [RENAMED, *(table.name for table in tables)])
@@ -190,6 +190,6 @@ def _prepare(connection: sa.Connection, tables: Sequence[sa.Table], now_ms: int,
     for table in added:
         log_all_rows(driver, table)
     if added:
-        seal_leftovers(driver, now_ms=now_ms, max_bytes=max_bytes)
-    if added or wider or must_replay(driver):
-        replay_unknown(driver)
+        seal_leftovers(driver, now_ms=now_ms, limits=limits)
+    if added or wider:
+        driver.execute("UPDATE localstore_state SET replay = 1")

@@ -37,7 +37,7 @@ class ReadSession(Session):
 @contextmanager
 def snapshot(engine: sa.Engine, path: Path) -> Iterator[Session]:
     """A session that sees the state that the file is in now, and no other."""
-    with ReadSession(engine, expire_on_commit=False) as session:
+    with ReadSession(engine, expire_on_commit=False, close_resets_only=False) as session:
         with translated(path):
             session.connection().exec_driver_sql("PRAGMA schema_version")  # reads: what it sees is settled from here on
         yield session

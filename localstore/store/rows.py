@@ -15,9 +15,11 @@ from localstore.changes import Change, Changeset, Key, Op, RowGroup, Value, row_
 from localstore.clock import Version
 from localstore.store.capture import CapturedTable, captured_tables, holds, holds_any
 from localstore.store.clocks import ClockTable, Knowledge, key_value, saw_up_to
+from localstore.store.conflicts import A_DELETE_WINS, note
 from localstore.store.engine import quote
 from localstore.store.merge import PURGED, RowState, Saw, merge
 from localstore.store.renames import RENAMED, read_renames
+from localstore.store.repair import Repaired, Repairs, SetAside
 
 __all__ = ["Rows"]
 
@@ -27,21 +29,24 @@ _MANY = 100  # inserts in one group from which it pays to look at all of them at
 
 @dataclass(slots=True)
 class _Row:
-    """A row at work. ``existed``: whether the table held it before; ``writes``: column values still to be written."""
+    """A row at work. ``existed``: whether it was there before, shown or not; ``writes``: column values still to be written;
+    ``repaired``: what the table does not show of it."""
 
     key: Key
     state: RowState
     existed: bool
     writes: dict[str, Value] = field(default_factory=dict)
     stored: dict[str, Value] | None = None
+    repaired: Repaired | None = None
 
 
 class Rows:
     """A working set of rows within one transaction. ``take`` changesets, then ``flush`` once."""
 
-    def __init__(self, connection: sqlite3.Connection, own: bytes) -> None:
+    def __init__(self, connection: sqlite3.Connection, own: bytes, now_ms: int) -> None:
         self._connection = connection
         self._own = own
+        self._now_ms = now_ms
         self._tables = captured_tables(connection)
         self._columns = {name: _defaults(connection, table) for name, table in self._tables.items()}
         self._seeded = dict(connection.execute("SELECT name, seeded FROM localstore_table"))
@@ -50,7 +55,9 @@ class Rows:
         self._rows: dict[str, dict[Value, _Row]] = {}
         self.clocks = ClockTable(connection)
         self.knowledge = Knowledge(connection, self.clocks)
+        self._repairs = Repairs(connection, self._tables)
         self.conflicts = 0
+        self.set_aside: list[SetAside] = []
 
     def take(self, changeset: Changeset) -> None:
         """Merge another device's changeset."""
@@ -86,9 +93,11 @@ class Rows:
                 merge(row.state, change, _version(changeset, known), lambda _: True, lambda _: None, defaults)
 
     def flush(self) -> None:
-        """Write rows and clocks."""
+        """Write rows and clocks, and repair what refers to nothing then."""
         for name, rows in self._rows.items():
-            self._write_rows(self._tables[name], rows.values())
+            table = self._tables[name]
+            self._write_rows(table, [row for row in rows.values() if not self._write_repaired(table, row)])
+        self.set_aside += self._repairs.settle()
         self.flush_clocks()
 
     def flush_clocks(self) -> None:
@@ -134,6 +143,7 @@ class Rows:
             return False
         if write:
             self._connection.executemany(_upsert(table, group.columns), group.rows)
+            self._repairs.changed(table.name, zip(*group.values[:width], strict=True))
         self.clocks.save_births(table.id, keys, _version(changeset, group))
         return True
 
@@ -166,6 +176,7 @@ class Rows:
         changes = [(key_value(change.key), change) for change in row_changes(group)]
         new = [key for key, _ in changes if key not in rows]
         recorded = dict(self.clocks.load(table.id, new))
+        repaired = self._repairs.load(table, (change.key for _, change in changes))
         for key, change in changes:
             row = rows.get(key)
             if row is None:
@@ -174,6 +185,7 @@ class Rows:
                     is_there = change.op not in _INSERTS if own else self._is_there(table, change)
                     state = RowState(lives=(PURGED,) if is_there else ())
                 row = rows[key] = _Row(change.key, state, existed=bool(state.lives))
+                row.repaired = repaired.get(change.key)
             yield row, change
 
     def _is_there(self, table: CapturedTable, change: Change) -> bool:
@@ -191,6 +203,8 @@ class Rows:
                 return row.writes[column]
             if row.stored is None:
                 row.stored = self._read(table, row.key) if row.existed else {}
+                if row.repaired is not None:
+                    row.stored.update(row.repaired.merged)
             return row.stored.get(column)
 
         return current
@@ -202,6 +216,18 @@ class Rows:
         found = self._connection.execute(f"SELECT {names} FROM {table.sql_name} AS t WHERE {_same_key(table)}", key).fetchone()
         return dict(zip(table.columns, found, strict=True)) if found else {}
 
+    def _write_repaired(self, table: CapturedTable, row: _Row) -> bool:
+        """Write to a row that is not shown as merged; False when the table has to be written as well."""
+        repaired = row.repaired
+        if repaired is None:
+            return False
+        kept = {**repaired.merged, **row.writes} if repaired.is_hidden else dict(repaired.merged)
+        if not repaired.is_hidden:
+            kept = {name: value for name, value in kept.items() if name not in row.writes}
+        lives = bool(row.state.lives)
+        self._repairs.save(table, row.key, Repaired(repaired.is_hidden and lives, kept if lives else {}, repaired.why))
+        return repaired.is_hidden
+
     def _write_rows(self, table: CapturedTable, rows: Iterable[_Row]) -> None:
         deletes: list[Key] = []
         upserts: dict[tuple[str, ...], list[tuple[Value, ...]]] = {}
@@ -212,7 +238,11 @@ class Rows:
             if not row.state.lives:
                 if row.existed:
                     deletes.append(row.key)
-            elif not row.existed or len(columns) == len(table.columns):  # a row without a record may not be there after all
+                    self._repairs.went(table.name, [row.key])
+                continue
+            if columns or not row.existed:
+                self._repairs.changed(table.name, [row.key])
+            if not row.existed or len(columns) == len(table.columns):  # a row without a record may not be there after all
                 upserts.setdefault(columns, []).append(row.key + values)
             elif columns:
                 updates.setdefault(columns, []).append(values + row.key)
@@ -238,11 +268,8 @@ class Rows:
             return  # both wrote the same
         winner = changeset.version if deleted else row.state.mark(column).version
         rule = _rule(deleted or winner < version, version, winner)
-        self._connection.execute(
-            "INSERT INTO localstore_conflict (tbl, key, column, lost_value, lost_stamp, lost_device,"
-            " won_value, won_stamp, won_device, rule) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (table.name, msgspec.msgpack.encode(row.key), column, value, *version, won, *winner, rule),
-        )
+        where = (table.name, row.key, column)
+        note(self._connection, self._now_ms, where, lost=(value, version), won=(won, winner), rule=rule)
         self.conflicts += 1
 
     def _split(self, group: RowGroup) -> tuple[RowGroup | None, RowGroup | None]:
@@ -281,7 +308,7 @@ def _rule(deleted: bool, lost: Version, won: Version) -> str:
     if lost == PURGED:
         return "it came too late to tell which is newer"
     if deleted:
-        return "a delete beats every update"
+        return A_DELETE_WINS
     return "both are from before sync; devices decide" if lost[0] == won[0] == 0 else "the later write wins"
 
 

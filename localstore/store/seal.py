@@ -7,6 +7,7 @@ What the log says of each row is worked out in ``store.touched``.
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 from itertools import chain
 
 import msgspec
@@ -18,12 +19,26 @@ from localstore.errors import ChangesetTooLarge, LocalStoreError, SchemaMismatch
 from localstore.store.capture import LOGS, CapturedTable, captured_tables
 from localstore.store.driver import driver_errors
 from localstore.store.logged import Logged, Span, read_logged
+from localstore.store.repair import note_own
 from localstore.store.touched import note_unsealed, touched_groups
 
-__all__ = ["has_unsealed", "seal_leftovers", "seal_log", "take_unsealed"]
+__all__ = ["SealLimits", "has_unsealed", "seal_leftovers", "seal_log", "take_unsealed"]
 
 _LEFTOVER_ENTRIES = 10_000
 _HAS_ENTRIES = "SELECT " + " OR ".join(f"EXISTS (SELECT 1 FROM {log})" for log in LOGS)
+
+
+@dataclass(frozen=True, slots=True)
+class SealLimits:
+    """What one changeset may hold.
+
+    Attributes:
+        max_bytes: largest body before compression.
+        max_rows: most rows.
+    """
+
+    max_bytes: int = wire.MAX_CHANGESET_BYTES
+    max_rows: int = wire.DEFAULT_CHANGESET_ROWS
 
 
 def has_unsealed(connection: sqlite3.Connection) -> bool:
@@ -31,37 +46,41 @@ def has_unsealed(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute(_HAS_ENTRIES).fetchone()[0])
 
 
-def seal_log(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int, limit: int | None = None) -> int | None:
+def seal_log(connection: sqlite3.Connection, *, now_ms: int, limits: SealLimits, limit: int | None = None) -> bool:
     """Seal what the log holds into one changeset.
 
     Args:
         now_ms: the wall clock.
-        max_bytes: largest body of a changeset before compression.
-        limit: take no more than so many entries of each log, the oldest.
+        limits: what the changeset may hold.
+        limit: take no more than so many entries of each log, the oldest; with 1, a single entry of a single log.
 
     Returns:
-        The changeset's number, or None when the log amounts to no change.
+        Whether rows that are set aside may come back because of it, so that ``apply.settle`` should be called.
 
     Raises:
         ChangesetTooLarge, TextNotUnicode: the caller must roll back.
     """
     logged = read_logged(connection, limit)
     if not logged.spans:
-        return None
-    groups = _groups(connection, logged, by_others=limit is not None)
+        return False
+    spans = logged.spans[:1] if limit == 1 else logged.spans
+    groups = _groups(connection, logged, spans, by_others=limit is not None)
     if not groups:
-        _clear(connection, logged.spans, limit)
-        return None
+        _clear(connection, spans, limit)
+        return False
+    rows = sum(group.row_count for group in groups)
+    if rows > limits.max_rows:
+        raise _too_large(f"{rows} rows", limits.max_rows, wire.MAX_CHANGESET_ROWS, "max_changeset_rows")
     number, stamp = logged.last_number + 1, next_stamp(logged.last_stamp, now_ms)
     depends = _undeclared(connection, logged.device) if logged.news else ()
-    sealed = wire.seal(Changeset(logged.device, number, stamp, depends, groups))
-    if sealed.size > max_bytes:
-        raise ChangesetTooLarge(
-            f"This transaction changed {sealed.rows} rows, {sealed.size} bytes; a changeset may hold"
-            f" {max_bytes}. It was rolled back.",
-            hint="Write in several transactions, or raise the setting max_changeset_bytes.",
-        )
-    _clear(connection, logged.spans, limit)
+    changeset = Changeset(logged.device, number, stamp, depends, groups)
+    sealed = wire.seal(changeset)
+    if sealed.size > limits.max_bytes:
+        counted = f"{sealed.rows} rows of together {sealed.size} bytes"
+        raise _too_large(counted, limits.max_bytes, wire.MAX_CHANGESET_BYTES, "max_changeset_bytes")
+    _clear(connection, spans, limit)
+    if logged.repaired or limit is not None:
+        note_own(connection, changeset, by_others=limit is not None)
     if depends:
         connection.execute("UPDATE localstore_device SET declared = number WHERE number > declared")
     for name in {group.table for group in groups if group.op is Op.SEED}:
@@ -71,12 +90,22 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int, lim
         "INSERT INTO localstore_outbox (number, stamp, rows, bytes, tables, sealed) VALUES (?, ?, ?, ?, ?, ?)",
         (number, stamp, sealed.rows, len(data), msgspec.json.encode(_rows_by_table(groups)).decode(), data),
     )
-    return number
+    return logged.repaired
 
 
-def _groups(connection: sqlite3.Connection, logged: Logged, *, by_others: bool) -> tuple[RowGroup, ...]:
+def _too_large(counted: str, limit: int, highest: int, setting: str) -> ChangesetTooLarge:
+    """Names what was counted, the limit, and the ways out that there are: nobody reads a changeset beyond the highest."""
+    unit = setting.rpartition("_")[2]
+    remedy = "Write in several transactions"
+    return ChangesetTooLarge(
+        f"This transaction changed {counted}; a changeset may hold {limit} {unit} ({setting}). It was rolled back.",
+        hint=f"{remedy}, or raise the setting {setting}, to {highest} at most." if limit < highest else f"{remedy}.",
+    )
+
+
+def _groups(connection: sqlite3.Connection, logged: Logged, spans: list[Span], *, by_others: bool) -> tuple[RowGroup, ...]:
     try:
-        found = (touched_groups(connection, span, by_others=by_others, held=logged.held) for span in logged.spans)
+        found = (touched_groups(connection, span, by_others=by_others, held=logged.held) for span in spans)
         return tuple(chain.from_iterable(found))
     except driver_errors("OperationalError") as error:
         if str(error).startswith(("no such column", "no such table")):
@@ -99,22 +128,22 @@ def _rows_by_table(groups: tuple[RowGroup, ...]) -> dict[str, int]:
     return counts
 
 
-def seal_leftovers(connection: sqlite3.Connection, *, now_ms: int, max_bytes: int) -> None:
+def seal_leftovers(connection: sqlite3.Connection, *, now_ms: int, limits: SealLimits) -> None:
     """Seal what other programs wrote, in changesets of a bounded size, as nobody is there to split the transaction.
 
     A row that no changeset can hold must not keep the application from its file: it stays in its table, is noted in
     ``localstore_unsealed``, and does not travel.
     """
-    limit = _LEFTOVER_ENTRIES
+    limit = most = max(1, min(_LEFTOVER_ENTRIES, limits.max_rows // len(LOGS)))
     while has_unsealed(connection):
         try:
-            seal_log(connection, now_ms=now_ms, max_bytes=max_bytes, limit=limit)
+            seal_log(connection, now_ms=now_ms, limits=limits, limit=limit)
         except (ChangesetTooLarge, TextNotUnicode) as error:
             if limit == 1:
                 _set_aside(connection, error)
             limit = max(1, limit // 10)
         else:
-            limit = min(limit * 10, _LEFTOVER_ENTRIES)
+            limit = min(limit * 10, most)
 
 
 def take_unsealed(connection: sqlite3.Connection) -> list[tuple[str, str]]:

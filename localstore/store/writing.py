@@ -5,6 +5,7 @@ It watches statements and says what capture is to do meanwhile. It knows neither
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,12 +17,13 @@ from sqlmodel import Session
 
 from localstore.errors import CommitInsideWrite
 from localstore.store.capture import Capturing, check_captured, set_capturing
-from localstore.store.engine import driver_connection
+from localstore.store.engine import begin_writing, driver_connection
 from localstore.store.writer import Writer
 
 __all__ = ["WriteSession", "WriteWatch", "fill", "load_expired"]
 
 _WRITING = {"UPDATE", "DELETE"}
+_START = re.compile(r"(?:\s|;|--[^\n]*(?:\n|$)|/\*.*?\*/)*+(\w{0,6})", re.DOTALL)
 _WRITING_MANY = {*_WRITING, "INSERT", "REPLAC"}
 _FOREIGN_TRIGGERS = """SELECT EXISTS (SELECT 1 FROM main.sqlite_master
     WHERE type = 'trigger' AND name NOT LIKE 'localstore\\_%' ESCAPE '\\')
@@ -37,6 +39,15 @@ class WriteSession(Session):
             hint="Leave the call out; flush() sends what is pending to the database, begin_nested() makes a savepoint.",
         )
 
+    def close(self) -> None:
+        raise _ended_inside("close()")
+
+    def reset(self) -> None:
+        raise _ended_inside("reset()")
+
+    def invalidate(self) -> None:
+        raise _ended_inside("invalidate()")
+
 
 class WriteWatch:
     """Watches the one writing connection of a file during a ``write()``, and does nothing between."""
@@ -46,13 +57,15 @@ class WriteWatch:
         self._synced = synced
         self._busy_timeout = busy_timeout
         self._capturing: Capturing | None = None  # None between writes
+        self._has_switched = False
         self._schema = 0
         event.listen(writer.engine, "before_cursor_execute", self._before_statement)
+        event.listen(writer.engine, "commit", self._before_commit)
 
     def begin(self, connection: sqlite3.Connection) -> None:
         """The block's transaction has begun."""
         self._schema = _schema_version(connection)
-        self._capturing = Capturing.BY_KEY
+        self._capturing, self._has_switched = Capturing.BY_KEY, False
 
     def end(self, connection: sqlite3.Connection) -> None:
         """The block is over and its transaction about to be sealed.
@@ -64,28 +77,35 @@ class WriteWatch:
         _check_in_transaction(connection)
         if self._synced and _schema_version(connection) != self._schema:
             check_captured(connection)
-        if self._capturing is Capturing.BY_ROWID:
+        if self._has_switched:  # whatever savepoints were taken back since
             set_capturing(connection, Capturing.BY_KEY)
-        self._capturing = None
+        self._capturing, self._has_switched = None, False
 
     def abandon(self) -> None:
         """The block was rolled back, except for what was committed behind our back: others must not log rowids then."""
-        by_rowid, self._capturing = self._capturing is Capturing.BY_ROWID, None
-        if by_rowid:
+        has_switched, self._capturing, self._has_switched = self._has_switched, None, False
+        if has_switched:
             connection = self._writer.driver()
             if connection.execute("SELECT capturing FROM localstore_state").fetchone()[0] != Capturing.BY_KEY:
+                begin_writing(connection, self._busy_timeout)
                 set_capturing(connection, Capturing.BY_KEY)
+                connection.execute("COMMIT")
+
+    def _before_commit(self, outer: sa.Connection) -> None:
+        """Refuse a commit that does not come from the end of the block."""
+        if self._capturing is not None:
+            raise _commit_inside("A transaction or connection was used inside write() to commit. Nothing was committed.")
 
     def _before_statement(
         self, outer: sa.Connection, cursor: object, statement: str, parameters: object, context: object, many: bool
     ) -> None:
         """Let triggers log rowids from the first statement on that may write many rows; ``store.capture`` says why only here.
         For one row it would cost more than it saves."""
-        if self._capturing is None:
+        start = statement[:6].upper() if statement[:1].isalpha() else _first_word(statement)
+        if self._capturing is None and start != "ATTACH":
             return
         connection = driver_connection(outer)
         _check_in_transaction(connection)
-        start = statement.lstrip()[:6].upper()
         if start.startswith(("COMMIT", "END")):
             raise _commit_inside("A statement that commits was run inside write(). Nothing was committed.")
         if start == "ATTACH":
@@ -103,7 +123,7 @@ class WriteWatch:
         """Unless there are triggers of others: one that runs before ours may give the rowid of a row that is being deleted to
         another, and the log could not tell the two apart."""
         if not connection.execute(_FOREIGN_TRIGGERS).fetchone()[0]:
-            self._capturing = Capturing.BY_ROWID
+            self._capturing, self._has_switched = Capturing.BY_ROWID, True
             set_capturing(connection, Capturing.BY_ROWID)
 
 
@@ -117,11 +137,14 @@ def load_expired(session: Session) -> None:
 
 def fill(connection: sa.Connection, initial_data: Callable[[Session], None]) -> None:
     """Let an application write as in a ``write()``, inside a transaction that our caller has begun and will end."""
-    with WriteSession(connection, expire_on_commit=False, join_transaction_mode="create_savepoint") as session:
+    session = WriteSession(connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
+    try:
         initial_data(session)
         session.flush()
         load_expired(session)
         Session.commit(session)  # releases the session's savepoint; the transaction goes on
+    finally:
+        Session.close(session)
 
 
 def _check_in_transaction(connection: sqlite3.Connection) -> None:
@@ -131,6 +154,16 @@ def _check_in_transaction(connection: sqlite3.Connection) -> None:
             "The transaction of this write() has ended before its block: a statement failed with ON CONFLICT ROLLBACK or"
             " RAISE(ROLLBACK), or the driver's connection was used to commit. Nothing more was written."
         )
+
+
+def _ended_inside(call: str) -> CommitInsideWrite:
+    return _commit_inside(f"{call} was called inside write(), which would have dropped what was written. It was rolled back.")
+
+
+def _first_word(statement: str) -> str:
+    """The beginning of a statement behind white space and comments, as much of it as names what it does."""
+    found = _START.match(statement)
+    return found[1].upper() if found else ""
 
 
 def _commit_inside(message: str) -> CommitInsideWrite:

@@ -24,6 +24,7 @@ from localstore.adapter import (
 from localstore.errors import (
     Busy,
     ClockDrift,
+    ConflictsForgotten,
     DiskFailed,
     DiskFull,
     Offline,
@@ -31,6 +32,7 @@ from localstore.errors import (
     Refused,
     RemoteDamage,
     ResetRequired,
+    RowsSetAside,
     StoreBusy,
     SyncError,
 )
@@ -305,6 +307,25 @@ class Cycle:
                     f"Changeset {number} of device {device.hex()[:8]} cannot be applied here: {reason}. It was set aside.",
                     number=number,
                     hint="Bring this device's schema up to date.",
+                )
+            )
+        if applied.set_aside:
+            rows = tuple((row.table, row.key, row.why) for row in applied.set_aside)
+            self._observer.report(
+                RowsSetAside(
+                    f"{len(rows)} rows refer to rows that another device deleted, the first of them by {rows[0][2]}. They are"
+                    " kept aside on all devices, and come back when what they refer to does.",
+                    rows=rows,
+                    hint="See realm.conflicts(). Insert what they refer to again, or leave them.",
+                )
+            )
+        if applied.forgotten:
+            self._observer.report(
+                ConflictsForgotten(
+                    f"{applied.forgotten} of the oldest conflicts left the list, to make room for newer ones or as they were"
+                    " too old. The tables hold what they held.",
+                    count=applied.forgotten,
+                    hint="Look at realm.conflicts() more often, or raise conflicts_max_age or conflicts_max_count.",
                 )
             )
         for warning in page.warnings:

@@ -282,3 +282,16 @@ def exchange(*group: Device) -> None:
     everything = [sealed for device in group for sealed in device.sealed()]
     for device in group:
         device.receive(*everything)
+
+
+def check_equal(*group: Device, tables: tuple[str, ...] = ("note",)) -> None:
+    """All devices hold the same, rows and clocks, and captured nothing of what they merged."""
+    first = group[0]
+    for device in group[1:]:
+        for table in tables:
+            assert device.rows(table) == first.rows(table)
+    for device in group:
+        device.store.acknowledge(device.store.state().last_number)  # brings its own changes into the clocks
+        assert is_clean(device.path)
+    for device in group[1:]:
+        assert device.clocks() == first.clocks()

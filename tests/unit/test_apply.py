@@ -28,6 +28,7 @@ from tests.unit.store_kit import (
     NOTE,
     Device,
     Statement,
+    check_equal,
     close_devices,
     devices,
     exchange,
@@ -92,19 +93,6 @@ def refuse_poison(device: Device) -> None:
     with other_program(device.path) as connection:
         for when in ("INSERT", "UPDATE"):
             connection.execute(REFUSE_POISON.format(when=when))
-
-
-def check_equal(*group: Device, tables: tuple[str, ...] = ("note",)) -> None:
-    """All devices hold the same, rows and clocks, and captured nothing of what they merged."""
-    first = group[0]
-    for device in group[1:]:
-        for table in tables:
-            assert device.rows(table) == first.rows(table)
-    for device in group:
-        device.store.acknowledge(device.store.state().last_number)  # brings its own changes into the clocks
-        assert is_clean(device.path)
-    for device in group[1:]:
-        assert device.clocks() == first.clocks()
 
 
 # -- each once
@@ -588,7 +576,7 @@ def test_a_value_that_lost_is_kept_by_the_device_that_wrote_it_and_by_no_other(a
     x, y = apart
     assert x.store.conflicts() == [
         Conflict(
-            id=1,
+            id=stamp_at(x.clock.now_ms()),
             table="note",
             key=("a",),
             column="stars",

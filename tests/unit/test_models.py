@@ -307,8 +307,7 @@ class TestDeletes:
         pair.sync()
         assert [count(realm, Membership) for realm in (pair.one, pair.two)] == [0, 0]
 
-    def test_a_reference_whose_target_another_device_deleted_meanwhile_dangles(self, pair: Pair) -> None:
-        """Until there are rules for merging foreign keys; the page on models says so."""
+    def test_a_reference_whose_target_another_device_deleted_meanwhile_is_not_shown(self, pair: Pair) -> None:
         team = Team(name="Blue")
         with pair.one.write() as tx:
             tx.add(team)
@@ -326,8 +325,27 @@ class TestDeletes:
             assert count(realm, Team) == 0
             with realm.write() as tx:
                 ann = tx.exec(select(Person)).one()
-                assert (ann.team_id, ann.team) == (team.id, None)
+                assert (ann.team_id, ann.team) == (None, None)
                 ann.name += "!"
+
+    def test_the_error_handler_hears_of_rows_that_are_set_aside(self, tmp_path: Path) -> None:
+        with World(tmp_path) as world:
+            devices = [world.device(name) for name in ("one", "two")]
+            pair = Pair(*(device.open(schema=SCHEMA) for device in devices))
+            order = Order()
+            with pair.one.write() as tx:
+                tx.add(order)
+            pair.sync()
+            pair.two.sync_session.pause()
+            with pair.two.write() as tx:
+                tx.add(Remark(order_id=order.id))
+            with pair.one.write() as tx:
+                tx.delete(tx.get_one(Order, order.id))
+            assert pair.one.sync_session.upload_all_local_changes(timeout=PATIENCE)
+            pair.two.sync_session.resume()
+            pair.sync()
+            assert [count(realm, Remark) for realm in (pair.one, pair.two)] == [0, 0]
+            assert [device.kinds for device in devices] == [["RowsSetAside"], ["RowsSetAside"]]
 
 
 class TestNames:

@@ -26,11 +26,25 @@ from localstore.errors import (
     StoreBusy,
     StoreUnusable,
 )
+from localstore.store.conflicts import Conflict
 from localstore.store.failures import failure
 from localstore.sync.session import SyncSession
 from tests.unit.session_kit import PATIENCE, Note, Seat, World, add, eventually, in_background, in_loop, numbers, sql, texts
 
 PATH = Path("/data/notes.db")
+A_CONFLICT = Conflict(
+    id=1,
+    table="note",
+    key=("a",),
+    column="text",
+    lost_value="mine",
+    lost_stamp=1,
+    lost_device="00",
+    won_value="theirs",
+    won_stamp=2,
+    won_device="01",
+    rule="the later write wins",
+)
 
 
 @pytest.fixture
@@ -329,6 +343,8 @@ REALM_USES: dict[str, Callable[[Realm], object]] = {
     "get": lambda realm: realm.get(Note, 1),
     "pending": lambda realm: realm.pending(),
     "conflicts": lambda realm: realm.conflicts(),
+    "restore": lambda realm: realm.restore(A_CONFLICT),
+    "restore_async": lambda realm: in_loop(realm.restore_async(A_CONFLICT)),
     "sync_session": lambda realm: realm.sync_session,
     "device_id": lambda realm: realm.device_id,
     "write_copy_to": lambda realm: realm.write_copy_to(LocalConfiguration(path="copy.db")),

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localstore.testing.clock import ManualClock
-from tests.unit.store_kit import LINK, NOTE, Device, close_devices, exchange, query
-from tests.unit.test_apply import KINDS, WIDE_NOTE, Network, Step, check_equal, histories, losses
+from tests.unit.store_kit import LINK, NOTE, Device, check_equal, close_devices, exchange, query
+from tests.unit.test_apply import KINDS, WIDE_NOTE, Network, Step, histories, losses
 
 NARROW = "CREATE TABLE note (id VARCHAR NOT NULL PRIMARY KEY, title VARCHAR, stars INTEGER)"
 LINKS = "CREATE TABLE link (source VARCHAR NOT NULL, target INTEGER NOT NULL, label VARCHAR, PRIMARY KEY (source, target))"

@@ -46,7 +46,10 @@ def lines(values: dict[str, object]) -> str:
 UPPER_BOUNDS: dict[str, Any] = {
     "busy_timeout": 86_400,
     "max_changeset_bytes": 64 * 1024 * 1024,
+    "max_changeset_rows": 64 * 1024 * 1024,
     "max_clock_drift": 366 * 86_400,
+    "conflicts_max_age": 100 * 366 * 86_400,
+    "conflicts_max_count": 1_000_000,
     "client_maximum_offline_time": 366 * 86_400,
     "connect_timeout": 86_400,
     "request_timeout": 86_400,
@@ -73,7 +76,9 @@ class TestOrder:
         assert settings.max_clock_drift == 300
         assert settings.client_maximum_offline_time == 30 * 86_400
         assert settings.poll is None
+        assert (settings.conflicts_max_age, settings.conflicts_max_count) == (30 * 86_400, 10_000)
         assert settings.max_changeset_bytes == 64 * 1024 * 1024
+        assert settings.max_changeset_rows == 1_000_000
         assert (settings.backoff_initial, settings.backoff_factor, settings.backoff_max) == (1, 2, 300)
         assert settings.backoff_jitter == 0.25
 
@@ -133,7 +138,12 @@ class TestValues:
             ("max_changeset_bytes", 0),
             ("max_changeset_bytes", 64 * 1024 * 1024 + 1),
             ("max_changeset_bytes", 1.5),
+            ("max_changeset_rows", 0),
+            ("max_changeset_rows", 64 * 1024 * 1024 + 1),
             ("max_clock_drift", -1),
+            ("conflicts_max_age", 0),
+            ("conflicts_max_count", 0),
+            ("conflicts_max_count", 1.5),
             ("connect_timeout", 0.5),
             ("request_timeout", 0),
             ("poll", 0),
@@ -421,7 +431,8 @@ class TestThePage:
 
     @pytest.mark.parametrize("name", UPPER_BOUNDS)
     def test_it_says_the_bounds(self, name: str) -> None:
-        bounds = {"64 MiB": 64 * 1024**2, "1 GiB": 1024**3, "1 day": 86_400, "366 days": 366 * 86_400, "0.999": 0.999}
+        bounds = {"64 MiB": 64 * 1024**2, "1 GiB": 1024**3, "0.999": 0.999}
+        bounds |= {"1 day": 86_400, "366 days": 366 * 86_400, "36600 days": 36_600 * 86_400}
         said = self.rows()[name].split("|")[4].strip().removeprefix("below ").replace(",", "")
         assert bounds.get(said) == UPPER_BOUNDS[name] or said in ("1", str(UPPER_BOUNDS[name]))
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session
 
 from localstore.changes import Op
-from localstore.errors import CommitInsideWrite, SchemaError, SchemaMismatch
+from localstore.errors import CommitInsideWrite, LocalStoreError, SchemaError, SchemaMismatch, WriteEnded
+from localstore.store.engine import sole_engine
 from localstore.store.file import Store, StoreOptions
 from localstore.store.opening import open_local
 from localstore.testing.clock import ManualClock, environment
@@ -214,7 +218,7 @@ def test_an_attached_file_is_waited_for_and_let_go_of_at_the_end_of_the_block(pa
     def attach_and_copy() -> list[Any]:
         with store.write() as tx:
             connection = tx.connection()
-            connection.exec_driver_sql("ATTACH ? AS other", (str(path.with_name("other.db")),))
+            connection.exec_driver_sql("/* to copy */ ATTACH ? AS other", (str(path.with_name("other.db")),))
             connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS other.copied (id)")
             connection.exec_driver_sql("INSERT INTO other.copied SELECT id FROM main.note")
             return [connection.exec_driver_sql(f"PRAGMA {what}").scalar_one() for what in ("busy_timeout", "foreign_keys")]
@@ -240,10 +244,131 @@ def test_what_a_block_sets_on_its_connection_ends_with_it(store: Store) -> None:
     assert heard == [1]
 
 
-@pytest.mark.parametrize("end", ["close", "invalidate"])
-def test_a_connection_that_a_block_ended_is_replaced(store: Store, end: str) -> None:
-    with suppress(CommitInsideWrite, sa.exc.SQLAlchemyError), store.write() as tx:
+@pytest.mark.parametrize("end", ["close", "invalidate", "detach"])
+def test_a_connection_that_a_block_ended_is_replaced_and_leaves_no_file_open(path: Path, store: Store, end: str) -> None:
+    with suppress(CommitInsideWrite, sa.exc.SQLAlchemyError, AssertionError), store.write() as tx:
         getattr(tx.connection(), end)()
+    check_works(store)
+    store.close()
+    with closing(sole_engine(path).connect()) as alone:  # which fails while anybody has the file open
+        assert alone.exec_driver_sql("SELECT count(*) FROM note").scalar_one() == 3
+
+
+def test_a_statement_that_is_not_read_to_its_end_is_in_the_way_of_no_later_write(path: Path, store: Store) -> None:
+    with pytest.raises(LocalStoreError, match="not read to its end") as kept, store.write() as tx:  # noqa: PT012
+        unread = tx.connection().exec_driver_sql("UPDATE note SET stars = 9 RETURNING id")
+        assert unread.fetchone()
+    check_works(store)
+    assert rows_of(path)["a",]["stars"] == 1
+    del kept, unread
+
+
+# -- sessions that are over
+
+
+def kept_sessions(store: Store) -> dict[str, Callable[[], object]]:
+    """Ways to go on with what a block handed out."""
+    with store.write() as tx:
+        connection = tx.connection()
+    return {
+        "the session": lambda: tx.connection(),
+        "its connection": lambda: connection.exec_driver_sql("INSERT INTO note (id) VALUES ('stale')"),
+        "its transaction": lambda: connection.begin(),
+    }
+
+
+KEPT = ("the session", "its connection", "its transaction")
+
+
+@pytest.mark.parametrize("kept", KEPT)
+def test_a_session_whose_block_is_over_is_refused_and_ends_no_other_write(path: Path, store: Store, kept: str) -> None:
+    go_on = kept_sessions(store)[kept]
+    with store.write() as tx:
+        tx.connection().exec_driver_sql("INSERT INTO note (id) VALUES ('half')")
+        with ThreadPoolExecutor(1) as pool:
+            errors = [pool.submit(go_on).exception() for _ in range(3)]
+        assert all("after its block" in str(error) for error in errors)
+        with pytest.raises((WriteEnded, sa.exc.StatementError), match="after its block"):
+            go_on()
+        tx.connection().exec_driver_sql("INSERT INTO note (id) VALUES ('whole')")
+    assert set(rows_of(path)) == {("a",), ("b",), ("half",), ("whole",)}
+    check_works(store)
+
+
+@pytest.mark.parametrize("kept", KEPT)
+def test_a_session_whose_block_is_over_keeps_no_file_locked_or_open(path: Path, store: Store, kept: str) -> None:
+    go_on = kept_sessions(store)[kept]
+    with pytest.raises((WriteEnded, sa.exc.StatementError), match="after its block"):
+        go_on()
+    with other_program(path) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+    store.close()
+    with pytest.raises((WriteEnded, sa.exc.StatementError), match="after its block"):
+        go_on()
+    sole_engine(path).connect().close()
+
+
+def test_a_session_whose_snapshot_is_over_is_refused(store: Store) -> None:
+    with store.snapshot() as session:
+        pass
+    with pytest.raises(sa.exc.InvalidRequestError, match="closed"):
+        session.connection()
+
+
+ENDS_IT_EARLY: dict[str, Callable[[Session], object]] = {
+    "close": lambda tx: tx.close(),
+    "reset": lambda tx: tx.reset(),
+    "invalidate": lambda tx: tx.invalidate(),
+    "with": lambda tx: tx.__exit__(None, None, None),
+    "the session's transaction": lambda tx: tx.get_transaction().commit(),  # type: ignore[union-attr]
+    "the connection": lambda tx: tx.connection().commit(),
+    "a comment before it": lambda tx: tx.connection().exec_driver_sql("/* now */ -- really\n COMMIT"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS_IT_EARLY.values(), ids=ENDS_IT_EARLY)
+@pytest.mark.parametrize("is_swallowed", [True, False])
+def test_nothing_in_a_block_ends_it_early_without_saying_so(
+    path: Path, store: Store, end: Callable[[Session], object], is_swallowed: bool
+) -> None:
+    before = rows_of(path)
+    with pytest.raises((CommitInsideWrite, ValueError)), store.write() as tx:  # noqa: PT012
+        tx.connection().exec_driver_sql("INSERT INTO note (id) VALUES ('early')")
+        with suppress(CommitInsideWrite) if is_swallowed else nullcontext():
+            end(tx)
+        raise ValueError
+    assert rows_of(path) == before
+    check_works(store)
+
+
+# -- errors
+
+
+@pytest.mark.parametrize("outer", [KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit])
+def test_an_error_in_a_block_entered_while_something_else_is_handled_is_that_error(
+    store: Store, outer: type[BaseException]
+) -> None:
+    """As when an application saves its state on the way out."""
+
+    def save() -> None:
+        with store.write() as tx:
+            tx.connection().exec_driver_sql("INSERT INTO note (id) VALUES ('a')")
+
+    try:
+        raise outer
+    except outer:
+        with pytest.raises(IntegrityError):
+            save()
+    check_works(store)
+
+
+def test_a_savepoint_that_is_taken_back_does_not_leave_others_logging_rowids(path: Path, store: Store) -> None:
+    with store.write() as tx:
+        tx.connection().exec_driver_sql("UPDATE note SET stars = 5")
+        with suppress(ValueError), tx.begin_nested():
+            tx.connection().exec_driver_sql("CREATE TEMP TABLE passing (id)")
+            raise ValueError
+    assert query(path, "SELECT capturing FROM localstore_state") == [(1,)]
     check_works(store)
 
 

@@ -11,7 +11,8 @@ TABLES = {
     # One row. capturing: 0 when triggers are to be silent, 1 when they log keys, 2 when rowids; last_number, last_stamp: those
     # of the last changeset that left the outbox, or a later stamp that came from elsewhere; folded: own changesets up to
     # this number are in localstore_clock; replay: whether the schema has changed since localstore_unknown was last gone
-    # through; purged: records of localstore_clock with nothing from this stamp on may be gone.
+    # through; unsettled: whether something was written since localstore_repaired was last gone through, 2 when by another
+    # program; purged: records of localstore_clock with nothing from this stamp on may be gone.
     "state": """
         id INTEGER PRIMARY KEY CHECK (id = 1),
         capturing INTEGER NOT NULL DEFAULT 1,
@@ -22,6 +23,7 @@ TABLES = {
         last_stamp INTEGER NOT NULL DEFAULT 0,
         folded INTEGER NOT NULL DEFAULT 0,
         replay INTEGER NOT NULL DEFAULT 0,
+        unsettled INTEGER NOT NULL DEFAULT 0,
         purged INTEGER NOT NULL DEFAULT 0,
         remote_id TEXT,
         cursor BLOB""",
@@ -94,6 +96,15 @@ TABLES = {
         generation INTEGER NOT NULL DEFAULT 0,
         detail BLOB,
         PRIMARY KEY (tbl, key)""",
+    # Rows that are not as merging left them, as what they refer to is not there. hidden: 1 when the row is not in its table;
+    # merged: MessagePack, the values that merging gave to columns that are not in the table; why: the foreign key.
+    "repaired": """
+        tbl INTEGER NOT NULL,
+        key NOT NULL,
+        hidden INTEGER NOT NULL,
+        merged BLOB NOT NULL,
+        why TEXT NOT NULL,
+        PRIMARY KEY (tbl, key)""",
     # Changesets of other devices that came before their turn.
     "waiting": """
         device BLOB NOT NULL,
@@ -142,7 +153,7 @@ LAST = """
             SET last_number = max(last_number, OLD.number), last_stamp = max(last_stamp, OLD.stamp);
     END"""
 """Whoever empties the outbox: no number may come twice. The state is not written at each commit, which costs a page."""
-WITHOUT_ROWID = {"renamed", "seen", "clock"}  # small rows, always found by their whole key
+WITHOUT_ROWID = {"renamed", "seen", "clock", "repaired"}  # small rows, always found by their whole key
 
 
 def upgrade() -> None:

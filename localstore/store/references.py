@@ -1,0 +1,125 @@
+"""What a foreign key asks for when the row that it refers to is not there: the rule, and nothing else.
+
+The rule is a pure function of a row's merged values and of which rows there are, so that all replicas come to the same:
+
+* ``ON DELETE CASCADE``: the row is set aside.
+* ``SET NULL``, and without an action: the columns that may be null become null; where none may, the row is set aside.
+* ``SET DEFAULT``: the columns get their defaults; where these refer to nothing either, the row is set aside.
+
+A key with a null in it refers to nothing and asks for nothing (``MATCH SIMPLE``, the only kind that SQLite has).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from localstore.changes import Key, Value
+from localstore.store.capture import CapturedTable
+from localstore.store.engine import quote
+
+__all__ = ["Outcome", "Reference", "outcome", "references"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A foreign key from one synced table to another, or to itself.
+
+    Attributes:
+        table: name of the table that has it.
+        columns: that refer.
+        target: name of the table referred to.
+        order: for each column of the target's key, which of ``columns`` refers to it.
+        instead: what columns become when the row referred to is not there; empty when the row is set aside.
+    """
+
+    table: str
+    columns: tuple[str, ...]
+    target: str
+    order: tuple[int, ...]
+    instead: Mapping[str, Value]
+
+    def key_in(self, values: Mapping[str, Value]) -> Key | None:
+        """The key that a row refers to, None for nothing."""
+        key = tuple(values.get(self.columns[n]) for n in self.order)
+        return None if None in key else key
+
+    def __str__(self) -> str:
+        return f"{self.table}({', '.join(self.columns)}) → {self.target}"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What becomes of a row: ``because`` of a reference it is not shown, or shown with other values in some columns."""
+
+    because: Reference | None = None
+    is_hidden: bool = False
+    instead: dict[str, Value] = field(default_factory=dict)
+
+
+def outcome(values: Mapping[str, Value], to_check: Iterable[Reference], is_there: Callable[[Reference, Key], bool]) -> Outcome:
+    """What becomes of a row. Each of its references is looked at by itself, in the values that merging gave it."""
+    result = Outcome()
+    for reference in to_check:
+        key = reference.key_in(values)
+        if key is None or is_there(reference, key):
+            continue
+        result.because = reference
+        default = reference.key_in({**values, **reference.instead}) if reference.instead else key
+        if default is not None and (default == key or not is_there(reference, default)):
+            return Outcome(reference, is_hidden=True)
+        result.instead.update(reference.instead)
+    return result
+
+
+def references(connection: sqlite3.Connection, tables: Mapping[str, CapturedTable]) -> list[Reference]:
+    """The foreign keys between synced tables, as the file has them now."""
+    by_name = {name.casefold(): table for name, table in tables.items()}
+    found = []
+    for table in tables.values():
+        rows = connection.execute(f"PRAGMA main.foreign_key_list({quote(table.name)})").fetchall()
+        keys: dict[int, list[tuple[str, str | None]]] = {}
+        about: dict[int, tuple[str, str]] = {}
+        for number, _, target, column, referred, _, on_delete, _ in rows:
+            keys.setdefault(number, []).append((column, referred))
+            about[number] = (target, on_delete)
+        for number in sorted(keys):
+            target = by_name.get(about[number][0].casefold())
+            reference = target and _reference(connection, table, target, keys[number], about[number][1])
+            if reference:
+                found.append(reference)
+    return found
+
+
+def _reference(
+    connection: sqlite3.Connection,
+    table: CapturedTable,
+    target: CapturedTable,
+    pairs: Sequence[tuple[str, str | None]],
+    on_delete: str,
+) -> Reference | None:
+    """None when it refers to something other than the target's key, which nothing of a synced table can."""
+    spelling = {name.casefold(): name for name in table.key + table.columns}
+    columns = tuple(spelling.get(column.casefold(), column) for column, _ in pairs)
+    referred = [key if name is None else name for (_, name), key in zip(pairs, target.key, strict=False)]
+    wanted = [name.casefold() for name in target.key]
+    if sorted(name.casefold() for name in referred) != sorted(wanted) or not set(columns) <= {*table.key, *table.columns}:
+        return None
+    order = tuple([name.casefold() for name in referred].index(name) for name in wanted)
+    return Reference(table.name, columns, target.name, order, _instead(connection, table, columns, on_delete))
+
+
+def _instead(
+    connection: sqlite3.Connection, table: CapturedTable, columns: tuple[str, ...], on_delete: str
+) -> dict[str, Value]:
+    info = {row[1]: row for row in connection.execute(f"PRAGMA main.table_xinfo({quote(table.name)})")}
+    if on_delete == "CASCADE":
+        return {}
+    if on_delete == "SET DEFAULT":
+        if set(columns) & set(table.key):
+            return {}
+        sources = {column: info[column][4] or "NULL" for column in columns}
+        defaults = {column: connection.execute(f"SELECT {source}").fetchone()[0] for column, source in sources.items()}
+        return {} if any(value is None and info[column][3] for column, value in defaults.items()) else defaults
+    return {column: None for column in columns if column not in table.key and not info[column][3]}
