@@ -15,7 +15,8 @@ from localstore.environment import Environment
 from localstore.errors import StoreUnusable
 from localstore.registry import AdapterFactory, adapter_factory
 from localstore.store.file import Store, StoreOptions
-from localstore.store.opening import InitialData, open_synced, prepare
+from localstore.store.first_data import InitialData
+from localstore.store.opening import open_synced, prepare
 from localstore.sync.loop import BackgroundLoop
 from localstore.sync.parts import Limits, SessionParts
 from localstore.sync.retry import BackoffPolicy

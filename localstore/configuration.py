@@ -12,7 +12,7 @@ from localstore.app import User
 from localstore.schema import Model
 from localstore.store import memory
 from localstore.store.files import IsWorthwhile, Owner, is_half_empty
-from localstore.store.opening import InitialData
+from localstore.store.first_data import InitialData, check_initial_data
 from localstore.sync.session import ErrorHandler
 
 if TYPE_CHECKING:
@@ -152,8 +152,8 @@ def worth_compacting(configuration: SyncConfiguration | LocalConfiguration) -> I
 
 
 def _check_file_options(configuration: SyncConfiguration | LocalConfiguration) -> None:
-    if configuration.initial_data is not None and not callable(configuration.initial_data):
-        raise TypeError(f"initial_data is a function that takes a session, not {configuration.initial_data!r}.")
+    if configuration.initial_data is not None:
+        check_initial_data(configuration.initial_data)
     chosen = configuration.compact_on_launch
     if not isinstance(chosen, bool) and not callable(chosen):
         raise TypeError(f"compact_on_launch is a bool or a function of (total_bytes, used_bytes), not {chosen!r}.")
