@@ -236,7 +236,7 @@ class AppSync:
             NestedWrite, StoreBusy: somebody writes; nothing was changed.
         """
         if file.realms == 1:
-            with file.store.lock.held():
+            with file.store.lock.held(closing=True):
                 pass  # whoever writes has come to the end
         with self._changed:
             file.realms -= 1

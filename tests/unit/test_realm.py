@@ -327,6 +327,19 @@ class TestWriting:
         with one.write(), pytest.raises(NestedWrite), other.write():
             pass
 
+    @pytest.mark.parametrize("in_memory", [False, True])
+    def test_also_through_local_realms_which_share_no_session(self, tmp_path: Path, in_memory: bool) -> None:
+        configuration = LocalConfiguration(path=tmp_path / "one.db", schema={Note}, in_memory=in_memory)
+        with Realm.open(configuration) as one:
+            with Realm.open(configuration) as other, one.write() as tx:
+                with pytest.raises(NestedWrite), other.write():
+                    pass
+                with pytest.raises(NestedWrite):
+                    Realm.open(configuration)
+                tx.add(Note(text="a"))
+                other.close()
+            assert texts(one) == ["a"]
+
     def test_writing_two_files_at_once_is_not_nesting(self, synced: Realm, local: Realm) -> None:
         with synced.write() as one, local.write() as other:
             one.add(Note(text="a"))
