@@ -69,6 +69,9 @@ def test_files_and_folders_that_may_not_be_written_are_named(folder: Path) -> No
         "read a file that may not be written": None,
         "write it": "NotWritable",
         "read it again": None,
+        "compact it": "NotWritable",
+        "delete it": "NotWritable",
+        "see whether it is there": None,
     }
     for attempt in attempts.values():
         if attempt["error"]:
