@@ -248,6 +248,14 @@ def test_a_new_file_is_stamped_before_a_realm_fills_it(tmp_path: Path) -> None:
     assert "No new upgrade operations detected" in fresh.alembic("check")
 
 
+def test_a_migration_waits_a_minute_for_whoever_is_writing(tmp_path: Path) -> None:
+    device = Scratch(tmp_path, "one", OLD)
+    device.python("-m", "localstore.cli", "init")
+    ask = 'print("waits", op.get_bind().exec_driver_sql("PRAGMA busy_timeout").scalar(), "ms")'
+    device.revise("baseline", upgrade=ask)
+    assert "waits 60000 ms" in device.alembic("upgrade", "head")
+
+
 def test_a_refused_migration_is_a_message_and_not_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "remote").mkdir()
     device = Scratch(tmp_path, "one", OLD)
