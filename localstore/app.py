@@ -26,7 +26,7 @@ from localstore.sync.state import Event, SessionState
 if TYPE_CHECKING:
     from localstore.settings import Settings
 
-__all__ = ["App", "AppSync", "Credentials", "SyncedFile", "User", "store_options"]
+__all__ = ["App", "AppSync", "Credentials", "SyncedFile", "User", "check_settings", "store_options"]
 
 _STOP_SECONDS = 5.0  # how long closing an app waits for its background thread
 
@@ -92,6 +92,7 @@ class App:
 
         if not app_id or not app_id.strip():
             raise ValueError("app_id must not be empty: it keeps the data of different applications apart.")
+        check_settings(settings)
         settings = settings or Settings()
         remote = remote or settings.remote
         if remote is None:
@@ -336,6 +337,16 @@ def _has_unsent(store: Store) -> bool:
 def _named(key: bytes | None) -> str:
     """A key in a message, which must not show it."""
     return "no encryption_key" if key is None else "an encryption_key of its own"
+
+
+def check_settings(settings: object) -> None:
+    """Raise ``TypeError`` for what is no ``Settings``, without saying what it is: it may hold a password."""
+    if settings is None:
+        return
+    from localstore.settings import Settings
+
+    if not isinstance(settings, Settings):
+        raise TypeError(f"settings takes Settings(...), not a {type(settings).__name__}.")
 
 
 def store_options(settings: Settings, encryption_key: bytes | None = None) -> StoreOptions:

@@ -916,6 +916,20 @@ class TestOpeningInVain:
             device.configuration(stop_policy="never")
         with pytest.raises(TypeError, match=r"login"):
             SyncConfiguration("emma", {Note})  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="in_memory is True or False, not 'yes'"):
+            device.configuration(in_memory="yes")
+        with pytest.raises(TypeError, match="in_memory is True or False, not 'yes'"):
+            LocalConfiguration(path=device.path, in_memory="yes")  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("settings", [{}, {"remote": "https://emma:s3cret@hub"}], ids=["none", "some"])
+    def test_settings_are_settings_and_not_what_they_are_made_of(self, tmp_path: Path, settings: Any) -> None:
+        for make in (
+            lambda: LocalConfiguration(path=tmp_path / "a.db", settings=settings),
+            lambda: App.create("kit", remote="memory://settings", settings=settings),
+        ):
+            with pytest.raises(TypeError, match=r"settings takes Settings\(\.\.\.\), not a dict") as caught:
+                make()
+            assert "s3cret" not in str(caught.value)
 
     def test_one_file_cannot_hold_two_partitions(self, world: World) -> None:
         """Its changes would go to the wrong one."""
