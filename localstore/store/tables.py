@@ -62,7 +62,11 @@ def _affinity(declared: str) -> str:
 
 def _add(connection: sa.Connection, table: sa.Table, column: sa.Column[object]) -> None:
     if not column.nullable and column.server_default is None:
-        raise _mismatch(table, f"lacks the column {column.name}, which is not nullable and has no server default")
+        raise _mismatch(
+            table,
+            f"lacks the column {column.name}, which is not nullable and has no server default",
+            first="Give it a server_default, for the rows that are there; opening the file adds it then.",
+        )
     definition = CreateColumn(column).compile(dialect=connection.dialect)
     try:
         connection.exec_driver_sql(f"ALTER TABLE {quote(table.name)} ADD COLUMN {definition}")
@@ -72,9 +76,10 @@ def _add(connection: sa.Connection, table: sa.Table, column: sa.Column[object]) 
         raise _mismatch(table, f"lacks the column {column.name}, which SQLite cannot add ({error.orig})") from error
 
 
-def _mismatch(table: sa.Table, what: str) -> SchemaMismatch:
+def _mismatch(table: sa.Table, what: str, *, first: str = "") -> SchemaMismatch:
+    migrate = f"{first} Or migrate" if first else "Migrate"
     return SchemaMismatch(
         f"Table {table.name} in the file {what}. Nothing was changed.",
-        hint='Migrate the file: alembic revision --autogenerate -m "..." and then alembic upgrade head.'
+        hint=f'{migrate} the file: alembic revision --autogenerate -m "..." and then alembic upgrade head.'
         " Where there is no Alembic yet, localstore init sets it up.",
     )
