@@ -21,6 +21,7 @@ if config.config_file_name is not None:
     fileConfig(config.config_file_name, disable_existing_loggers=False)
 
 SYSTEM_PREFIX = "localstore_"
+BUSY_SECONDS = 60  # how long to wait for a realm, or another migration, that is writing
 
 
 def database_url() -> str:
@@ -43,7 +44,7 @@ def run_offline() -> None:
 
 def run_online() -> None:
     """Run the revisions on the file."""
-    engine = sa.create_engine(database_url(), poolclass=sa.NullPool)
+    engine = sa.create_engine(database_url(), poolclass=sa.NullPool, connect_args={"timeout": BUSY_SECONDS})
     sa.event.listen(engine, "connect", set_up_connection)
     sa.event.listen(engine, "begin", begin_immediate)
     with engine.connect() as connection:

@@ -15,7 +15,8 @@ from localstore.environment import Environment
 from localstore.errors import StoreUnusable
 from localstore.registry import AdapterFactory, adapter_factory
 from localstore.store.file import Store, StoreOptions
-from localstore.store.opening import InitialData, open_synced, prepare
+from localstore.store.first_data import InitialData
+from localstore.store.opening import open_synced, prepare
 from localstore.sync.loop import BackgroundLoop
 from localstore.sync.parts import Limits, SessionParts
 from localstore.sync.retry import BackoffPolicy
@@ -25,7 +26,7 @@ from localstore.sync.state import Event, SessionState
 if TYPE_CHECKING:
     from localstore.settings import Settings
 
-__all__ = ["App", "AppSync", "Credentials", "SyncedFile", "User", "store_options"]
+__all__ = ["App", "AppSync", "Credentials", "SyncedFile", "User", "check_settings", "store_options"]
 
 _STOP_SECONDS = 5.0  # how long closing an app waits for its background thread
 
@@ -91,6 +92,7 @@ class App:
 
         if not app_id or not app_id.strip():
             raise ValueError("app_id must not be empty: it keeps the data of different applications apart.")
+        check_settings(settings)
         settings = settings or Settings()
         remote = remote or settings.remote
         if remote is None:
@@ -235,7 +237,7 @@ class AppSync:
             NestedWrite, StoreBusy: somebody writes; nothing was changed.
         """
         if file.realms == 1:
-            with file.store.lock.held():
+            with file.store.lock.held(closing=True):
                 pass  # whoever writes has come to the end
         with self._changed:
             file.realms -= 1
@@ -335,6 +337,16 @@ def _has_unsent(store: Store) -> bool:
 def _named(key: bytes | None) -> str:
     """A key in a message, which must not show it."""
     return "no encryption_key" if key is None else "an encryption_key of its own"
+
+
+def check_settings(settings: object) -> None:
+    """Raise ``TypeError`` for what is no ``Settings``, without saying what it is: it may hold a password."""
+    if settings is None:
+        return
+    from localstore.settings import Settings
+
+    if not isinstance(settings, Settings):
+        raise TypeError(f"settings takes Settings(...), not a {type(settings).__name__}.")
 
 
 def store_options(settings: Settings, encryption_key: bytes | None = None) -> StoreOptions:

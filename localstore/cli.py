@@ -21,6 +21,9 @@ VARIABLE = "ALEMBIC_URL"
 
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
+_MISREAD = "%?"
+"""Characters in a folder's name that stand for something else in alembic.ini or in a URL."""
+
 app = typer.Typer(name="localstore", no_args_is_help=True, add_completion=False, help="Local-first data for Python.")
 
 
@@ -61,32 +64,60 @@ def init(
             )
     if not directory.is_dir():
         raise _failure(f"{directory} is not a folder. Nothing was written.")
+    if not (directory / database).parent.is_dir():
+        raise _failure(
+            f"The folder of the file {database} does not exist in {directory.resolve()}. Nothing was written. Make it first."
+        )
     existing = [name for name in ("alembic.ini", "alembic") if (directory / name).exists()]
     if existing:
         raise _failure(
             f"{' and '.join(existing)} exist{'s' if len(existing) == 1 else ''} in {directory.resolve()} already."
             " Nothing was written. Move what is there away, or run init in another folder and compare."
         )
-    for name, text in _environment(modules, database).items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+    for name, text in _environment(directory.resolve(), modules, database).items():
+        try:
+            _write(directory / name, text)
+        except OSError as error:
+            raise _failure(
+                f"{directory.resolve() / name} cannot be written: {error.strerror}. Nothing that was there has changed."
+                " See to it, remove what init has written, and run it again."
+            ) from error
     typer.echo(_what_next(directory, modules, database))
 
 
-def _environment(modules: list[str], database: str) -> dict[str, str]:
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("x", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+
+
+def _environment(directory: Path, modules: list[str], database: str) -> dict[str, str]:
     """The files to write, by their path in the application."""
+    here = "%(here)s"
+    if any(character in str(directory) for character in _MISREAD):  # which would be put in for it as it is
+        here = _in_ini(directory.as_posix())
     place = Path(database)
-    url = f"sqlite:///{'' if place.is_absolute() else '%(here)s/'}{place.as_posix().replace('%', '%%')}"
+    url = _in_ini(_in_url(place.as_posix()))
+    if not place.is_absolute():
+        url = f"{here if here == '%(here)s' else _in_ini(_in_url(directory.as_posix()))}/{url}"
     values = {
         "imports": "\n".join(f"import {module}  # noqa: F401" for module in sorted(modules)),
         "variable": VARIABLE,
-        "url": url,
+        "here": here,
+        "url": f"sqlite:///{url}",
     }
     written = {"alembic.ini": "alembic.ini", "alembic/env.py": "env.py.txt", "alembic/script.py.mako": "script.py.mako"}
     found = {path: _filled(template, values) for path, template in written.items()}
     return {**found, "alembic/versions/.gitkeep": ""}
+
+
+def _in_ini(text: str) -> str:
+    return text.replace("%", "%%")
+
+
+def _in_url(path: str) -> str:
+    """A path as SQLAlchemy reads it back: its own quoting would spoil more readable names."""
+    return path.replace("%", "%25").replace("?", "%3F")
 
 
 def _filled(template: str, values: dict[str, str]) -> str:

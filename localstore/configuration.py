@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from localstore.app import User
+from localstore.app import User, check_settings
 from localstore.schema import Model
 from localstore.store import memory
 from localstore.store.files import IsWorthwhile, Owner, is_half_empty
-from localstore.store.opening import InitialData
+from localstore.store.first_data import InitialData, check_initial_data
 from localstore.sync.session import ErrorHandler
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class LocalConfiguration:
     def __post_init__(self) -> None:
         check_encryption_key(self.encryption_key)
         _check_file_options(self)
+        check_settings(self.settings)
         if self.initial_data is not None and not self.schema:
             raise ValueError("initial_data needs a schema: it is called when the tables are made.")
 
@@ -152,8 +153,10 @@ def worth_compacting(configuration: SyncConfiguration | LocalConfiguration) -> I
 
 
 def _check_file_options(configuration: SyncConfiguration | LocalConfiguration) -> None:
-    if configuration.initial_data is not None and not callable(configuration.initial_data):
-        raise TypeError(f"initial_data is a function that takes a session, not {configuration.initial_data!r}.")
+    if not isinstance(configuration.in_memory, bool):
+        raise TypeError(f"in_memory is True or False, not {configuration.in_memory!r}.")
+    if configuration.initial_data is not None:
+        check_initial_data(configuration.initial_data)
     chosen = configuration.compact_on_launch
     if not isinstance(chosen, bool) and not callable(chosen):
         raise TypeError(f"compact_on_launch is a bool or a function of (total_bytes, used_bytes), not {chosen!r}.")

@@ -267,6 +267,7 @@ class Realm:
             FileNotFoundError: there is no such file.
             StoreUnusable: it is no database, or another application's. It was not changed.
             DiskFull: there is no room for the copy that it takes.
+            NotWritable: it may only be read.
         """
         path = existing(configuration)
         if path is None:
@@ -291,7 +292,8 @@ class Realm:
         Raises:
             StoreBusy: it is open in this process or another, perhaps by a session that still uploads for a closed realm.
             UnsentChanges: it holds changes that the remote has not acknowledged.
-            StoreUnusable: it is no database, another application's, or the system does not let it be removed.
+            StoreUnusable: it is no database, another application's, or the system does not let it be removed; ``NotWritable``
+                when it may only be read.
         """
         path = existing(configuration)
         if path is None:

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from localstore.sources import PREFIX, Source, environment, files, refuse_unknown
@@ -23,6 +24,7 @@ __all__ = ["Settings"]
 
 _DAY = 86_400.0
 _YEAR = 366 * _DAY
+_TEXTS = ("remote", "synchronous")
 
 
 class Settings(BaseSettings):
@@ -72,6 +74,14 @@ class Settings(BaseSettings):
     backoff_jitter: float = Field(default=0.25, ge=0, lt=1)
     page_bytes: int = Field(default=4 * 1024 * 1024, gt=0, le=1024**3)  # a page is held in memory
     page_count: int = Field(default=5000, gt=0, le=1_000_000)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        """``true`` would be taken for 1."""
+        if isinstance(value, bool) and info.field_name not in _TEXTS:
+            raise PydanticCustomError("truth", "it should be a number, not true or false")
+        return value
 
     if not TYPE_CHECKING:  # type checkers know the arguments by the fields
 

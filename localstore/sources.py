@@ -65,7 +65,7 @@ def files(directory: Path) -> list[Source]:
     """``localstore.toml`` and ``[tool.localstore]`` of ``pyproject.toml``, as far as they are there; the first one wins.
 
     Raises:
-        ValueError: a file is not TOML, or the table is none.
+        ValueError: a file cannot be read, is not TOML, or the table is none.
     """
     found = []
     if (values := _read(directory / _FILE)) is not None:
@@ -106,10 +106,12 @@ def _nearest(name: str, source: Source, known: Collection[str]) -> str:
 
 def _read(path: Path) -> dict[str, Any] | None:
     """A TOML file's content, None when there is no such file."""
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:  # a folder, or a file that this user may not read
+        problem = str(error.strerror)
     except UnicodeDecodeError:
         problem = "it is not UTF-8 text"
     except tomllib.TOMLDecodeError as error:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from localstore.errors import LocalStoreError, StoreBusy, StoreUnusable
-from localstore.store.driver import claim, driver_errors, release
+from localstore.store.driver import claim, connect, driver_errors, release
 from localstore.store.engine import driver_connection, sole_engine, translated
 
 __all__ = ["alone_with", "remove", "remove_if_empty", "settling"]
@@ -84,14 +84,38 @@ def remove(path: Path, connection: sa.Connection) -> None:
 
 def remove_if_empty(path: Path, key: bytes | None) -> None:
     """Remove a file in which nobody has made anything, if nobody has it open; else leave it alone."""
-    with (
-        suppress(LocalStoreError, *driver_errors("Error", also=DBAPIError)),
-        alone_with(path, key, to_remove=True) as connection,
-    ):
+    with suppress(LocalStoreError, OSError, *driver_errors("Error", also=DBAPIError)):
+        if _size_of(path) == 0:
+            _remove_bare(path, key)
+            return
+        _remove_if_without_tables(path, key)
+
+
+def _remove_if_without_tables(path: Path, key: bytes | None) -> None:
+    with alone_with(path, key, to_remove=True) as connection:
         with connection.begin():
             is_empty = connection.exec_driver_sql("SELECT 1 FROM sqlite_master").first() is None
         if is_empty:
             remove(path, connection)
+
+
+def _remove_bare(path: Path, key: bytes | None) -> None:
+    """Remove a file of no bytes, as is left when the disk had no room for the first of them.
+
+    It is not in WAL mode yet, so SQLite's lock tells little of those who have it open: none of ours has, as the first of them
+    would have written to it. To take the lock writes a journal, for which there may be no room either.
+    """
+    with ExitStack() as stack:
+        claim(path, encrypted=key is not None)
+        stack.callback(release, path, encrypted=key is not None)
+        stack.enter_context(_folder_locked(path.parent, exclusive=True))
+        driver = stack.enter_context(closing(connect(path, key, timeout=0)))
+        driver.execute("PRAGMA journal_mode=MEMORY").fetchall()
+        driver.execute("BEGIN EXCLUSIVE")
+        if _size_of(path) == 0:
+            if sys.platform == "win32":  # where an open file cannot be removed
+                driver.close()
+            path.unlink()
 
 
 @contextmanager

@@ -57,7 +57,8 @@ def failure(code: str, text: str, path: Path, *, writing: bool = False) -> Local
         return ReadOnlyRealm(
             "Something was written through a read. Nothing was changed.", hint="Write inside `with realm.write() as tx:`."
         )
-    if code.startswith("SQLITE_READONLY"):
+    # the second is what a lock for writing says of a file that may only be read
+    if code.startswith("SQLITE_READONLY") or (code == "SQLITE_IOERR_LOCK" and _may_only_be_read(path)):
         return NotWritable(
             f"{path} may not be written ({text}). Nothing was changed.",
             hint="Give this user the right to write the file and its folder, and see whether the disk is mounted read-only.",
@@ -117,6 +118,10 @@ def _why_out_of_reach(path: Path) -> str:
         if not folder.exists():
             return f"Make sure that its folder exists: {folder} does not. It is not made, lest a misspelt path go unnoticed."
     return "Check that its folder exists and that this user may write the file and the folder."
+
+
+def _may_only_be_read(path: Path) -> bool:
+    return os.access(path, os.R_OK) and not os.access(path, os.W_OK)
 
 
 def _has_no_room(path: Path) -> bool:

@@ -83,7 +83,7 @@ class Store:
         self._writer = Writer(engine, timeout)
         self._reader = reading_engine(path, key, busy_timeout=timeout, declared=self.declared)
         claim(path, encrypted=key is not None)
-        self.lock = WriteLock(options.busy_timeout)
+        self.lock = WriteLock(options.busy_timeout, path)
         self._identity: tuple[int, int] | None = None
         self._closed = threading.Event()
         self._readers = 0
@@ -356,7 +356,7 @@ class Store:
         """Let go of the file; a second call does nothing. Waits for a write and for reads in progress."""
         if self._closed.is_set():
             return
-        with self.lock.held():
+        with self.lock.held(closing=True):
             self._closed.set()
             with self._readers_changed:
                 self._readers_changed.wait_for(lambda: not self._readers, self._options.busy_timeout)

@@ -6,16 +6,21 @@ writing connection, and knows who holds it.
 The queue is the lock: whoever stands first in it may write. To come and to go are one operation each on a deque, which
 nothing can break in two, so no signal, cancellation or garbage collection at whatever moment leaves the lock half taken,
 and none of them can meet a lock that guards the lock. All else, waking the next one first of all, may be done twice.
+
+Several stores may be open on one file, with a lock each; there SQLite keeps their writers apart, as it does processes. Only a
+write inside a write could never be served, so who writes anywhere in the process is noted in one more deque.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from pathlib import Path
 
 from localstore.errors import NestedWrite, StoreBusy
 
@@ -25,7 +30,9 @@ __all__ = ["WriteLock"]
 class _Turn:
     """One caller's place in the queue: a thread's, or that of a task in an event loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(self, path: Path | None, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self.path = path
+        self.process = os.getpid()
         self.thread = threading.get_ident()
         self.task = _current_task()
         self.waits_in_loop = loop is not None
@@ -60,15 +67,20 @@ class _Turn:
             self._future.set_result(None)
 
 
+_everywhere: deque[_Turn] = deque()  # in the queue of any lock; of the process, as threads are
+
+
 class WriteLock:
     """Held by a thread or, inside an event loop, by a task.
 
     Args:
         timeout: how many seconds each caller waits for its turn.
+        path: the file, so that a write inside that of another lock on it is noticed.
     """
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, path: Path | None = None) -> None:
         self._timeout = timeout
+        self._path = path
         self._turns: deque[_Turn] = deque()
 
     def __len__(self) -> int:
@@ -76,15 +88,18 @@ class WriteLock:
         return len(self._turns)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, *, closing: bool = False) -> Iterator[None]:
         """Hold the lock in a thread.
+
+        Args:
+            closing: to let go of the file, which a write through another lock on it does not hinder.
 
         Raises:
             NestedWrite: the holder is this thread or task, or a task of the event loop that this call would stop.
             StoreBusy: it was not to be had within the timeout.
         """
-        turn = _Turn()
-        self._check_not_inside(turn)
+        turn = _Turn(self._path)
+        self._check_not_inside(turn, closing=closing)
         try:
             try:
                 self._take(turn)
@@ -104,7 +119,7 @@ class WriteLock:
         return _HeldInLoop(self)
 
     def _take(self, turn: _Turn) -> None:
-        self._turns.append(turn)
+        self._queue(turn)
         self._let_pass(turn)
         if not self._is_first(turn):
             turn.wait(self._timeout)
@@ -112,7 +127,7 @@ class WriteLock:
                 raise self._busy()
 
     async def _take_async(self, turn: _Turn) -> None:
-        self._turns.append(turn)
+        self._queue(turn)
         try:
             async with asyncio.timeout(self._timeout):
                 called = turn.prepare()
@@ -123,6 +138,11 @@ class WriteLock:
             if not self._is_first(turn):
                 raise self._busy() from None
         turn.waits_in_loop = False
+
+    def _queue(self, turn: _Turn) -> None:
+        self._turns.append(turn)
+        if self._path is not None:
+            _everywhere.append(turn)
 
     def _is_first(self, turn: _Turn) -> bool:
         return self._first() is turn
@@ -135,12 +155,15 @@ class WriteLock:
 
     def _leave(self, turn: _Turn) -> None:
         """Go, whether it was one's turn or not, and call whoever is first then. Twice is fine."""
-        if turn in self._turns:  # the second time it is not
-            with suppress(ValueError):
-                self._turns.remove(turn)
+        self._forget(turn)
         while (first := self._first()) is not None and not first.call():
-            with suppress(ValueError):
-                self._turns.remove(first)
+            self._forget(first)
+
+    def _forget(self, turn: _Turn) -> None:
+        for turns in (self._turns, _everywhere):
+            if turn in turns:  # the second time it is not
+                with suppress(ValueError):
+                    turns.remove(turn)
 
     def _let_pass(self, turn: _Turn) -> None:
         """Send tasks to the end that wait in the event loop which a plain ``write()`` in its thread is stopping.
@@ -152,11 +175,11 @@ class WriteLock:
                 return
             if other.thread == turn.thread and other.waits_in_loop:
                 self._leave(other)
-                self._turns.append(other)
+                self._queue(other)
 
-    def _check_not_inside(self, turn: _Turn) -> None:
+    def _check_not_inside(self, turn: _Turn, *, closing: bool) -> None:
         """Refuse a write of a thread that is inside another one, be it that of a task which it runs."""
-        if any(other.thread == turn.thread and not other.waits_in_loop for other in self._turns.copy()):
+        if any(not closing or other in self._turns for other in self._around(turn)):
             raise NestedWrite(
                 "write() was called while this thread is inside another write(). Nothing was written by the inner one.",
                 hint="Use the outer block's session; in an event loop, `async with realm.write_async()` lets tasks take turns.",
@@ -164,12 +187,23 @@ class WriteLock:
 
     def _check_task_not_inside(self, turn: _Turn) -> None:
         """Refuse a write of a task that is inside another one, or whose whole event loop is: other tasks just wait."""
-        mine = (other for other in self._turns.copy() if other.thread == turn.thread and not other.waits_in_loop)
-        if any(other.task in (turn.task, None) for other in mine):
+        if any(other.task in (turn.task, None) for other in self._around(turn)):
             raise NestedWrite(
                 "write_async() was called while this task is inside another write(). Nothing was written by the inner one.",
                 hint="Use the outer block's session.",
             )
+
+    def _around(self, turn: _Turn) -> list[_Turn]:
+        """The writes on the same file, by whatever lock, that this thread is inside."""
+        turns = self._turns if self._path is None else _everywhere
+        return [
+            other
+            for other in turns.copy()
+            if other.thread == turn.thread
+            and other.path == turn.path
+            and other.process == turn.process
+            and not other.waits_in_loop
+        ]
 
     def _busy(self) -> StoreBusy:
         return StoreBusy(
@@ -185,7 +219,7 @@ class _HeldInLoop:
         self._lock = lock
 
     async def __aenter__(self) -> None:
-        turn = self._turn = _Turn(asyncio.get_running_loop())
+        turn = self._turn = _Turn(self._lock._path, asyncio.get_running_loop())
         self._lock._check_task_not_inside(turn)
         taken = False
         try:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlmodel import Session
 
 from localstore.environment import Environment
 from localstore.errors import StoreUnusable
@@ -15,16 +14,13 @@ from localstore.store.capture import attach, captured_tables, follow_migrations,
 from localstore.store.clocks import ClockTable
 from localstore.store.engine import driver_connection
 from localstore.store.file import Store, StoreOptions
+from localstore.store.first_data import InitialData, first_data
 from localstore.store.renames import RENAMED, check_additions
 from localstore.store.seal import SealLimits, seal_leftovers, seal_log
 from localstore.store.state import State, load_state
 from localstore.store.tables import bring_up_to_date
-from localstore.store.writing import fill
 
-__all__ = ["InitialData", "check_not_synced", "check_owner", "open_local", "open_synced", "prepare"]
-
-InitialData = Callable[[Session], None]
-"""Fills a new file, in the transaction that makes its tables."""
+__all__ = ["check_not_synced", "check_owner", "open_local", "open_synced", "prepare"]
 
 
 def open_local(
@@ -52,7 +48,7 @@ def open_local(
             is_new = not _has_tables(connection)
             bring_up_to_date(connection, tables)
             if is_new and initial_data is not None:
-                fill(connection, initial_data)
+                first_data(connection, initial_data)
 
     _opened(store, options.encryption_key, prepare_plain)
     store.declared.extend(tables)
@@ -122,7 +118,7 @@ def prepare(
         is_new = new and not _has_tables(connection, tables)
         _prepare(connection, tables, environment.now_ms(), options.limits)
         if is_new and initial_data is not None:
-            fill(connection, initial_data)
+            first_data(connection, initial_data)
             seal_log(driver, now_ms=environment.now_ms(), limits=options.limits)
     store.catch_up()
     store.declared.extend(table for table in tables if table not in store.declared)

@@ -232,7 +232,7 @@ class Cycle:
                     f"The remote refuses even an empty changeset: {refusal.reason}. Sync stopped; local data is untouched.",
                     hint="Ask whoever runs the remote.",
                 )
-            await self._in_thread(self._store.refuse, refusal.number, refusal.reason)
+            await self._in_thread(self._store.refuse, refusal.number, redacted_text(refusal.reason))
             self._observer.report(
                 Refused(
                     f"The remote refused changeset {refusal.number}: {refusal.reason}. It was set aside on this device.",

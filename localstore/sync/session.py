@@ -18,6 +18,7 @@ from localstore.adapter import SyncAdapter
 from localstore.errors import LocalStoreError, OperationAborted, ProtocolError, SyncError
 from localstore.sync.cycle import Cycle, Signals
 from localstore.sync.parts import SessionParts
+from localstore.sync.redaction import redacted_error
 from localstore.sync.state import (
     CONNECTIONS,
     TRANSITIONS,
@@ -318,9 +319,11 @@ class _Life:
         self._session._life_connection(self, event)
 
     def report(self, error: SyncError) -> None:
+        redacted_error(error)
         self._session.report(error)
 
     def failed(self, error: SyncError) -> None:
+        redacted_error(error)  # before it is the session's last, and ends its waits
         self._session._life_failed(self, error)
 
     def uploaded(self) -> None:
@@ -332,8 +335,8 @@ async def _let_go(adapter: SyncAdapter) -> None:
     try:
         async with asyncio.timeout(_CLOSE_SECONDS):
             await adapter.close()
-    except Exception:  # noqa: BLE001
-        _log.warning("%s could not be closed.", type(adapter).__name__, exc_info=True)
+    except Exception as error:  # noqa: BLE001
+        _log.warning("%s could not be closed.", type(adapter).__name__, exc_info=redacted_error(error))
 
 
 def _aborted(event: Event) -> OperationAborted:

@@ -44,6 +44,11 @@ def rows(realm: Realm) -> int:
     return realm.exec(select(func.count()).select_from(Note)).one()
 
 
+def rows_of(configuration: LocalConfiguration) -> int:
+    with Realm.open(configuration) as realm:
+        return rows(realm)
+
+
 def opened(path: Path) -> None:
     Realm.open(LocalConfiguration(path=path, schema={Note})).close()
 
@@ -67,6 +72,9 @@ def with_little_room(folder: Path) -> None:
     limit_size(1000)
     attempt("open a new file", lambda: opened(folder / "new.db"))
     attempt("open the file", lambda: opened(folder / "notes.db"))
+    limit_size(0)
+    attempt("open a new file with no room at all", lambda: opened(folder / "none.db"))
+    attempt("look for new files", lambda: sorted(path.name for path in folder.glob("n*.db*") if path.stem != "notes"))
     limit_size(-1)
     attempt("open a new file with room again", lambda: opened(folder / "new.db"))
     attempt("open the file with room again", lambda: opened(folder / "notes.db"))
@@ -86,6 +94,10 @@ def without_rights(folder: Path) -> None:
         attempt("read a file that may not be written", lambda: rows(realm))
         attempt("write it", lambda: write(realm, 1, 1, 10))
         attempt("read it again", lambda: rows(realm))
+    configuration = LocalConfiguration(path=folder / "open" / "notes.db", schema={Note})
+    attempt("compact it", lambda: Realm.compact(configuration))
+    attempt("delete it", lambda: Realm.delete_files(configuration))
+    attempt("see whether it is there", lambda: rows_of(configuration))
 
 
 if __name__ == "__main__":

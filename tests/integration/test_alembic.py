@@ -248,6 +248,27 @@ def test_a_new_file_is_stamped_before_a_realm_fills_it(tmp_path: Path) -> None:
     assert "No new upgrade operations detected" in fresh.alembic("check")
 
 
+ODD = "odd %20 name" if sys.platform == "win32" else "odd %20?x=1#name"
+
+
+@pytest.mark.parametrize("database", ["app.db", "100%25.db"])
+def test_a_folder_and_a_file_may_have_characters_that_alembic_reads_as_something_else(tmp_path: Path, database: str) -> None:
+    device = Scratch(tmp_path, ODD, OLD)
+    device.python("-m", "localstore.cli", "init", "--database", database)
+    device.revise("baseline")
+    device.alembic("upgrade", "head")
+    assert tables(device.folder / database) == {"task", "alembic_version"}
+    assert [path.name for path in tmp_path.iterdir()] == [ODD]
+
+
+def test_a_migration_waits_a_minute_for_whoever_is_writing(tmp_path: Path) -> None:
+    device = Scratch(tmp_path, "one", OLD)
+    device.python("-m", "localstore.cli", "init")
+    ask = 'print("waits", op.get_bind().exec_driver_sql("PRAGMA busy_timeout").scalar(), "ms")'
+    device.revise("baseline", upgrade=ask)
+    assert "waits 60000 ms" in device.alembic("upgrade", "head")
+
+
 def test_a_refused_migration_is_a_message_and_not_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "remote").mkdir()
     device = Scratch(tmp_path, "one", OLD)

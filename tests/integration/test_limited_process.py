@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def folder() -> Iterator[Path]:
         (folder / "locked").chmod(0o755)
 
 
-def said(limit: str, folder: Path) -> dict[str, dict[str, str | int | None]]:
+def said(limit: str, folder: Path) -> dict[str, dict[str, Any]]:
     """What became of each attempt."""
     done = subprocess.run(
         [sys.executable, str(SCRIPT), limit, str(folder)], capture_output=True, encoding="utf-8", timeout=60, check=False
@@ -46,10 +47,13 @@ def test_a_disk_that_takes_no_more_is_named_and_loses_nothing(folder: Path) -> N
         "read again": None,
         "open a new file": "DiskFailed",
         "open the file": "DiskFailed",
+        "open a new file with no room at all": "DiskFailed",
+        "look for new files": None,
         "open a new file with room again": None,
         "open the file with room again": None,
     }
     assert (attempts["read"]["result"], attempts["read again"]["result"]) == (1, 2)
+    assert attempts["look for new files"]["result"] == []
     for attempt in attempts.values():
         if attempt["error"]:
             assert "rolled back" in str(attempt["message"])
@@ -65,6 +69,9 @@ def test_files_and_folders_that_may_not_be_written_are_named(folder: Path) -> No
         "read a file that may not be written": None,
         "write it": "NotWritable",
         "read it again": None,
+        "compact it": "NotWritable",
+        "delete it": "NotWritable",
+        "see whether it is there": None,
     }
     for attempt in attempts.values():
         if attempt["error"]:

@@ -83,8 +83,8 @@ def test_nothing_is_left_to_be_filled_in(tmp_path: Path) -> None:
 def test_a_file_elsewhere_can_be_named(tmp_path: Path) -> None:
     database = tmp_path / "100%.db"
     run("init", str(tmp_path), "--database", str(database))
-    escaped = database.as_posix().replace("%", "%%")
-    assert f"sqlalchemy.url = sqlite:///{escaped}\n" in (tmp_path / "alembic.ini").read_text(encoding="utf-8")
+    quoted = database.as_posix().replace("%", "%%25")
+    assert f"sqlalchemy.url = sqlite:///{quoted}\n" in (tmp_path / "alembic.ini").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("existing", ["alembic.ini", "alembic"])
@@ -118,6 +118,23 @@ def test_a_missing_folder_is_not_made(tmp_path: Path) -> None:
     assert code == 1
     assert "is not a folder" in said
     assert written(tmp_path) == []
+
+
+def test_a_database_in_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    code, said = run("init", str(tmp_path), "--database", "data/app.db")
+    assert code == 1
+    assert "The folder of the file data/app.db does not exist" in said
+    assert written(tmp_path) == []
+    (tmp_path / "data").mkdir()
+    assert run("init", str(tmp_path), "--database", "data/app.db")[0] == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a link there takes rights")
+def test_what_cannot_be_written_is_a_message(tmp_path: Path) -> None:
+    (tmp_path / "alembic").symlink_to(tmp_path / "nowhere")  # in the way, though nothing is there
+    code, said = run("init", str(tmp_path))
+    assert code == 1
+    assert f"{tmp_path / 'alembic' / 'env.py'} cannot be written" in said
 
 
 def test_the_repositorys_own_environment_is_the_one_that_init_writes(tmp_path: Path) -> None:

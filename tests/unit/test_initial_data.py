@@ -5,16 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from sqlite3 import connect
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlmodel import Field, Session, select
 
 from localstore import LocalConfiguration, Realm
 from localstore.errors import ChangesetTooLarge, CommitInsideWrite, SchemaMismatch
+from localstore.store.engine import driver_connection
 from tests.unit.session_kit import (
     PATIENCE,
     Note,
@@ -75,6 +77,15 @@ def two_notes(session: Session) -> None:
     session.add(Note(text="a"))
     session.flush()
     session.add(Note(text="b"))
+
+
+async def two_notes_later(session: Session) -> None:
+    two_notes(session)
+
+
+def swallowed(call: Callable[[], object]) -> None:
+    with suppress(DatabaseError):
+        call()
 
 
 def left_in(directory: Path) -> list[str]:
@@ -177,6 +188,21 @@ FAILURES: dict[str, tuple[Callable[[Session], Any], type[BaseException]]] = {
         IntegrityError,
     ),
     "commit": (lambda session: (two_notes(session), session.commit()), CommitInsideWrite),
+    "COMMIT": (lambda session: (two_notes(session), session.connection().exec_driver_sql("COMMIT")), CommitInsideWrite),
+    "the connection's commit": (lambda session: (two_notes(session), session.connection().commit()), CommitInsideWrite),
+    "the connection's rollback": (lambda session: (two_notes(session), session.connection().rollback()), CommitInsideWrite),
+    "the driver's commit": (
+        lambda session: (two_notes(session), session.flush(), driver_connection(session.connection()).commit()),
+        CommitInsideWrite,
+    ),
+    "a commit whose error is swallowed": (lambda session: swallowed(session.connection().commit), CommitInsideWrite),
+    "a statement that rolls back": (
+        lambda session: swallowed(
+            lambda: session.connection().exec_driver_sql("INSERT OR ROLLBACK INTO note VALUES (NULL, NULL)")
+        ),
+        CommitInsideWrite,
+    ),
+    "a function that returns a coroutine": (lambda session: two_notes_later(session), TypeError),
 }
 
 
@@ -301,6 +327,21 @@ class TestConfiguration:
         ):
             with pytest.raises(TypeError, match="initial_data"):
                 make()
+
+    def test_it_is_a_function_that_runs_when_it_is_called(self, world: World, path: Path) -> None:
+        def one_by_one(session: Session) -> Iterator[None]:
+            yield session.add(Note(text="a"))
+
+        class Later:
+            async def __call__(self, session: Session) -> None:
+                two_notes(session)
+
+        for never_run in (two_notes_later, partial(two_notes_later), one_by_one, Later()):
+            with pytest.raises(TypeError, match="plain function"):
+                LocalConfiguration(path=path, schema={Note}, initial_data=never_run)  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match="plain function"):
+                world.device().configuration(initial_data=never_run)
+        LocalConfiguration(path=path, schema={Note}, initial_data=partial(two_notes))
 
     def test_it_needs_tables(self, path: Path) -> None:
         with pytest.raises(ValueError, match="schema"):

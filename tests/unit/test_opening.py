@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from localstore.changes import Op
-from localstore.errors import SchemaMismatch, StoreBusy, StoreUnusable
+from localstore.errors import SchemaError, SchemaMismatch, StoreBusy, StoreUnusable
 from localstore.store.file import Store, StoreOptions
 from localstore.store.opening import open_local, prepare
 from localstore.testing.clock import ManualClock, environment
@@ -401,7 +401,25 @@ def mismatches(path: Path, *tables: sa.Table, says: str, kind: str = "synced") -
 def test_a_new_column_that_needs_a_value_is_left_to_a_migration(path: Path, kind: str) -> None:
     (open_store(path) if kind == "synced" else open_plain(path)).close()
     wider = note_with(sa.Column("first", sa.String), sa.Column("due", sa.String, nullable=False))
-    mismatches(path, LINK, wider, says="due", kind=kind)
+    mismatches(path, LINK, wider, says="due.*Give it a server_default", kind=kind)
+
+
+@pytest.mark.parametrize("attempt", [lambda path, table: open_store(path, (table,)), open_plain], ids=["synced", "local"])
+def test_a_column_without_a_type_is_refused_with_its_name(path: Path, attempt: Callable[..., Store]) -> None:
+    with pytest.raises(SchemaError, match=r"Table note has the column due without a type.*Give it one"):
+        attempt(path, note_with(sa.Column("due")))
+    assert not path.exists()
+    attempt(path, note_with()).close()
+    before = query(path, EVERYTHING)
+    with pytest.raises(SchemaError, match="Table note has the column due without a type"):
+        attempt(path, note_with(sa.Column("due")))
+    assert query(path, EVERYTHING) == before
+
+
+def test_a_column_without_a_type_that_is_there_is_as_good_as_any(path: Path) -> None:
+    with other_program(path) as program:
+        program.execute("CREATE TABLE note (id TEXT NOT NULL PRIMARY KEY, title TEXT, stars INTEGER, due)")
+    open_plain(path, note_with(sa.Column("due"))).close()
 
 
 IMPOSSIBLE: dict[str, Callable[[], sa.Column[str]]] = {

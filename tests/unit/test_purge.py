@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from localstore.store.apply import replay_unknown
+from localstore.store.apply import catch_up
 from localstore.store.capture import captured_tables
 from localstore.store.dropped import keep_columns, keep_table
 from localstore.store.merge import LONG_AGO, Mark, RowState
@@ -259,7 +259,8 @@ def test_a_column_that_comes_back_after_it_was_dropped_holds_what_it_held(tmp_pa
         connection.execute("DELETE FROM link")
         connection.execute("DELETE FROM localstore_log")
         connection.execute("DELETE FROM localstore_log_wide")
-        replay_unknown(connection)
+        connection.execute("UPDATE localstore_state SET replay = 1")
+        catch_up(connection, now_ms=0)
     assert x.row("a") == {"title": "t", "stars": 1, "due": "today"}
     assert x.rows("link") == {("a", 1): {"label": "one"}}
 

@@ -327,6 +327,19 @@ class TestWriting:
         with one.write(), pytest.raises(NestedWrite), other.write():
             pass
 
+    @pytest.mark.parametrize("in_memory", [False, True])
+    def test_also_through_local_realms_which_share_no_session(self, tmp_path: Path, in_memory: bool) -> None:
+        configuration = LocalConfiguration(path=tmp_path / "one.db", schema={Note}, in_memory=in_memory)
+        with Realm.open(configuration) as one:
+            with Realm.open(configuration) as other, one.write() as tx:
+                with pytest.raises(NestedWrite), other.write():
+                    pass
+                with pytest.raises(NestedWrite):
+                    Realm.open(configuration)
+                tx.add(Note(text="a"))
+                other.close()
+            assert texts(one) == ["a"]
+
     def test_writing_two_files_at_once_is_not_nesting(self, synced: Realm, local: Realm) -> None:
         with synced.write() as one, local.write() as other:
             one.add(Note(text="a"))
@@ -903,6 +916,20 @@ class TestOpeningInVain:
             device.configuration(stop_policy="never")
         with pytest.raises(TypeError, match=r"login"):
             SyncConfiguration("emma", {Note})  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="in_memory is True or False, not 'yes'"):
+            device.configuration(in_memory="yes")
+        with pytest.raises(TypeError, match="in_memory is True or False, not 'yes'"):
+            LocalConfiguration(path=device.path, in_memory="yes")  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("settings", [{}, {"remote": "https://emma:s3cret@hub"}], ids=["none", "some"])
+    def test_settings_are_settings_and_not_what_they_are_made_of(self, tmp_path: Path, settings: Any) -> None:
+        for make in (
+            lambda: LocalConfiguration(path=tmp_path / "a.db", settings=settings),
+            lambda: App.create("kit", remote="memory://settings", settings=settings),
+        ):
+            with pytest.raises(TypeError, match=r"settings takes Settings\(\.\.\.\), not a dict") as caught:
+                make()
+            assert "s3cret" not in str(caught.value)
 
     def test_one_file_cannot_hold_two_partitions(self, world: World) -> None:
         """Its changes would go to the wrong one."""

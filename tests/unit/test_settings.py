@@ -160,6 +160,7 @@ class TestValues:
             *((name, math.inf) for name in ("busy_timeout", "poll", "backoff_max", "request_timeout")),
             *((name, value) for name, value in UPPER_BOUNDS_AND_MORE.items()),
             ("remote", ""),
+            *((name, True) for name in VALUES),
         ],
     )
     def test_a_bad_value_is_refused_and_named(self, name: str, value: Any) -> None:
@@ -175,6 +176,9 @@ class TestValues:
     def test_also_in_the_files(self, directory: Path) -> None:
         write_toml(directory, synchronous="SOMETIMES")
         with pytest.raises(ValueError, match=r"^synchronous in localstore\.toml cannot be used: it should be 'NORMAL'"):
+            Settings()
+        (directory / "localstore.toml").write_text("busy_timeout = true\n", encoding="utf-8")
+        with pytest.raises(ValueError, match=r"^busy_timeout in localstore\.toml cannot be used: it should be a number"):
             Settings()
         write_toml(directory)
         write_pyproject(directory, page_count=-1)
@@ -211,6 +215,12 @@ class TestValues:
     ) -> None:
         (directory / name).write_bytes(content)
         with pytest.raises(ValueError, match=rf"^{name} cannot be read: .*{problem}.*Correct it"):
+            Settings()
+
+    @pytest.mark.parametrize("name", ["localstore.toml", "pyproject.toml"])
+    def test_a_folder_of_its_name_is_refused_as_well(self, directory: Path, name: str) -> None:
+        (directory / name).mkdir()
+        with pytest.raises(ValueError, match=rf"^{name} cannot be read: .*Correct it"):
             Settings()
 
     def test_a_byte_order_mark_does_no_harm(self, directory: Path) -> None:

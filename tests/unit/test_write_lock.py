@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -439,3 +440,55 @@ def test_ctrl_c_while_waiting_leaves_the_queue(lock: WriteLock) -> None:
     joined(waiting)
     joined(holder)
     assert order == ["next"]
+
+
+class TestSeveralLocksOnOneFile:
+    @pytest.fixture
+    def one(self, tmp_path: Path) -> Iterator[WriteLock]:
+        lock = WriteLock(PATIENCE, tmp_path / "one.db")
+        yield lock
+        assert len(lock) == 0
+
+    @pytest.fixture
+    def other(self, tmp_path: Path) -> Iterator[WriteLock]:
+        lock = WriteLock(PATIENCE, tmp_path / "one.db")
+        yield lock
+        assert len(lock) == 0
+
+    def test_a_thread_cannot_hold_both(self, one: WriteLock, other: WriteLock) -> None:
+        with one.held(), pytest.raises(NestedWrite), other.held():
+            pass
+        write(other, "afterwards", [])
+
+    def test_nor_can_a_task(self, one: WriteLock, other: WriteLock) -> None:
+        async def nest() -> None:
+            async with one.held_async():
+                with pytest.raises(NestedWrite):
+                    await write_async(other, "", [])
+            await write_async(other, "afterwards", [])
+
+        in_loop(nest())
+
+    def test_another_thread_or_task_can(self, one: WriteLock, other: WriteLock) -> None:
+        async def both() -> None:
+            async with one.held_async():
+                await asyncio.create_task(write_async(other, "task", order))
+
+        order: list[str] = []
+        with one.held():
+            joined(in_thread(lambda: write(other, "thread", order)))
+        in_loop(both())
+        assert order == ["thread", "task"]
+
+    def test_one_on_another_file_does_not_matter(self, one: WriteLock, tmp_path: Path) -> None:
+        order: list[str] = []
+        with one.held():
+            write(WriteLock(PATIENCE, tmp_path / "other.db"), "other file", order)
+        assert order == ["other file"]
+
+    def test_a_file_may_be_let_go_of_inside_a_write_through_another(self, one: WriteLock, other: WriteLock) -> None:
+        with one.held():
+            with other.held(closing=True):
+                pass
+            with pytest.raises(NestedWrite), one.held(closing=True):
+                pass

@@ -1,0 +1,66 @@
+"""Errors of adapters as they may be shown: an application logs them with all that led to them, and a cause that another
+library raised may quote the remote's URL with its password. It knows nothing of sessions.
+"""
+
+from __future__ import annotations
+
+import traceback
+
+from localstore.errors import LocalStoreError
+from localstore.urls import redacted_text
+
+__all__ = ["redacted_error"]
+
+
+def redacted_error(error: BaseException) -> BaseException:
+    """An error with no secret of a URL in its own text, nor in that of any error that led to it.
+
+    One of ours is changed in place, so that a caller who holds it need not look at the result. Another library's that tells
+    a secret is replaced by one that says the same without; all others stay what they are.
+    """
+    links = _links(error)
+    shown = {id(link): _shown(link) for link in links}
+    for link in links:
+        new, cause, context, is_suppressed = shown[id(link)], link.__cause__, link.__context__, link.__suppress_context__
+        new.__cause__ = None if cause is None else shown[id(cause)]
+        new.__context__ = None if context is None else shown[id(context)]
+        new.__suppress_context__ = is_suppressed
+    return shown[id(error)]
+
+
+def _links(error: BaseException) -> list[BaseException]:
+    """The error and all that led to it, each once."""
+    found: dict[int, BaseException] = {}
+    left: list[BaseException | None] = [error]
+    while left:
+        link = left.pop()
+        if link is not None and id(link) not in found:
+            found[id(link)] = link
+            left += [link.__cause__, link.__context__]
+    return list(found.values())
+
+
+def _shown(error: BaseException) -> BaseException:
+    """The error by itself, without a secret."""
+    if isinstance(error, LocalStoreError):
+        error.args = tuple(_text(value) for value in error.args)
+        vars(error).update({name: _text(value) for name, value in vars(error).items()})
+        return error
+    said = _said(error)
+    if redacted_text(said) == said:
+        return error
+    new = LocalStoreError(redacted_text(f"{type(error).__name__}: {error}"), hint="Secrets in it were hidden.")
+    return new.with_traceback(error.__traceback__)
+
+
+def _said(error: BaseException) -> str:
+    """All that is ever printed of an error by itself; of a group, with its members and what led to them."""
+    if isinstance(error, BaseExceptionGroup):
+        return "".join(traceback.format_exception(error))
+    return "\n".join([*traceback.format_exception_only(error), repr(error), repr(error.args)])
+
+
+def _text(value: object) -> object:
+    if isinstance(value, list):  # notes
+        return [_text(item) for item in value]
+    return redacted_text(value) if isinstance(value, str) else value
