@@ -17,7 +17,7 @@ from localstore.clock import MAX_STAMP, stamp_ms
 from localstore.errors import MalformedChangeset, ResetRequired
 from localstore.store.capture import Capturing, captured_tables, set_capturing
 from localstore.store.driver import driver_errors
-from localstore.store.repair import Repairs, SetAside
+from localstore.store.repair import CHECK_ALL, Repairs, SetAside
 from localstore.store.rows import Rows
 from localstore.store.state import State, device_number, load_state
 from localstore.wire import SealedChangeset
@@ -140,9 +140,10 @@ def _replay_unknown(connection: sqlite3.Connection, now_ms: int) -> int:
     return rows.conflicts
 
 
-def is_behind(connection: sqlite3.Connection) -> bool:
-    """Whether ``catch_up`` has something to do."""
-    return any(_left(connection))
+def is_behind(connection: sqlite3.Connection, *, with_others: bool) -> bool:
+    """Whether ``catch_up`` has something to do, be it only to check what other programs wrote."""
+    replay, unsettled = _left(connection)
+    return bool(replay) or (unsettled > 0 and (with_others or unsettled < CHECK_ALL))
 
 
 def catch_up(connection: sqlite3.Connection, now_ms: int) -> int:

@@ -214,7 +214,6 @@ class Store:
                 return
         with self.transaction() as connection:
             self._seal_leftovers(connection)
-        self.catch_up()
 
     def last_pending(self) -> int | None:
         """The highest unsent number, None when everything was acknowledged."""
@@ -296,11 +295,11 @@ class Store:
                 applied.forgotten = forget_oldest(connection, applied.conflicts, now_ms, *bounds)
             return applied
 
-    def catch_up(self) -> None:
-        """Do what was left for later: merge what came for tables and columns that are there only now, and let rows come back
-        that were set aside."""
+    def catch_up(self, *, with_others: bool = True) -> None:
+        """Do what was left for later: merge what came for tables and columns that are there only now, let rows come back that
+        were set aside, and repair what other programs wrote; not only for that without ``with_others``."""
         with self._reading() as connection:
-            if not applying.is_behind(connection):
+            if not applying.is_behind(connection, with_others=with_others):
                 return
         with self.lock.held():
             self.check_open()

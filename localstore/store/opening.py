@@ -120,7 +120,7 @@ def prepare(
         if is_new and initial_data is not None:
             first_data(connection, initial_data)
             seal_log(driver, now_ms=environment.now_ms(), limits=options.limits)
-    store.catch_up()
+    store.catch_up(with_others=False)  # which is for the session to do, when it sends them
     store.declared.extend(table for table in tables if table not in store.declared)
 
 

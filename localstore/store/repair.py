@@ -25,9 +25,10 @@ from localstore.store.clocks import key_value
 from localstore.store.engine import quote
 from localstore.store.references import Outcome, Reference, outcome, references
 
-__all__ = ["Repaired", "Repairs", "SetAside", "has_repaired", "note_own", "rename_columns"]
+__all__ = ["CHECK_ALL", "Repaired", "Repairs", "SetAside", "has_repaired", "note_own", "rename_columns"]
 
-_CHECK_ALL = 2  # in localstore_state.unsettled: another program may have left references to nothing
+CHECK_ALL = 2
+"""In ``localstore_state.unsettled``: another program may have left references to nothing."""
 _Row = tuple[str, Key]
 _decode = msgspec.msgpack.decode
 _encode = msgspec.msgpack.encode
@@ -79,7 +80,7 @@ def note_own(connection: sqlite3.Connection, changeset: Changeset, *, by_others:
     tables = captured_tables(connection)
     repairs = Repairs(connection, tables)
     if by_others and repairs.concerns(group.table for group in changeset.groups):
-        connection.execute(f"UPDATE localstore_state SET unsettled = {_CHECK_ALL}")
+        connection.execute(f"UPDATE localstore_state SET unsettled = {CHECK_ALL}")
     if not has_repaired(connection):
         return
     for group in changeset.groups:
@@ -163,7 +164,7 @@ class Repairs:
     def settle(self) -> list[SetAside]:
         """Make tables show what they should; returns rows that were shown, or came just now, and are not to be."""
         moves, self._moves = self._moves, _Moves()
-        if self._connection.execute("SELECT unsettled FROM localstore_state").fetchone()[0] == _CHECK_ALL:
+        if self._connection.execute("SELECT unsettled FROM localstore_state").fetchone()[0] == CHECK_ALL:
             self._find_dangling(moves)
         self._connection.execute("UPDATE localstore_state SET unsettled = 0 WHERE unsettled")
         aside: list[SetAside] = []

@@ -187,6 +187,7 @@ class Cycle:
     async def _push_outbox(self) -> None:
         capabilities = self._adapter.capabilities
         await self._in_thread(self._store.seal)
+        await self._in_thread(self._store.catch_up)
         for table, reason in await self._in_thread(self._store.take_unsealed):
             self._observer.report(
                 Refused(
