@@ -105,6 +105,11 @@ class _Turn:
     def is_valid(self) -> bool:
         return self.held is not None and self.held.is_valid
 
+    def cursor(self) -> Any:  # by itself, as it is asked for most
+        if self.held is None:
+            raise _ended()
+        return self.held.cursor()
+
     def close(self) -> None:
         pass
 
