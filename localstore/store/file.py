@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -57,7 +58,7 @@ class StoreOptions:
     client_maximum_offline_time: float = 30 * 86_400.0
     encryption_key: bytes | None = field(default=None, repr=False)
 
-    @property
+    @cached_property
     def limits(self) -> SealLimits:
         """What a changeset may hold."""
         return SealLimits(self.max_changeset_bytes, self.max_changeset_rows)

@@ -105,10 +105,17 @@ class _Turn:
     def is_valid(self) -> bool:
         return self.held is not None and self.held.is_valid
 
-    def cursor(self) -> Any:  # by itself, as it is asked for most
-        if self.held is None:
-            raise _ended()
-        return self.held.cursor()
+    # These by themselves, as each write asks for them:
+
+    @property
+    def driver_connection(self) -> Any:
+        return self._real().driver_connection
+
+    def cursor(self) -> Any:
+        return self._real().cursor()
+
+    def commit(self) -> None:
+        self._real().commit()
 
     def close(self) -> None:
         pass
@@ -117,9 +124,12 @@ class _Turn:
         pass
 
     def __getattr__(self, name: str) -> Any:
+        return getattr(self._real(), name)
+
+    def _real(self) -> PoolProxiedConnection:
         if self.held is None:
             raise _ended()
-        return getattr(self.held, name)
+        return self.held
 
 
 def _ended() -> WriteEnded:
