@@ -55,7 +55,7 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, limits: SealLimits,
         limit: take no more than so many entries of each log, the oldest; with 1, a single entry of a single log.
 
     Returns:
-        Whether rows that are set aside may come back because of it, so that ``apply.settle`` should be called.
+        Whether rows that are set aside may come back because of it, so that ``apply.catch_up`` should be called.
 
     Raises:
         ChangesetTooLarge, TextNotUnicode: the caller must roll back.
