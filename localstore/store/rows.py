@@ -6,7 +6,7 @@ Nothing here knows in which order changesets may come; that is ``store.apply``'s
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -50,6 +50,7 @@ class Rows:
         self._seeded = dict(connection.execute("SELECT name, seeded FROM localstore_table"))
         (self._purged,) = connection.execute("SELECT purged FROM localstore_state").fetchone()
         self._renames = read_renames(connection)
+        self._known_shapes: set[tuple[str, tuple[str, ...], tuple[str, ...]]] = set()
         self._rows: dict[str, dict[Value, _Row]] = {}
         self.clocks = ClockTable(connection)
         self.knowledge = Knowledge(connection, self.clocks)
@@ -106,7 +107,7 @@ class Rows:
             self.clocks.save(self._tables[name].id, told)
         self._rows.clear()
 
-    def _take(self, changeset: Changeset, seen: dict[bytes, int]) -> None:
+    def _take(self, changeset: Changeset, seen: Mapping[bytes, int]) -> None:
         """Merge a changeset, or what was kept of one; ``seen`` is what its writer knew then, which may be more by now."""
         saw = saw_up_to(changeset.device, changeset.stamp, seen)
         for group in changeset.groups:
@@ -281,6 +282,9 @@ class Rows:
 
     def _split(self, group: RowGroup) -> tuple[RowGroup | None, RowGroup | None]:
         """The part of a group that this device's schema knows, under its own names, and the part that it does not know yet."""
+        shape = (group.table, group.key, group.columns)
+        if shape in self._known_shapes:
+            return group, None
         name = group.table if group.table in self._tables else self._renames.table(group.table, self._tables)
         table = None if name is None else self._tables[name]
         if table is None or len(group.key) != len(table.key):
@@ -290,7 +294,9 @@ class Rows:
         names = self._renames.columns(table.name, group.columns, self._columns[table.name])
         strange = [name for name in group.columns if name not in names]
         known = _part(group, group.op, list(names)) if strange else group
-        if strange or (table.name, table.key, tuple(names.values())) != (group.table, group.key, group.columns):
+        if not strange and (table.name, table.key, tuple(names.values())) == shape:
+            self._known_shapes.add(shape)
+        else:
             known = RowGroup(table.name, group.op, table.key, tuple(names.values()), known.values)
         unknown = _part(group, Op.UPDATE, strange) if strange else None
         return (known if names or not strange or group.op is not Op.UPDATE else None), unknown
@@ -302,7 +308,7 @@ class Rows:
         news = [self._renames.add(*map(str, link)) for link in group.rows]
         return any(news)
 
-    def _keep(self, changeset: Changeset, stamp: int, group: RowGroup, seen: dict[bytes, int]) -> None:
+    def _keep(self, changeset: Changeset, stamp: int, group: RowGroup, seen: Mapping[bytes, int]) -> None:
         # 0 is for the births of rows that a migration dropped, which come first; what is replayed of them has it too.
         number = max(changeset.number, 1)
         self._connection.execute(
