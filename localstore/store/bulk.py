@@ -3,7 +3,7 @@
 What a change does to a row depends on the row's clock and not on its values, unless something is lost that has to be kept.
 So rows are sorted by clock, ``merge`` is asked once for each of these, with places in the group instead of values, and what
 it says is carried out for all rows that have this clock. Rows whose values do count are left to be merged one by one: those
-with several lives, and those with a loss that is to be noted.
+with several lives, and those with a loss that is to be noted. Nor is this for columns with a rule of their own.
 
 Nothing here knows how a row is merged, in which order changesets may come, or what tables may show.
 """

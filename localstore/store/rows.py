@@ -13,9 +13,10 @@ import msgspec
 
 from localstore.changes import Change, Changeset, Key, Op, RowGroup, Value, row_changes
 from localstore.clock import Version
-from localstore.store.bulk import INSERTS, MANY, Circumstances, Plan, carry_out
+from localstore.store.bulk import INSERTS, MANY, Circumstances, Plan, Write, carry_out
 from localstore.store.capture import CapturedTable, captured_tables, holds
 from localstore.store.clocks import ClockTable, Knowledge, key_value, saw_up_to
+from localstore.store.column_rules import ColumnRules
 from localstore.store.conflicts import A_DELETE_WINS, note
 from localstore.store.engine import quote
 from localstore.store.merge import PURGED, Lost, RowState, Saw, merge
@@ -41,10 +42,11 @@ class _Row:
 class Rows:
     """A working set of rows within one transaction. ``take`` changesets, then ``flush`` once."""
 
-    def __init__(self, connection: sqlite3.Connection, own: bytes, now_ms: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, own: bytes, now_ms: int, rules: ColumnRules) -> None:
         self._connection = connection
         self._own = own
         self._now_ms = now_ms
+        self._rules = rules
         self._tables = captured_tables(connection)
         self._columns = {name: _defaults(connection, table) for name, table in self._tables.items()}
         self._seeded = dict(connection.execute("SELECT name, seeded FROM localstore_table"))
@@ -123,30 +125,35 @@ class Rows:
                 self.replay()
 
     def _take_many(self, changeset: Changeset, group: RowGroup, saw: Saw, *, own: bool = False) -> RowGroup | None:
-        """Take at once what can be of a large group, as what it does to the rows follows from their clocks alone.
+        """Take at once what can be taken of a large group, as what it does to most rows follows from their clocks alone.
 
         Returns:
             What is left of the group, to be taken row by row; None when nothing is.
         """
-        if group.row_count < MANY:
+        asks_rules = group.op is Op.UPDATE and not self._rules.get(group.table, {}).keys().isdisjoint(group.columns)
+        if group.row_count < MANY or (asks_rules and not own):
             return group
-        table = self._tables[group.table]
-        inserts = group.op in INSERTS
+        table, is_new = self._tables[group.table], group.op in INSERTS
         by = Circumstances(
             version=_version(changeset, group),
             saw=saw,
             is_noted=lambda lost: not own and self._is_noted(changeset, table, saw, lost),
             defaults=self._columns[table.name],
-            is_there=not inserts if own else False if inserts and not self._purged else None,
+            is_there=not is_new if own or (is_new and not self._purged) else None,
         )
         plan = Plan(self._connection, self.clocks, table, group, by)
         left = plan.decide(apart=[self._rows.get(table.name, {}).keys(), self._repaired_keys(table)])
         if not own:
             for write in plan.writes():
-                (self._repairs.went if write.deletes else self._repairs.changed)(table.name, write.keys(table))
-                carry_out(self._connection, table, write)
+                self._write_many(table, write)
         plan.save_clocks()
         return left
+
+    def _write_many(self, table: CapturedTable, write: Write) -> None:
+        """Write to rows of which none is repaired."""
+        noted = self._repairs.went if write.deletes else self._repairs.changed
+        noted(table.name, write.keys(table))
+        carry_out(self._connection, table, write)
 
     def _repaired_keys(self, table: CapturedTable) -> set[Value]:
         return {key for (key,) in self._connection.execute("SELECT key FROM localstore_repaired WHERE tbl = ?", (table.id,))}
@@ -160,10 +167,10 @@ class Rows:
 
     def _take_group(self, changeset: Changeset, group: RowGroup, saw: Saw) -> None:
         table, defaults = self._tables[group.table], self._columns[group.table]
-        version = _version(changeset, group)
+        version, rules = _version(changeset, group), self._rules.get(table.name, {})
         for row, change in self._with_rows(group):
             current = self._reader(table, row)
-            merged = merge(row.state, change, version, saw, current, defaults)
+            merged = merge(row.state, change, version, saw, current, defaults, rules)
             for lost in merged.lost:
                 if self._is_noted(changeset, table, saw, lost):
                     won = merged.writes.get(lost.column) if row.state.lives else None
