@@ -109,7 +109,7 @@ def test_ctrl_c_ends_every_device(tmp_path: Path) -> None:
         assert len(devices) == 3
         survey.send_signal(signal.SIGINT)
         rest, _ = survey.communicate(timeout=60)
-        assert survey.returncode == 140
+        assert survey.returncode == 130
         assert "Stopped." in rest
         assert not [pid for pid in devices if Path(f"/proc/{pid}").exists()]
     finally:
