@@ -30,7 +30,12 @@ _Kind = tuple[Op, Version, Version | None, tuple[str, ...]]
 
 
 def keep_columns(
-    connection: sqlite3.Connection, table: CapturedTable, columns: Sequence[str], known: Mapping[str, str]
+    connection: sqlite3.Connection,
+    table: CapturedTable,
+    columns: Sequence[str],
+    known: Mapping[str, str],
+    *,
+    schema: str = "main",
 ) -> None:
     """Keep the values of columns that are about to be dropped.
 
@@ -38,20 +43,21 @@ def keep_columns(
         table: as it is described in the file now.
         columns: of that table.
         known: the names by which clocks know its columns, where they differ.
+        schema: of the table itself; all that is known of it is in ``main``.
     """
     kept = _Kept(connection, table)
-    for key, values, state in _rows(connection, table, columns, known):
+    for key, values, state in _rows(connection, table, columns, known, schema):
         kept.add_marks(key, values, state, known, born=None)
     kept.write()
 
 
-def keep_table(connection: sqlite3.Connection, table: CapturedTable, known: Mapping[str, str]) -> None:
+def keep_table(connection: sqlite3.Connection, table: CapturedTable, known: Mapping[str, str], *, schema: str = "main") -> None:
     """Keep all rows of a table that is about to be dropped, and what is known of deleted ones; as ``keep_columns``."""
     kept = _Kept(connection, table)
     for key, state in _deleted(connection, table):
         assert state.died is not None
         kept.add((Op.DELETE, state.died, None, ()), key)
-    for key, values, state in _rows(connection, table, table.columns, known):
+    for key, values, state in _rows(connection, table, table.columns, known, schema):
         *older, born = state.lives
         if state.died is not None:
             kept.add((Op.DELETE, state.died, None, ()), key)
@@ -117,7 +123,7 @@ class _Kept:
 
 
 def _rows(
-    connection: sqlite3.Connection, table: CapturedTable, columns: Sequence[str], known: Mapping[str, str]
+    connection: sqlite3.Connection, table: CapturedTable, columns: Sequence[str], known: Mapping[str, str], schema: str
 ) -> Iterator[tuple[tuple[Value, ...], dict[str, Value], RowState]]:
     """Key, values and clock of the rows that have a clock; what was never synced belongs to this device alone. What stands for
     a clock that was purged has to be newer than the default that a column will have when it comes back."""
@@ -125,7 +131,8 @@ def _rows(
     clocks, own = ClockTable(connection), load_state(connection)
     marks = {known.get(name, name): Mark((PURGED[0], own.device), PURGED) for name in columns}
     purged = RowState(lives=(PURGED,), marks=marks) if own.purged else None
-    cursor = connection.execute(f"SELECT {', '.join(map(quote, (*table.key, *columns)))} FROM {quote(table.name)}")
+    names = ", ".join(map(quote, (*table.key, *columns)))
+    cursor = connection.execute(f"SELECT {names} FROM {schema}.{quote(table.name)}")
     while rows := cursor.fetchmany(_ROWS):
         states = dict(clocks.load(table.id, [key_value(row[:width]) for row in rows]))
         for row in rows:
