@@ -397,6 +397,7 @@ class Store:
             self.check_open()
             if beside is not None:
                 stack.enter_context(translated(self.path, writing=True))
+                stack.callback(self._writer.spend)  # a cursor that a traceback keeps would keep the snapshot attached
                 stack.enter_context(attached(self._writer.driver(), beside))
             yield stack.enter_context(self._transaction(unconstrained=unconstrained))
 

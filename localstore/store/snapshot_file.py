@@ -14,15 +14,28 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from localstore.errors import NewerFormat, SnapshotUnusable, StoreUnusable, TargetExists
+from localstore.store.capture import CapturedTable
 from localstore.store.driver import driver_errors
 from localstore.store.engine import quote
 
-__all__ = ["FORMAT", "SCHEMA", "TABLES", "attached", "check", "create", "is_copied_whole", "seal", "set_up", "unusable"]
+__all__ = [
+    "FORMAT",
+    "SCHEMA",
+    "TABLES",
+    "attached",
+    "check",
+    "create",
+    "is_copied_whole",
+    "is_described",
+    "seal",
+    "set_up",
+    "unusable",
+]
 
 FORMAT = 1
 SCHEMA = "snapshot"
@@ -98,7 +111,8 @@ _MAGIC = b"SQLite format 3\0"
 
 @contextmanager
 def attached(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
-    """Let a connection that is in no transaction see a plain file as ``SCHEMA``, whatever the key of its own.
+    """Let a connection that is in no transaction see a plain file as ``SCHEMA``, whatever the key of its own. It lets go of the
+    file in the end, or when it is closed, should any cursor of it be left open.
 
     Raises:
         SnapshotUnusable: it cannot be attached, as when its texts are in another encoding.
@@ -110,7 +124,8 @@ def attached(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        connection.execute(f"DETACH {SCHEMA}")
+        with suppress(*driver_errors("OperationalError")):
+            connection.execute(f"DETACH {SCHEMA}")
 
 
 def create(path: Path) -> None:
@@ -195,6 +210,13 @@ def is_copied_whole(connection: sqlite3.Connection, one: str, other: str, table:
     ]
     stored = connection.execute(f"PRAGMA {one}.table_xinfo({quote(table)})").fetchall()
     return found[0] == found[1] is not None and len(stored) == columns
+
+
+def is_described(connection: sqlite3.Connection, schema: str, table: CapturedTable) -> bool:
+    """Whether a table has just the columns that it is said to have. To be asked before its columns are named in statements:
+    SQLite takes a name in quotation marks that it does not know for a text."""
+    stored = connection.execute(f"PRAGMA {schema}.table_xinfo({quote(table.name)})").fetchall()
+    return sorted(table.key + table.columns) == sorted(row[1] for row in stored if not row[6])
 
 
 def unusable(path: Path, why: str) -> SnapshotUnusable:

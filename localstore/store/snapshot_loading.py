@@ -26,7 +26,7 @@ from localstore.store.dropped import keep_columns, keep_table
 from localstore.store.engine import quote
 from localstore.store.renames import Renames
 from localstore.store.repair import CHECK_ALL, rename_columns
-from localstore.store.snapshot_file import SCHEMA, is_copied_whole, unusable
+from localstore.store.snapshot_file import SCHEMA, is_copied_whole, is_described, unusable
 from localstore.store.state import load_state
 
 __all__ = ["load"]
@@ -147,7 +147,8 @@ def _incoming(connection: sqlite3.Connection, path: Path) -> list[_Incoming]:
     """The snapshot's tables. Those that this store has come first, in its order: so its clocks are written from end to end."""
     ours = captured_tables(connection)
     renames = Renames(connection.execute(f"SELECT tbl, old, new FROM {SCHEMA}.localstore_renamed"))
-    rows = connection.execute(f"SELECT id, name, key, columns, seeds, generation, added FROM {SCHEMA}.localstore_table")
+    described = f"SELECT id, name, key, columns, seeds, generation, added FROM {SCHEMA}.localstore_table"
+    rows = connection.execute(described).fetchall()
     found = []
     for id_, name, key, columns, *facts in rows:
         source = CapturedTable(id_, name, tuple(json.loads(key)), tuple(json.loads(columns)), None)
@@ -167,6 +168,8 @@ def _check_fits(connection: sqlite3.Connection, path: Path, incoming: list[_Inco
     if len(targets) != len(set(targets)):
         raise unusable(path, "two of its tables are one on this device")
     for table in incoming:
+        if not is_described(connection, SCHEMA, table.source):
+            raise unusable(path, f"its table {table.source.name} is not as it is described")
         repaired = f"SELECT 1 FROM {SCHEMA}.localstore_repaired WHERE tbl = {table.source.id}"
         if (table.target is None or table.strange) and connection.execute(repaired).fetchone():
             raise unusable(path, f"rows of {table.source.name} are set aside, and this device has that table only in part")

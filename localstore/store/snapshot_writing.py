@@ -13,7 +13,7 @@ from pathlib import Path
 
 from localstore.store.capture import LOGS, captured_tables
 from localstore.store.engine import quote, translated
-from localstore.store.snapshot_file import SCHEMA, attached, create, is_copied_whole, seal, set_up
+from localstore.store.snapshot_file import SCHEMA, attached, create, is_copied_whole, is_described, seal, set_up
 from localstore.store.state import load_state
 
 __all__ = ["write"]
@@ -85,7 +85,7 @@ def _is_at(source: sqlite3.Connection, cursor: bytes) -> bool:
         return False
     own = " OR ".join(f"EXISTS (SELECT 1 FROM main.{table})" for table in _OF_ITS_OWN)
     left = source.execute(f"SELECT replay OR unsettled OR {own} FROM main.localstore_state").fetchone()[0]
-    return not left
+    return not left and all(is_described(source, "main", table) for table in captured_tables(source).values())
 
 
 def _copy_tables(source: sqlite3.Connection) -> None:
