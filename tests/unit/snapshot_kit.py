@@ -9,13 +9,28 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
+from hypothesis import strategies as st
 
 from localstore.store import snapshot_writing
 from localstore.store.driver import connect
 from localstore.store.snapshots import load_snapshot, write_snapshot
 from localstore.testing.clock import ManualClock
-from tests.unit.store_kit import NOTE, Device, exactly, query
-from tests.unit.test_apply import Network
+from localstore.wire import SealedChangeset
+from tests.unit.store_kit import NOTE, Device, exactly, query, write
+from tests.unit.test_apply import Network, Step, statements
+
+
+def long_histories(kinds: list[str], size: int) -> st.SearchStrategy[list[Step]]:
+    """Of so many steps, as in short ones there is little that a snapshot could get wrong."""
+    step = st.builds(
+        Step,
+        device=st.integers(0, 2),
+        kind=st.sampled_from(kinds),
+        other=st.integers(1, 2),
+        count=st.integers(1, 4),
+        statements=st.lists(statements(), min_size=1, max_size=2).map(tuple),
+    )
+    return st.lists(step, min_size=size, max_size=size)
 
 
 def send_everything(device: Device) -> None:
@@ -68,9 +83,21 @@ class GrowingNetwork(Network):
         super().__init__(folder, *schemas)
         self.folder = folder
 
-    def join(self, writer: int, tables: list[sa.Table]) -> Device:
-        path = snapshot_of(self.settled(writer), self.folder / "snapshot")
-        return self.add(joined(self.folder, "j", path, tables))
+    def begin(self, *statements: str) -> None:
+        """Each device writes something, and all know of it."""
+        for device, statement in zip(self.devices, statements, strict=True):
+            write(device.store, statement)
+        self.seal()
+        for device in self.devices:
+            device.receive(*self._everything())
+
+    def join(self, writer: int, tables: list[sa.Table], *, is_up_to_date: bool) -> Device:
+        """Somebody joins with a snapshot of a device, which knows all that there is by now if it has to."""
+        self.seal()
+        device = self.devices[writer]
+        if is_up_to_date or query(device.path, "SELECT 1 FROM localstore_waiting"):
+            device.receive(*self._everything())
+        return self.add(joined(self.folder, "j", snapshot_of(device, self.folder / "snapshot"), tables))
 
     def add(self, device: Device) -> Device:
         self.devices.append(device)
@@ -80,10 +107,5 @@ class GrowingNetwork(Network):
         self.received.append([0] * len(self.devices))
         return device
 
-    def settled(self, index: int) -> Device:
-        """A device for which nothing has to wait, when that is not so with the rest of what the others have made by now."""
-        self.seal()
-        device = self.devices[index]
-        if query(device.path, "SELECT 1 FROM localstore_waiting"):
-            device.receive(*(sealed for made in self.history for sealed in made))
-        return device
+    def _everything(self) -> list[SealedChangeset]:
+        return [sealed for made in self.history for sealed in made]

@@ -19,13 +19,14 @@ from tests.unit.repair_kit import Blank, Link, Round, blank_devices, schema, sto
 from tests.unit.snapshot_kit import (
     GrowingNetwork,
     joined,
+    long_histories,
     repaired_in,
     send_everything,
     snapshot_of,
     snapshot_without_what_is_older,
 )
 from tests.unit.store_kit import LINK, NOTE, Device, check_equal, close_devices, query
-from tests.unit.test_apply import KINDS, WIDE_NOTE, Step, histories
+from tests.unit.test_apply import KINDS, WIDE_NOTE, Step
 from tests.unit.test_purge_properties import FORGETFUL, LOST, ForgetfulNetwork
 from tests.unit.test_repair import play
 from tests.unit.test_seeds import Files, links, rows, seeded
@@ -33,6 +34,12 @@ from tests.unit.test_seeds import Files, links, rows, seeded
 BOTH = [NOTE, LINK]
 WIDE, NARROW = [WIDE_NOTE, LINK], [NOTE]
 DEVICES = st.integers(0, 2)
+MIGRATIONS = [*KINDS, "receive", "widen"]
+BEGINNINGS = (
+    "INSERT OR IGNORE INTO note VALUES ('a', 't', 0)",
+    "INSERT OR IGNORE INTO note VALUES ('b', 't', 1)",
+    "INSERT OR IGNORE INTO note VALUES ('c', 't', 2)",
+)
 
 
 def after_joining(step: Step) -> Step:
@@ -40,25 +47,27 @@ def after_joining(step: Step) -> Step:
     return replace(step, device=(step.device + step.count) % 4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     files=st.lists(st.tuples(rows(), links()), max_size=3),
-    before=histories(KINDS, 20),
-    after=histories(KINDS, 16),
+    before=long_histories(KINDS, 20),
+    after=long_histories(KINDS, 16),
     writer=DEVICES,
+    is_up_to_date=st.booleans(),
     shuffled=st.randoms(use_true_random=False),
 )
 def test_a_device_that_began_with_a_snapshot_ends_as_one_that_applied_the_history(
-    files: list[Files], before: list[Step], after: list[Step], writer: int, shuffled: random.Random
+    files: list[Files], before: list[Step], after: list[Step], writer: int, is_up_to_date: bool, shuffled: random.Random
 ) -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
         for each, (notes, linked) in zip("xyz", files, strict=False):
             seeded(folder, each, notes, linked)
         network = GrowingNetwork(folder, BOTH, BOTH, BOTH)
+        network.begin(*BEGINNINGS)
         for step in before:
             network.act(step)
-        network.join(writer, BOTH)
+        network.join(writer, BOTH, is_up_to_date=is_up_to_date)
         for step in after:
             network.act(after_joining(step))
         network.add(Device(folder, "whole", BOTH))
@@ -95,25 +104,27 @@ class Schemas:
             self.widen(index)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
-    before=histories([*KINDS, "widen"], 18),
-    after=histories([*KINDS, "widen"], 12),
+    before=long_histories(MIGRATIONS, 18),
+    after=long_histories(MIGRATIONS, 12),
     writer=DEVICES,
+    is_up_to_date=st.booleans(),
     is_wide=st.booleans(),
     shuffled=st.randoms(use_true_random=False),
 )
 def test_a_snapshot_of_another_schema_loses_nothing(
-    before: list[Step], after: list[Step], writer: int, is_wide: bool, shuffled: random.Random
+    before: list[Step], after: list[Step], writer: int, is_up_to_date: bool, is_wide: bool, shuffled: random.Random
 ) -> None:
     """One device has the wide schema from the beginning, the others get it when the history says, or in the end."""
     with TemporaryDirectory() as name:
         network = GrowingNetwork(Path(name), WIDE, NARROW, NARROW)
-        network.devices[0].write("INSERT INTO note VALUES ('a', 't', 0, 'today')", "INSERT INTO link VALUES ('a', 0, 'l')")
+        network.begin("INSERT INTO note VALUES ('a', 't', 0, 'today')", *BEGINNINGS[1:])
+        network.devices[0].write("INSERT INTO link VALUES ('a', 0, 'l')")
         schemas = Schemas(network)
         for step in before:
             schemas.act(step)
-        network.join(writer, WIDE if is_wide else NARROW)
+        network.join(writer, WIDE if is_wide else NARROW, is_up_to_date=is_up_to_date)
         if is_wide:
             schemas.widen(3)
         for step in after:
@@ -128,11 +139,11 @@ def test_a_snapshot_of_another_schema_loses_nothing(
 # -- what was forgotten
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     files=st.lists(st.tuples(rows(), links()), max_size=3),
-    before=histories(FORGETFUL, 14),
-    after=histories(FORGETFUL, 14),
+    before=long_histories(FORGETFUL, 14),
+    after=long_histories(FORGETFUL, 14),
     writer=DEVICES,
     is_purged=st.booleans(),
     seed=st.integers(0, 1000),

@@ -283,6 +283,40 @@ def test_changesets_that_the_snapshot_holds_are_known_when_they_come(device: Dev
     check_equal(device, new, tables=("note", "link"))
 
 
+@pytest.mark.parametrize("writer", ["x", "y", "z"])
+def test_what_a_device_had_seen_before_need_not_be_said_again(tmp_path: Path, writer: str) -> None:
+    """A device names what it has seen once. Its later updates of such a row would be void for who does not know of it."""
+    x, y, z = (Device(tmp_path, name) for name in "xyz")
+    first = x.write(INSERT_A)
+    y.receive(first)
+    second = y.write(INSERT_B)
+    x.receive(second)
+    z.receive(first, second)
+    snapshot = snapshot_of({"x": x, "y": y, "z": z}[writer], tmp_path / "snapshot")
+    new = joined(tmp_path, "new", snapshot)
+    update = y.write("UPDATE note SET stars = 7 WHERE id = 'a'")
+    assert wire.unseal(update).depends == ()
+    for device in (x, z, new):
+        device.receive(update)
+    check_equal(new, x, y, z)
+    assert new.row("a") == {"title": "first", "stars": 7}
+
+
+@pytest.mark.parametrize("writer", ["x", "y", "z"])
+def test_what_a_device_has_not_said_that_it_had_seen_is_said_in_its_next_changeset(tmp_path: Path, writer: str) -> None:
+    x, y, z = (Device(tmp_path, name) for name in "xyz")
+    history = [x.write(INSERT_A), y.write(INSERT_B)]
+    y.receive(history[0])
+    x.receive(history[1])
+    z.receive(*history)
+    new = joined(tmp_path, "new", snapshot_of({"x": x, "y": y, "z": z}[writer], tmp_path / "snapshot"))
+    update = y.write("UPDATE note SET stars = 7 WHERE id = 'a'")
+    for device in (x, z, new):
+        device.receive(update)
+    check_equal(new, x, y, z)
+    assert new.row("a") == {"title": "first", "stars": 7}
+
+
 def test_an_update_of_a_row_that_was_deleted_before_stays_void(device: Device, tmp_path: Path) -> None:
     late = Device(tmp_path, "y", BOTH)
     late.receive(device.sealed()[0])
