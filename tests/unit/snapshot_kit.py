@@ -33,6 +33,16 @@ def long_histories(kinds: list[str], size: int) -> st.SearchStrategy[list[Step]]
     return st.lists(step, min_size=size, max_size=size)
 
 
+def family(*, with_key: bool = True, with_text: bool = True) -> list[sa.Table]:
+    """Children that go with their parents."""
+    metadata = sa.MetaData()
+    parent = sa.Table("parent", metadata, sa.Column("id", sa.String, primary_key=True))
+    text = [sa.Column("text", sa.String)] if with_text else []
+    keys = [sa.ForeignKey("parent.id", ondelete="CASCADE")] if with_key else []
+    sa.Table("child", metadata, sa.Column("id", sa.String, primary_key=True), sa.Column("up", sa.String, *keys), *text)
+    return [parent, metadata.tables["child"]]
+
+
 def send_everything(device: Device) -> None:
     """The remote has it all."""
     device.store.seal()

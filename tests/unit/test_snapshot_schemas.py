@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from localstore.errors import SnapshotUnusable
 from localstore.store.snapshots import load_snapshot
 from localstore.testing.clock import ManualClock
-from tests.unit.snapshot_kit import joined, snapshot_of
+from tests.unit.snapshot_kit import family, joined, snapshot_of
 from tests.unit.store_kit import LINK, NOTE, Device, check_equal, close_devices, query
 from tests.unit.test_apply import WIDE_NOTE
 from tests.unit.test_renames import NEW_EVERYTHING, OLD, TO_NEW, migrate, values
@@ -86,6 +86,25 @@ def test_columns_that_the_snapshot_lacks_get_their_defaults_and_lose_against_eve
     assert new.rows() == {("a",): {"title": "first", "stars": 1, "due": "never"}}
     new.receive(middle.write("UPDATE note SET due = 'today'"))
     check_equal(new, middle)
+
+
+def test_columns_that_the_writer_got_later_lose_against_every_value_of_rows_from_before(tmp_path: Path) -> None:
+    """No clock of these rows was written anew when the columns came."""
+    device = Device(tmp_path, "x")
+    history = [device.write(INSERT)]
+    wide = Device(tmp_path, "w", WIDE)
+    earlier = wide.write("INSERT INTO note VALUES ('a', 'w', 2, 'today')")
+    device.clock.advance(1)
+    history += [device.write("INSERT INTO note VALUES ('b', 'second', 2)")]
+    device.reopen(WIDE)
+    new = joined(tmp_path, "new", snapshot_of(device, tmp_path / "snapshot"), WIDE)
+    check_equal(new, device)
+    for each in (new, device):
+        each.receive(earlier)
+    wide.receive(*history)
+    check_equal(new, device, wide)
+    last = joined(tmp_path, "last", snapshot_of(new, tmp_path / "again"), WIDE)
+    check_equal(last, wide)
 
 
 def test_a_column_that_must_have_a_value_and_has_no_default_makes_the_snapshot_unusable(tmp_path: Path) -> None:
@@ -166,15 +185,6 @@ def test_names_that_nobody_has_linked_yet_are_filled_in_when_somebody_does(tmp_p
 # -- what is not shown as merged
 
 
-def family(*, with_note: bool = True, with_text: bool = True) -> list[sa.Table]:
-    metadata = sa.MetaData()
-    parent = sa.Table("parent", metadata, sa.Column("id", sa.String, primary_key=True))
-    text = [sa.Column("text", sa.String)] if with_text else []
-    keys = [sa.ForeignKey("parent.id", ondelete="CASCADE")] if with_note else []
-    sa.Table("child", metadata, sa.Column("id", sa.String, primary_key=True), sa.Column("up", sa.String, *keys), *text)
-    return [parent, metadata.tables["child"]]
-
-
 @pytest.fixture
 def orphaned(tmp_path: Path) -> Device:
     """A device where a row is set aside, as another deleted what it refers to."""
@@ -196,12 +206,12 @@ def test_a_row_that_is_set_aside_comes_back_where_a_snapshot_was_loaded(orphaned
 
 
 def test_a_schema_that_does_not_mind_shows_a_row_that_was_set_aside(orphaned: Device, tmp_path: Path) -> None:
-    new = joined(tmp_path, "new", snapshot_of(orphaned, tmp_path / "snapshot"), family(with_note=False))
+    new = joined(tmp_path, "new", snapshot_of(orphaned, tmp_path / "snapshot"), family(with_key=False))
     assert new.rows("child") == {("c",): {"up": "p", "text": "kept"}}
 
 
 def test_a_schema_that_minds_sets_a_row_aside_that_was_shown(tmp_path: Path) -> None:
-    device = Device(tmp_path, "x", family(with_note=False))
+    device = Device(tmp_path, "x", family(with_key=False))
     device.write("INSERT INTO child VALUES ('c', 'p', 'kept')")
     new = joined(tmp_path, "new", snapshot_of(device, tmp_path / "snapshot"), family())
     assert new.rows("child") == {}

@@ -15,7 +15,6 @@ from localstore import wire
 from localstore.changes import Changeset, Dependency, Op, RowGroup
 from localstore.clock import stamp_at
 from localstore.errors import (
-    LocalStoreError,
     NewerFormat,
     RealmNotEmpty,
     ResetRequired,
@@ -23,10 +22,11 @@ from localstore.errors import (
     StoreUnusable,
     TargetExists,
 )
+from localstore.store import snapshot_writing
 from localstore.store.snapshot_file import FORMAT, TABLES, seal
 from localstore.store.snapshots import load_snapshot, write_snapshot
 from localstore.testing.clock import ManualClock
-from tests.unit.snapshot_kit import joined, send_everything, snapshot_of
+from tests.unit.snapshot_kit import family, joined, send_everything, snapshot_of, snapshot_without_what_is_older
 from tests.unit.store_kit import (
     LINK,
     NOTE,
@@ -40,6 +40,8 @@ from tests.unit.store_kit import (
     query,
     write,
 )
+from tests.unit.test_apply import WIDE_NOTE
+from tests.unit.test_seeds import seeded
 
 BOTH = [NOTE, LINK]
 INSERT_A = "INSERT INTO note VALUES ('a', 'first', 1)"
@@ -224,13 +226,10 @@ def test_a_folder_that_is_not_there_is_named(device: Device, tmp_path: Path) -> 
 
 def test_others_write_while_a_snapshot_is_read(device: Device, tmp_path: Path) -> None:
     send_everything(device)
-    with device.store.write() as tx:
+    with device.store.write() as tx, closing(sqlite3.connect(device.path, timeout=0, isolation_level=None)) as connection:
         tx.connection().exec_driver_sql("INSERT INTO note VALUES ('c', 'third', 3)")
-        with closing(sqlite3.connect(device.path, timeout=0, isolation_level=None)) as connection:
-            from localstore.store import snapshot_writing
-
-            assert snapshot_writing.write(connection, tmp_path / "s", cursor=b"1", horizon=lambda _: 0)
-    assert query(tmp_path / "s", "SELECT count(*) FROM note") == [(2,)]
+        assert snapshot_writing.write(connection, tmp_path / "snapshot", cursor=b"1", horizon=lambda _: 0)
+    assert query(tmp_path / "snapshot", "SELECT count(*) FROM note") == [(2,)]
 
 
 # -- loading it
@@ -588,6 +587,43 @@ def test_tombstones_beyond_the_horizon_do_not_travel(tmp_path: Path) -> None:
     assert len(device.clocks()) == 3  # its own are left to purge
 
 
+def test_a_clock_stays_that_holds_anything_from_within_the_horizon(tmp_path: Path) -> None:
+    device = Device(tmp_path, "x")
+    device.write(INSERT_A, INSERT_B)
+    then = device.store.state().last_stamp + 1
+    device.clock.advance(1)
+    device.write("UPDATE note SET stars = 5 WHERE id = 'a'")
+    snapshot = snapshot_without_what_is_older(device, tmp_path / "snapshot", then)
+    assert query(snapshot, "SELECT key FROM localstore_clock") == [("a",)]
+
+
+def test_clocks_stay_where_devices_had_rows_before_they_synced(tmp_path: Path) -> None:
+    """Another device may come with such rows at any time."""
+    seeded(tmp_path, "x", [("old", "o", 1)])
+    device = Device(tmp_path, "x")
+    device.write(INSERT_A, "DELETE FROM note WHERE id = 'old'")
+    snapshot = snapshot_without_what_is_older(device, tmp_path / "snapshot", device.store.state().last_stamp + 1)
+    assert query(snapshot, "SELECT key FROM localstore_clock") == [("a",), ("old",)]
+
+
+def test_clocks_stay_while_something_is_kept_for_another_schema(tmp_path: Path) -> None:
+    """It will be merged by them."""
+    wide, device = Device(tmp_path, "w", [WIDE_NOTE]), Device(tmp_path, "x")
+    device.receive(wide.write("INSERT INTO note VALUES ('a', 'first', 1, 'today')"))
+    snapshot = snapshot_without_what_is_older(device, tmp_path / "snapshot", device.store.state().last_stamp + 1)
+    assert query(snapshot, "SELECT key FROM localstore_clock") == [("a",)]
+
+
+def test_the_clock_of_a_row_stays_that_is_not_shown(tmp_path: Path) -> None:
+    """Without a clock, the table is all that tells whether a row is there."""
+    device, other = Device(tmp_path, "x", family()), Device(tmp_path, "y", family())
+    other.receive(device.write("INSERT INTO parent VALUES ('p')"))
+    device.write("INSERT INTO child VALUES ('c', 'p', 'kept')")
+    device.receive(other.write("DELETE FROM parent"))
+    snapshot = snapshot_without_what_is_older(device, tmp_path / "snapshot", device.store.state().last_stamp + 1)
+    assert query(snapshot, "SELECT key FROM localstore_clock") == [("c",)]
+
+
 def test_without_another_clock_to_confirm_it_nothing_is_beyond_the_horizon(tmp_path: Path) -> None:
     device = Device(tmp_path, "x")
     device.write(INSERT_A)
@@ -596,8 +632,3 @@ def test_without_another_clock_to_confirm_it_nothing_is_beyond_the_horizon(tmp_p
     snapshot = snapshot_of(device, tmp_path / "snapshot")
     assert query(snapshot, "SELECT count(*) FROM localstore_clock") == [(2,)]
     assert query(snapshot, "SELECT purged FROM localstore_snapshot") == [(0,)]
-
-
-def test_the_errors_say_what_to_do() -> None:
-    for error in (SnapshotUnusable, RealmNotEmpty):
-        assert issubclass(error, LocalStoreError)
