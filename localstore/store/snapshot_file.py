@@ -115,11 +115,13 @@ def attached(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
     file in the end, or when it is closed, should any cursor of it be left open.
 
     Raises:
-        SnapshotUnusable: it cannot be attached, as when its texts are in another encoding.
+        SnapshotUnusable: it cannot be attached, as when its texts are in another encoding, or this SQLite does not understand
+            its declarations.
     """
     try:
         connection.execute(f"ATTACH ? AS {SCHEMA} KEY ''", (str(path),))
-    except driver_errors("OperationalError") as error:
+        connection.execute(f"SELECT 1 FROM {SCHEMA}.sqlite_master LIMIT 1").fetchall()  # reads all declarations
+    except driver_errors("DatabaseError") as error:
         raise unusable(path, str(error)) from error
     try:
         yield

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from localstore.errors import SnapshotUnusable
 from localstore.store.snapshots import load_snapshot
 from localstore.testing.clock import ManualClock
-from tests.unit.snapshot_kit import family, joined, snapshot_of
+from tests.unit.snapshot_kit import family, joined, send_everything, snapshot_of
 from tests.unit.store_kit import LINK, NOTE, Device, check_equal, close_devices, query
 from tests.unit.test_apply import WIDE_NOTE
 from tests.unit.test_renames import NEW_EVERYTHING, OLD, TO_NEW, migrate, values
@@ -96,6 +96,7 @@ def test_columns_that_the_writer_got_later_lose_against_every_value_of_rows_from
     earlier = wide.write("INSERT INTO note VALUES ('a', 'w', 2, 'today')")
     device.clock.advance(1)
     history += [device.write("INSERT INTO note VALUES ('b', 'second', 2)")]
+    send_everything(device)  # its clocks are written before it knows of the columns
     device.reopen(WIDE)
     new = joined(tmp_path, "new", snapshot_of(device, tmp_path / "snapshot"), WIDE)
     check_equal(new, device)

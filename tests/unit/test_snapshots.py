@@ -460,6 +460,17 @@ def test_a_store_is_no_snapshot(device: Device, tmp_path: Path) -> None:
         load_snapshot(Device(tmp_path, "new", BOTH).store, device.path)
 
 
+def test_a_snapshot_whose_texts_are_encoded_otherwise_is_refused(tmp_path: Path) -> None:
+    """SQLite has no two encodings at a time."""
+    with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+        connection.executescript("PRAGMA encoding = 'UTF-16'; CREATE TABLE mine (id)")
+    device, new = Device(tmp_path, "x"), Device(tmp_path, "new")
+    device.write(INSERT_A)
+    with pytest.raises(SnapshotUnusable, match="encoding"):
+        load_snapshot(new.store, snapshot_of(device, tmp_path / "snapshot"))
+    assert is_untouched(new)
+
+
 def test_a_snapshot_that_is_not_there_is_named(tmp_path: Path) -> None:
     new = Device(tmp_path, "new", BOTH)
     with pytest.raises(SnapshotUnusable, match="read"):
@@ -470,6 +481,7 @@ def test_a_snapshot_that_is_not_there_is_named(tmp_path: Path) -> None:
 def forge(snapshot: Path, *statements: str) -> Path:
     """A snapshot with a good digest that was never written like that."""
     with closing(sqlite3.connect(snapshot, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
         for statement in statements:
             connection.execute(statement)
         connection.execute("UPDATE localstore_digest SET digest = zeroblob(16)")
@@ -490,6 +502,7 @@ FORGERIES = {
     "no header": "DROP TABLE localstore_snapshot",
     "no table": "DROP TABLE note",
     "no column": "ALTER TABLE note DROP COLUMN title",
+    "no SQL": "UPDATE sqlite_master SET sql = 'CREATE TABLE note (id VARCHAR) FROM THE FUTURE' WHERE name = 'note'",
     "no JSON": "UPDATE localstore_table SET columns = '[' WHERE name = 'note'",
     "other JSON": "UPDATE localstore_table SET columns = '7' WHERE name = 'note'",
     "a trigger": "CREATE TRIGGER t AFTER INSERT ON note BEGIN SELECT 1; END",
