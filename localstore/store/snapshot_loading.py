@@ -26,7 +26,7 @@ from localstore.store.dropped import keep_columns, keep_table
 from localstore.store.engine import quote
 from localstore.store.renames import Renames
 from localstore.store.repair import CHECK_ALL, rename_columns
-from localstore.store.snapshot_file import SCHEMA, is_copied_whole, is_described, unusable
+from localstore.store.snapshot_file import SCHEMA, columns_of, is_copied_whole, is_described, unusable
 from localstore.store.state import load_state
 
 __all__ = ["load"]
@@ -238,11 +238,12 @@ def _copy_rows(connection: sqlite3.Connection, table: _Incoming, target: Capture
 def _copy_by_table(connection: sqlite3.Connection, name: str, ids: Mapping[int, int]) -> None:
     """Copy records that name their table by its number."""
     into, source = f"main.localstore_{name}", f"{SCHEMA}.localstore_{name}"
-    if all(theirs == ours for theirs, ours in ids.items()):
+    columns = columns_of(connection, SCHEMA, f"localstore_{name}")
+    is_alike = columns == columns_of(connection, "main", f"localstore_{name}")
+    if is_alike and all(theirs == ours for theirs, ours in ids.items()):
         connection.execute(f"INSERT INTO {into} SELECT * FROM {source}")
         return
-    described = connection.execute(f"PRAGMA {SCHEMA}.table_info(localstore_{name})").fetchall()
-    rest = ", ".join(quote(row[1]) for row in described if row[1] != "tbl")
+    rest = columns.partition(", ")[2]
     for theirs, ours in ids.items():
         connection.execute(f"INSERT INTO {into} (tbl, {rest}) SELECT {ours}, {rest} FROM {source} WHERE tbl = {theirs}")
 
