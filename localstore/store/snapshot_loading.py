@@ -255,8 +255,8 @@ def _keep_what_is_strange(connection: sqlite3.Connection, table: _Incoming) -> N
             "SELECT id FROM main.localstore_table WHERE name = ?", (f"localstore_incoming_{table.source.id}",)
         ).fetchone()
         keep_table(connection, replace(table.source, id=id_), {}, schema=SCHEMA)
-        connection.execute("DELETE FROM main.localstore_clock WHERE tbl = ?", (id_,))
-        connection.execute("DELETE FROM main.localstore_table WHERE id = ?", (id_,))
+        for system_table, column in (("clock", "tbl"), ("repaired", "tbl"), ("table", "id")):
+            connection.execute(f"DELETE FROM main.localstore_{system_table} WHERE {column} = ?", (id_,))
         return
     if table.strange:
         keep_columns(connection, replace(table.source, id=table.target.id), table.strange, {}, schema=SCHEMA)
