@@ -199,15 +199,6 @@ def _is_made_up_by_the_database(column: sa.Column[Any]) -> bool:
 
 
 def _check_constraints(table: sa.Table, synced: Collection[sa.Table]) -> None:
-    unique = [[column.name for column in item.columns] for item in table.constraints if isinstance(item, sa.UniqueConstraint)]
-    unique += [[str(index.name)] for index in table.indexes if index.unique]
-    if unique:
-        names = "; ".join(", ".join(group) for group in unique)
-        raise _refused(
-            table,
-            f"has a unique constraint ({names}), which two devices can each satisfy and together violate",
-            "This version cannot merge that: make the unique columns the primary key, or drop the constraint.",
-        )
     names_of_synced = {other.name for other in synced}
     for constraint in sorted(table.foreign_key_constraints, key=lambda constraint: list(constraint.column_keys)):
         target = _target(constraint)

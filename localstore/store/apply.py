@@ -17,8 +17,9 @@ from localstore.clock import MAX_STAMP, stamp_ms
 from localstore.errors import MalformedChangeset, ResetRequired
 from localstore.store.capture import Capturing, captured_tables, set_capturing
 from localstore.store.driver import driver_errors
-from localstore.store.repair import CHECK_ALL, Repairs, SetAside
+from localstore.store.repair import CHECK_ALL, Repairs
 from localstore.store.rows import Rows
+from localstore.store.settling import SetAside
 from localstore.store.state import State, device_number, load_state
 from localstore.wire import SealedChangeset
 
@@ -38,7 +39,7 @@ class Applied:
         forgotten: how many conflicts left the list, as they were beyond its bounds.
         drifting: devices whose next changeset waits for our clock, with the milliseconds it is ahead.
         aside: changesets that cannot be applied and were set aside, with the reason.
-        set_aside: rows that are not shown any more, as what they refer to was deleted.
+        set_aside: rows that are not shown any more, or came and cannot be.
     """
 
     changesets: int = 0
@@ -155,6 +156,8 @@ def catch_up(connection: sqlite3.Connection, now_ms: int) -> int:
     replay, unsettled = _left(connection)
     lost = _replay_unknown(connection, now_ms) if replay else 0
     if unsettled:
+        while fold(connection, _FOLD_CHUNK):  # which of two rows came first is in the clocks
+            pass
         set_capturing(connection, Capturing.OFF)
         Repairs(connection, captured_tables(connection)).settle()
         set_capturing(connection, Capturing.BY_KEY)

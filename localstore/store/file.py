@@ -381,8 +381,8 @@ class Store:
 
     @contextmanager
     def transaction(self, *, unconstrained: bool = False) -> Iterator[sqlite3.Connection]:
-        """One transaction of ours on the writing connection. ``unconstrained`` turns foreign keys and checks off, as merged
-        rows may break them for a while."""
+        """One transaction of ours on the writing connection. ``unconstrained`` turns foreign keys off, as merged rows may break
+        them for a while."""
         with self.lock.held():
             self.check_open()
             with self._transaction(unconstrained=unconstrained) as connection:
@@ -451,4 +451,3 @@ class Store:
 
 def _constrain(connection: sqlite3.Connection, on: bool) -> None:
     connection.execute(f"PRAGMA foreign_keys={'ON' if on else 'OFF'}")
-    connection.execute(f"PRAGMA ignore_check_constraints={'OFF' if on else 'ON'}")

@@ -6,7 +6,7 @@ Nothing here knows in which order changesets may come; that is ``store.apply``'s
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -16,10 +16,13 @@ from localstore.clock import Version
 from localstore.store.capture import CapturedTable, captured_tables, holds, holds_any
 from localstore.store.clocks import ClockTable, Knowledge, key_value, saw_up_to
 from localstore.store.conflicts import A_DELETE_WINS, note
+from localstore.store.constraints import attempt, without_triggers
 from localstore.store.engine import quote
 from localstore.store.merge import PURGED, RowState, Saw, merge
 from localstore.store.renames import RENAMED, read_renames
-from localstore.store.repair import Repaired, Repairs, SetAside
+from localstore.store.repair import Repairs
+from localstore.store.repaired import Repaired
+from localstore.store.settling import SetAside
 
 __all__ = ["Rows"]
 
@@ -93,12 +96,12 @@ class Rows:
                 merge(row.state, change, _version(changeset, known), lambda _: True, lambda _: None, defaults)
 
     def flush(self) -> None:
-        """Write rows and clocks, and repair what refers to nothing then."""
+        """Write rows and clocks, and repair what cannot be shown then."""
         for name, rows in self._rows.items():
             table = self._tables[name]
             self._write_rows(table, [row for row in rows.values() if not self._write_repaired(table, row)])
-        self.set_aside += self._repairs.settle()
         self.flush_clocks()
+        self.set_aside += self._repairs.settle()
 
     def flush_clocks(self) -> None:
         """Write clocks only."""
@@ -142,8 +145,10 @@ class Rows:
         ):
             return False
         if write:
-            self._connection.executemany(_upsert(table, group.columns), group.rows)
-            self._repairs.changed(table.name, zip(*group.values[:width], strict=True))
+            self._repairs.changed(table, rows)
+            upsert = _upsert(table, group.columns)
+            if not attempt(self._connection, lambda: self._connection.executemany(upsert, group.rows)):
+                return False  # not all of them can be shown, or not before others go
         self.clocks.save_births(table.id, keys, _version(changeset, group))
         return True
 
@@ -176,7 +181,7 @@ class Rows:
         changes = [(key_value(change.key), change) for change in row_changes(group)]
         new = [key for key, _ in changes if key not in rows]
         recorded = dict(self.clocks.load(table.id, new))
-        repaired = self._repairs.load(table, (change.key for _, change in changes))
+        repaired = self._repairs.records.load(table, (change.key for _, change in changes))
         for key, change in changes:
             row = rows.get(key)
             if row is None:
@@ -225,10 +230,23 @@ class Rows:
         if not repaired.is_hidden:
             kept = {name: value for name, value in kept.items() if name not in row.writes}
         lives = bool(row.state.lives)
-        self._repairs.save(table, row.key, Repaired(repaired.is_hidden and lives, kept if lives else {}, repaired.why))
+        record = Repaired(repaired.is_hidden and lives, kept if lives else {}, repaired.why, repaired.by)
+        self._repairs.records.save(table, row.key, record)
         return repaired.is_hidden
 
-    def _write_rows(self, table: CapturedTable, rows: Iterable[_Row]) -> None:
+    def _write_rows(self, table: CapturedTable, rows: Collection[_Row]) -> None:
+        """Write to the table what a constraint allows to be written as it is; else let ``settle`` find what can be shown."""
+        self._repairs.went(table, [row.key for row in rows if row.existed and not row.state.lives])
+        self._repairs.changed(table, [row.key for row in rows if row.state.lives and (row.writes or not row.existed)])
+        if not attempt(self._connection, lambda: self._write_at_once(table, rows)):
+            merged = [(row.key, self._merged(table, row)) for row in rows if row.state.lives]
+            with without_triggers(self._connection, table):
+                delete = f"DELETE FROM {table.sql_name} WHERE {_same_key(table)}"
+                self._connection.executemany(delete, [row.key for row in rows if row.existed])
+            for key, values in merged:
+                self._repairs.take(table, key, values)
+
+    def _write_at_once(self, table: CapturedTable, rows: Iterable[_Row]) -> None:
         deletes: list[Key] = []
         upserts: dict[tuple[str, ...], list[tuple[Value, ...]]] = {}
         updates: dict[tuple[str, ...], list[tuple[Value, ...]]] = {}
@@ -238,11 +256,7 @@ class Rows:
             if not row.state.lives:
                 if row.existed:
                     deletes.append(row.key)
-                    self._repairs.went(table.name, [row.key])
-                continue
-            if columns or not row.existed:
-                self._repairs.changed(table.name, [row.key])
-            if not row.existed or len(columns) == len(table.columns):  # a row without a record may not be there after all
+            elif not row.existed or len(columns) == len(table.columns):  # a row without a record may not be there after all
                 upserts.setdefault(columns, []).append(row.key + values)
             elif columns:
                 updates.setdefault(columns, []).append(values + row.key)
@@ -250,9 +264,13 @@ class Rows:
         self._connection.executemany(f"DELETE FROM {name} WHERE {_same_key(table)}", deletes)
         for columns, parameters in updates.items():
             assignments = ", ".join(f"{quote(column)} = ?" for column in columns)
-            self._connection.executemany(f"UPDATE {name} SET {assignments} WHERE {_same_key(table)}", parameters)
+            self._connection.executemany(f"UPDATE OR ABORT {name} SET {assignments} WHERE {_same_key(table)}", parameters)
         for columns, parameters in upserts.items():
             self._connection.executemany(_upsert(table, columns), parameters)
+
+    def _merged(self, table: CapturedTable, row: _Row) -> dict[str, Value]:
+        current = self._reader(table, row)
+        return {column: current(column) for column in table.columns}
 
     def _note_conflict(
         self,
@@ -341,4 +359,5 @@ def _upsert(table: CapturedTable, columns: tuple[str, ...]) -> str:
     marks = ", ".join("?" * (len(table.key) + len(columns)))
     assignments = ", ".join(f"{quote(column)} = excluded.{quote(column)}" for column in columns)
     action = f"DO UPDATE SET {assignments}" if columns else "DO NOTHING"
-    return f"INSERT INTO {table.sql_name} ({names}) VALUES ({marks}) ON CONFLICT ({', '.join(map(quote, table.key))}) {action}"
+    key = ", ".join(map(quote, table.key))
+    return f"INSERT OR ABORT INTO {table.sql_name} ({names}) VALUES ({marks}) ON CONFLICT ({key}) {action}"

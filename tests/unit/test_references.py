@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from localstore.errors import CannotRestore
 from localstore.store.apply import Applied
-from localstore.store.repair import SetAside
 from localstore.store.restoring import restore
+from localstore.store.settling import SetAside
 from localstore.testing.clock import ManualClock
 from tests.unit.store_kit import Device, close_devices, exchange, is_clean, other_program, query, write
 
