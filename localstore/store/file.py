@@ -31,6 +31,7 @@ from localstore.store.lock import WriteLock
 from localstore.store.outbox import PendingChangeset
 from localstore.store.purge import Purging
 from localstore.store.reading import Watcher, snapshot
+from localstore.store.repaired import SetAside, has_untold, take_set_aside
 from localstore.store.seal import SealLimits, has_unsealed, seal_leftovers, seal_log, take_unsealed
 from localstore.store.set_aside import set_aside
 from localstore.store.state import State, load_state
@@ -207,6 +208,14 @@ class Store:
                 return []
         with self.transaction() as connection:
             return take_unsealed(connection)
+
+    def take_set_aside(self) -> list[SetAside]:
+        """Rows that were set aside, whatever was the occasion; each is told once."""
+        with self._reading() as connection:
+            if not has_untold(connection):
+                return []
+        with self.transaction() as connection:
+            return take_set_aside(connection)
 
     def seal(self) -> None:
         """Turn what other programs wrote into a changeset."""

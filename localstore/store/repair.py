@@ -21,7 +21,7 @@ from localstore.store.constraints import Constraints
 from localstore.store.engine import quote
 from localstore.store.references import Reference, references, strata
 from localstore.store.repaired import Records, Repaired, Row, has_repaired
-from localstore.store.settling import Left, SetAside, Settling
+from localstore.store.settling import Left, Settling
 
 __all__ = ["CHECK_ALL", "Repairs", "look_again", "note_own"]
 
@@ -104,8 +104,8 @@ class Repairs:
         self._touched.add(table.name)
         self._taken[table.name, key] = {**dict(zip(table.key, key, strict=True)), **merged}
 
-    def settle(self, *, all_tables: bool = False) -> list[SetAside]:
-        """Make tables show what they should; returns rows that were shown, or came just now, and are not to be.
+    def settle(self, *, all_tables: bool = False) -> None:
+        """Make tables show what they should.
 
         Args:
             all_tables: look at what is repaired in every table, and not only in those about which something was told.
@@ -117,16 +117,14 @@ class Repairs:
             self._find_dangling()
         moved = set(self._tables) if all_tables or unsettled else self._touched
         constraints = Constraints(self._connection)
-        aside: list[SetAside] = []
         for names in strata(self._tables, self.references):
             if moved.isdisjoint({*names, *(reference.target for name in names for reference in self._from[name])}):
                 continue
             settling = Settling(self._connection, names, self._tables, self.references, self.records, constraints, self._left)
-            aside += settling.settle({row: self._taken[row] for row in self._taken if row[0] in names}, self._changed)
+            settling.settle({row: self._taken[row] for row in self._taken if row[0] in names}, self._changed)
             if settling.moved:
                 moved.update(names)
         self._taken, self._changed, self._left, self._touched = {}, {}, {}, set()
-        return aside
 
     def _find_dangling(self) -> None:
         """Let all rows be looked at that refer to nothing, whoever left them so."""

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import msgspec
 
 from localstore.changes import Key, Value
-from localstore.store.capture import CapturedTable
+from localstore.store.capture import CapturedTable, captured_tables
 from localstore.store.clocks import key_of, key_value
 from localstore.store.engine import quote
 
-__all__ = ["Records", "Repaired", "Row", "has_repaired", "rename_columns"]
+__all__ = ["Records", "Repaired", "Row", "SetAside", "has_repaired", "has_untold", "rename_columns", "take_set_aside"]
 
 Row = tuple[str, Key]
 """Table and key of a row."""
@@ -41,9 +41,34 @@ class Repaired:
     by: Key | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A row that is no longer in its table: table, key, and the reference or constraint because of which."""
+
+    table: str
+    key: Key
+    why: str
+
+
 def has_repaired(connection: sqlite3.Connection) -> bool:
     """Whether any row is not shown as merging left it."""
     return connection.execute("SELECT 1 FROM localstore_repaired LIMIT 1").fetchone() is not None
+
+
+def has_untold(connection: sqlite3.Connection) -> bool:
+    """Whether rows were set aside of which nobody was told."""
+    return connection.execute("SELECT 1 FROM localstore_repaired WHERE hidden AND NOT told").fetchone() is not None
+
+
+def take_set_aside(connection: sqlite3.Connection) -> list[SetAside]:
+    """Rows that were set aside and are so still; each is told once, unless it comes back between."""
+    tables = {table.id: table for table in captured_tables(connection).values()}
+    rows = connection.execute(
+        "SELECT tbl, key, why FROM localstore_repaired WHERE hidden AND NOT told ORDER BY tbl, key"
+    ).fetchall()
+    if rows:
+        connection.execute("UPDATE localstore_repaired SET told = 1 WHERE hidden")
+    return [SetAside(tables[tbl].name, key_of(tables[tbl], key), why) for tbl, key, why in rows if tbl in tables]
 
 
 def rename_columns(connection: sqlite3.Connection, table: CapturedTable, names: Mapping[str, str]) -> None:
@@ -94,7 +119,9 @@ class Records:
             self.has_any = True
             by = None if repaired.by is None else key_value(repaired.by)
             self._connection.execute(
-                "INSERT OR REPLACE INTO localstore_repaired (tbl, key, hidden, merged, why, winner) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO localstore_repaired (tbl, key, hidden, merged, why, winner) VALUES (?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET told = told AND hidden AND excluded.hidden,"
+                " hidden = excluded.hidden, merged = excluded.merged, why = excluded.why, winner = excluded.winner",
                 (table.id, key_value(key), repaired.is_hidden, _encode(repaired.merged), repaired.why, by),
             )
         elif self.has_any:

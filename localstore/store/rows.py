@@ -22,7 +22,6 @@ from localstore.store.merge import PURGED, RowState, Saw, merge
 from localstore.store.renames import RENAMED, read_renames
 from localstore.store.repair import Repairs
 from localstore.store.repaired import Repaired
-from localstore.store.settling import SetAside
 
 __all__ = ["Rows"]
 
@@ -60,7 +59,6 @@ class Rows:
         self.knowledge = Knowledge(connection, self.clocks)
         self._repairs = Repairs(connection, self._tables)
         self.conflicts = 0
-        self.set_aside: list[SetAside] = []
 
     def take(self, changeset: Changeset) -> None:
         """Merge another device's changeset."""
@@ -101,7 +99,7 @@ class Rows:
             table = self._tables[name]
             self._write_rows(table, [row for row in rows.values() if not self._write_repaired(table, row)])
         self.flush_clocks()
-        self.set_aside += self._repairs.settle()
+        self._repairs.settle()
 
     def flush_clocks(self) -> None:
         """Write clocks only."""

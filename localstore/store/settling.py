@@ -14,7 +14,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from localstore.changes import Key, Value
@@ -24,19 +23,10 @@ from localstore.store.engine import quote
 from localstore.store.references import Outcome, Reference, outcome
 from localstore.store.repaired import Records, Repaired, Row
 
-__all__ = ["Left", "SetAside", "Settling"]
+__all__ = ["Left", "Settling"]
 
 Left = dict[Reference, set[Key]]
 """What rows could be referred to by and may not be any more, by reference."""
-
-
-@dataclass(frozen=True, slots=True)
-class SetAside:
-    """A row that is no longer in its table: table, key, and the reference or constraint because of which."""
-
-    table: str
-    key: Key
-    why: str
 
 
 class Settling:
@@ -80,15 +70,12 @@ class Settling:
         self.moved = False
         """Whether any row came or went."""
 
-    def settle(self, taken: Mapping[Row, dict[str, Value]], changed: Mapping[str, Collection[Key]]) -> list[SetAside]:
+    def settle(self, taken: Mapping[Row, dict[str, Value]], changed: Mapping[str, Collection[Key]]) -> None:
         """Let tables show what they should.
 
         Args:
             taken: rows that were taken out of their tables already, with what merging gave them.
             changed: keys of other rows whose references may be to nothing.
-
-        Returns:
-            Rows that were shown, or came just now, and are not to be.
         """
         with self._undisturbed:
             self._find_rows(taken, changed)
@@ -97,7 +84,8 @@ class Settling:
                 place, row = heappop(self._waiting)
                 if row in self._back:
                     self._show_next(row, place)
-        return [self._hide(row, values) for row, values in self._hand.items() if self._is_news(row)]
+        for row, merged in self._hand.items():
+            self._hide(row, merged)
 
     # -- rows in question
 
@@ -252,22 +240,12 @@ class Settling:
         self._take(row, self._records.merged(table, row[1], record))
         return True
 
-    # -- what is left in hand
-
-    def _is_news(self, row: Row) -> bool:
-        """Note a row that was hidden before and stays so, perhaps for another reason."""
-        before, broken = self._were_hidden.get(row), self._out[row]
-        if before is None:
-            return True
-        if (before.why, before.by) != (broken.why, broken.by):
-            self._records.save(self._tables[row[0]], row[1], Repaired(True, before.merged, broken.why, broken.by))
-        return False
-
-    def _hide(self, row: Row, merged: Mapping[str, Value]) -> SetAside:
-        table, broken = self._tables[row[0]], self._out[row]
-        kept = {name: merged[name] for name in table.columns if name in merged}
-        self._records.save(table, row[1], Repaired(True, kept, broken.why, broken.by))
-        return SetAside(table.name, row[1], broken.why)
+    def _hide(self, row: Row, merged: Mapping[str, Value]) -> None:
+        """Keep a row that was set aside."""
+        table, broken, before = self._tables[row[0]], self._out[row], self._were_hidden.get(row)
+        if before is None or (before.why, before.by) != (broken.why, broken.by):
+            kept = {name: merged[name] for name in table.columns if name in merged}
+            self._records.save(table, row[1], Repaired(True, kept, broken.why, broken.by))
 
 
 def _referred(reference: Reference, values: Mapping[str, Value]) -> Key:

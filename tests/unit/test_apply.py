@@ -21,7 +21,7 @@ from localstore.clock import stamp_at
 from localstore.errors import MalformedChangeset, NewerFormat, ResetRequired
 from localstore.store.apply import Applied
 from localstore.store.conflicts import Conflict
-from localstore.store.settling import SetAside
+from localstore.store.repaired import SetAside
 from localstore.testing.clock import ManualClock
 from localstore.wire import SealedChangeset
 from tests.unit.store_kit import (
@@ -267,8 +267,8 @@ def test_a_row_that_breaks_a_check_of_this_device_alone_is_set_aside_here(tmp_pa
         sa.Column("stars", sa.Integer, sa.CheckConstraint("stars < 3")),
     )
     x, y = Device(tmp_path, "x"), Device(tmp_path, "y", [checked])
-    applied = y.receive(x.write("INSERT INTO note VALUES ('a', 't', 5)"))
-    assert applied.set_aside == [SetAside("note", ("a",), "CHECK constraint failed: stars < 3")]
+    y.receive(x.write("INSERT INTO note VALUES ('a', 't', 5)"))
+    assert y.store.take_set_aside() == [SetAside("note", ("a",), "CHECK constraint failed: stars < 3")]
     assert y.rows() == {}
     y.receive(x.write("UPDATE note SET stars = 2"))
     assert y.rows() == x.rows()

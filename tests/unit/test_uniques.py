@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from localstore.errors import CannotRestore
+from localstore.store.repaired import SetAside
 from localstore.store.restoring import restore
-from localstore.store.settling import SetAside
 from localstore.testing.clock import ManualClock
 from tests.unit.store_kit import Device, close_devices, exchange, is_clean, other_program, query
 
@@ -85,8 +85,22 @@ def test_the_earlier_row_keeps_a_value_and_the_later_is_set_aside_everywhere(pai
 def test_both_devices_hear_of_the_row_that_was_set_aside(pair: Pair) -> None:
     pair.write(pair.one, "INSERT INTO note VALUES ('a', 'n', 1)")
     pair.write(pair.two, "INSERT INTO note VALUES ('b', 'n', 2)")
-    heard = [pair.one.receive(*pair.two.sealed()), pair.two.receive(*pair.one.sealed())]
-    assert [applied.set_aside for applied in heard] == [[SetAside("note", ("b",), UNIQUE_NAME)]] * 2
+    exchange(pair.one, pair.two)
+    for device in (pair.one, pair.two):
+        assert device.store.take_set_aside() == [SetAside("note", ("b",), UNIQUE_NAME)]
+        assert device.store.take_set_aside() == []  # once
+
+
+def test_a_row_that_went_comes_back_and_goes_again_is_told_again(pair: Pair) -> None:
+    pair.apart("INSERT INTO note VALUES ('a', 'n', 1)", "INSERT INTO note VALUES ('b', 'n', 2)")
+    assert pair.one.store.take_set_aside() != []
+    pair.write(pair.one, "DELETE FROM note WHERE id = 'a'")
+    exchange(pair.one, pair.two)
+    assert pair.one.store.take_set_aside() == []
+    pair.write(pair.two, "INSERT INTO note VALUES ('c', 'q', 3)")
+    pair.write(pair.one, "UPDATE note SET name = 'q' WHERE id = 'b'")
+    exchange(pair.one, pair.two)
+    assert pair.one.store.take_set_aside() == [SetAside("note", ("b",), UNIQUE_NAME)]
 
 
 def test_a_row_that_is_aside_is_listed_with_both_rows_and_the_rule(pair: Pair) -> None:
@@ -151,8 +165,8 @@ def test_a_deleted_row_does_not_come_back_from_aside(pair: Pair) -> None:
 def test_an_older_value_that_comes_late_takes_the_place_of_a_newer_one(pair: Pair) -> None:
     pair.write(pair.one, "INSERT INTO note VALUES ('a', 'n', 1)")
     pair.write(pair.two, "INSERT INTO note VALUES ('b', 'n', 2)")
-    late = pair.two.receive(*pair.one.sealed())
-    assert late.set_aside == [SetAside("note", ("b",), UNIQUE_NAME)]
+    pair.two.receive(*pair.one.sealed())
+    assert pair.two.store.take_set_aside() == [SetAside("note", ("b",), UNIQUE_NAME)]
     assert pair.two.rows() == {("a",): {"name": "n", "n": 1}}
 
 
