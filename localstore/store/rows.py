@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
@@ -236,13 +237,25 @@ class Rows:
         """Write to the table what a constraint allows to be written as it is; else let ``settle`` find what can be shown."""
         self._repairs.went(table, [row.key for row in rows if row.existed and not row.state.lives])
         self._repairs.changed(table, [row.key for row in rows if row.state.lives and (row.writes or not row.existed)])
-        if not attempt(self._connection, lambda: self._write_at_once(table, rows)):
-            merged = [(row.key, self._merged(table, row)) for row in rows if row.state.lives]
-            with without_triggers(self._connection, table):
-                delete = f"DELETE FROM {table.sql_name} WHERE {_same_key(table)}"
-                self._connection.executemany(delete, [row.key for row in rows if row.existed])
-            for key, values in merged:
-                self._repairs.take(table, key, values)
+        self._write_what_fits(table, sorted(rows, key=lambda row: bool(row.state.lives)))  # deletes first, which make room
+
+    def _write_what_fits(self, table: CapturedTable, rows: Sequence[_Row]) -> None:
+        """Write rows, all at once or in ever smaller parts; take those in hand that break a constraint by themselves."""
+        if attempt(self._connection, partial(self._write_at_once, table, rows)):
+            return
+        if len(rows) == 1:
+            self._take_in_hand(table, rows[0])
+            return
+        half = len(rows) // 2
+        self._write_what_fits(table, rows[:half])
+        self._write_what_fits(table, rows[half:])
+
+    def _take_in_hand(self, table: CapturedTable, row: _Row) -> None:
+        current = self._reader(table, row)
+        merged = {column: current(column) for column in table.columns}
+        with without_triggers(self._connection, table):
+            self._connection.execute(f"DELETE FROM {table.sql_name} WHERE {_same_key(table)}", row.key)
+        self._repairs.take(table, row.key, merged)
 
     def _write_at_once(self, table: CapturedTable, rows: Iterable[_Row]) -> None:
         deletes: list[Key] = []
@@ -265,10 +278,6 @@ class Rows:
             self._connection.executemany(f"UPDATE OR ABORT {name} SET {assignments} WHERE {_same_key(table)}", parameters)
         for columns, parameters in upserts.items():
             self._connection.executemany(_upsert(table, columns), parameters)
-
-    def _merged(self, table: CapturedTable, row: _Row) -> dict[str, Value]:
-        current = self._reader(table, row)
-        return {column: current(column) for column in table.columns}
 
     def _note_conflict(
         self,
