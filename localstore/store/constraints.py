@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from localstore.store.driver import driver_errors
 from localstore.store.engine import quote
 from localstore.store.merge import LONG_AGO, PURGED, RowState
 
-__all__ = ["Broken", "Constraints", "Place", "attempt", "has_unique", "without_triggers"]
+__all__ = ["Broken", "Constraints", "Place", "attempt", "decides_conflicts", "has_unique", "without_triggers"]
 
 Place = tuple[bool, Version, str, tuple[tuple[int, Value], ...]]
 """Where a row stands among those that cannot all be shown: whether a reference was replaced, version, table, and key."""
@@ -67,6 +67,13 @@ def without_triggers(connection: sqlite3.Connection, table: CapturedTable) -> It
     yield
     for sql in triggers.values():
         connection.execute(sql)
+
+
+def decides_conflicts(connection: sqlite3.Connection, tables: Iterable[CapturedTable]) -> set[str]:
+    """Names of the tables that say themselves what becomes of rows in the way (``UNIQUE ... ON CONFLICT REPLACE``)."""
+    rows = connection.execute("SELECT name FROM main.sqlite_master WHERE type = 'table' AND sql LIKE '%ON%CONFLICT%'")
+    found = {name.casefold() for (name,) in rows}
+    return {table.name for table in tables if table.name.casefold() in found}
 
 
 def has_unique(connection: sqlite3.Connection, table: CapturedTable) -> bool:

@@ -13,7 +13,7 @@ to look at. The caller has turned foreign keys and capture off.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from localstore.changes import Changeset, Key, Op, Value
 from localstore.store.capture import CapturedTable, captured_tables
@@ -70,7 +70,7 @@ class Repairs:
         self._taken: dict[Row, dict[str, Value]] = {}
         self._changed: dict[str, set[Key]] = {}
         self._left: Left = {}
-        self._touched: set[str] = set()
+        self._touched: dict[str, set[Key]] = {}
 
     def all(self) -> Iterator[tuple[Row, Repaired, dict[str, Value]]]:
         """Every row that is not shown as merging left it, its record, and all values that merging gave it."""
@@ -83,8 +83,7 @@ class Repairs:
 
     def changed(self, table: CapturedTable, keys: Iterable[Key]) -> None:
         """Rows are about to come, or to have new values."""
-        self._touched.add(table.name)
-        keys = list(keys) if self._from[table.name] or self._to[table.name] else ()
+        keys = self._touch(table, keys)
         if self._from[table.name]:
             self._changed.setdefault(table.name, set()).update(keys)
         for reference in self._to[table.name]:
@@ -93,15 +92,18 @@ class Repairs:
 
     def went(self, table: CapturedTable, keys: Iterable[Key]) -> None:
         """Rows are about to be deleted."""
-        self._touched.add(table.name)
-        keys = list(keys) if self._to[table.name] else ()
+        keys = self._touch(table, keys)
         for reference in self._to[table.name]:
             left = keys if reference.is_by_key else self._referred(reference, keys)
             self._left.setdefault(reference, set()).update(left)
 
+    def wake(self, table: CapturedTable, key: Key) -> None:
+        """A row that is not shown has new values."""
+        self._touched.setdefault(table.name, set()).add(key)
+
     def take(self, table: CapturedTable, key: Key, merged: Mapping[str, Value]) -> None:
         """A row is not in its table, as not all rows can be; ``settle`` decides which are to be shown."""
-        self._touched.add(table.name)
+        self._touched.setdefault(table.name, set())
         self._taken[table.name, key] = {**dict(zip(table.key, key, strict=True)), **merged}
 
     def settle(self, *, all_tables: bool = False) -> None:
@@ -115,16 +117,28 @@ class Repairs:
             self._connection.execute("UPDATE localstore_state SET unsettled = 0")
         if unsettled == CHECK_ALL:
             self._find_dangling()
-        moved = set(self._tables) if all_tables or unsettled else self._touched
+        moved = set(self._tables) if all_tables or unsettled else set(self._touched)
         constraints = Constraints(self._connection)
         for names in strata(self._tables, self.references):
-            if moved.isdisjoint({*names, *(reference.target for name in names for reference in self._from[name])}):
+            targets = {reference.target for name in names for reference in self._from[name]}
+            if moved.isdisjoint(targets.union(names)):
                 continue
+            to_all = bool(all_tables or unsettled or moved & targets)
             settling = Settling(self._connection, names, self._tables, self.references, self.records, constraints, self._left)
-            settling.settle({row: self._taken[row] for row in self._taken if row[0] in names}, self._changed)
+            taken = {row: self._taken[row] for row in self._taken if row[0] in names}
+            settling.settle(taken, self._changed, None if to_all else self._touched)
             if settling.moved:
                 moved.update(names)
-        self._taken, self._changed, self._left, self._touched = {}, {}, {}, set()
+        self._taken, self._changed, self._left, self._touched = {}, {}, {}, {}
+
+    def _touch(self, table: CapturedTable, keys: Iterable[Key]) -> Collection[Key]:
+        """Note that rows change; returns their keys where anybody is to look at them."""
+        touched = self._touched.setdefault(table.name, set())
+        if not (self.records.has_any or self._from[table.name] or self._to[table.name]):
+            return ()
+        keys = list(keys)
+        touched.update(keys)
+        return keys
 
     def _find_dangling(self) -> None:
         """Let all rows be looked at that refer to nothing, whoever left them so."""

@@ -113,6 +113,17 @@ class Records:
                 found[key] = _repaired(table, *row)
         return found
 
+    def waiting(self, table: CapturedTable) -> dict[Key, list[Key]]:
+        """The keys of hidden rows, by the row that is in their way."""
+        found: dict[Key, list[Key]] = {}
+        if self.has_any:
+            rows = self._connection.execute(
+                "SELECT key, winner FROM localstore_repaired WHERE tbl = ? AND winner IS NOT NULL", (table.id,)
+            )
+            for key, winner in rows:
+                found.setdefault(key_of(table, winner), []).append(key_of(table, key))
+        return found
+
     def save(self, table: CapturedTable, key: Key, repaired: Repaired) -> None:
         """Write the record of a row; none is needed for one that is as merged."""
         if repaired.is_hidden or repaired.merged:

@@ -12,7 +12,7 @@ their values, nor what they refer to, nor a row in their way changed: telling wh
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from heapq import heappop, heappush
 
@@ -61,8 +61,10 @@ class Settling:
         self._hand: dict[Row, dict[str, Value]] = {}  # with what merging gave them
         self._back: set[Row] = set()  # of these, those that may be shown as far as we know
         self._out: dict[Row, Broken] = {}  # and those that may not
+        self._beaten: dict[Row, list[Row]] = {}  # these, by the row in their way
         self._were_hidden: dict[Row, Repaired] = {}
-        self._waiting: list[tuple[Place, Row]] = []
+        self._queue: list[tuple[Place, Row]] = []
+        self._waiting_for: dict[str, dict[Key, list[Key]]] = {}  # hidden rows not in hand, by the row in their way
         self._offered: dict[tuple[Reference, Key], set[Row]] = {}
         self._referring: dict[tuple[Reference, Key], set[Row]] = {}
         self._undisturbed = ExitStack()
@@ -70,18 +72,25 @@ class Settling:
         self.moved = False
         """Whether any row came or went."""
 
-    def settle(self, taken: Mapping[Row, dict[str, Value]], changed: Mapping[str, Collection[Key]]) -> None:
+    def settle(
+        self,
+        taken: Mapping[Row, dict[str, Value]],
+        changed: Mapping[str, Collection[Key]],
+        touched: Mapping[str, Collection[Key]] | None,
+    ) -> None:
         """Let tables show what they should.
 
         Args:
             taken: rows that were taken out of their tables already, with what merging gave them.
             changed: keys of other rows whose references may be to nothing.
+            touched: keys of the rows that were written to; None to look at all rows that are not shown as merged.
         """
         with self._undisturbed:
-            self._find_rows(taken, changed)
+            self._find_rows(taken, None if self._inner else touched)
+            self._find_dangling(changed)
             self._refuse(list(self._back))
-            while self._waiting:
-                place, row = heappop(self._waiting)
+            while self._queue:
+                place, row = heappop(self._queue)
                 if row in self._back:
                     self._show_next(row, place)
         for row, merged in self._hand.items():
@@ -89,20 +98,32 @@ class Settling:
 
     # -- rows in question
 
-    def _find_rows(self, taken: Mapping[Row, dict[str, Value]], changed: Mapping[str, Collection[Key]]) -> None:
+    def _find_rows(self, taken: Mapping[Row, dict[str, Value]], touched: Mapping[str, Collection[Key]] | None) -> None:
         for row, values in taken.items():
             self._add(row, values)
-        altered = []
-        for row, record in self._records.of(self._names):
-            if row in self._hand:
-                continue
+        records = list(self._records.of(self._names) if touched is None else self._touched_records(touched))
+        for row, record in records:
             if record.is_hidden:
-                self._were_hidden[row] = record
-                self._add(row, self._records.merged(self._tables[row[0]], row[1], record))
-            else:
-                altered.append(row)
-        for row in altered:
-            self._take_if_otherwise(row)
+                self._add_hidden(row, record)
+        for row, record in records:
+            if not record.is_hidden:
+                self._take_if_otherwise(row)
+
+    def _touched_records(self, touched: Mapping[str, Collection[Key]]) -> Iterator[tuple[Row, Repaired]]:
+        """Rows that were written to, and those in whose way they are; nothing has changed for the others."""
+        for name in self._names:
+            table, keys = self._tables[name], set(touched.get(name, ()))
+            self._waiting_for[name] = self._records.waiting(table)
+            keys.update(other for key in list(keys) for other in self._waiting_for[name].pop(key, ()))
+            for key, record in self._records.load(table, keys).items():
+                yield (name, key), record
+
+    def _add_hidden(self, row: Row, record: Repaired) -> None:
+        if row not in self._hand:
+            self._were_hidden[row] = record
+            self._add(row, self._records.merged(self._tables[row[0]], row[1], record))
+
+    def _find_dangling(self, changed: Mapping[str, Collection[Key]]) -> None:
         for reference in (r for name in self._names for r in self._from[name]):
             suspects = self._without_target(reference, changed.get(reference.table, ()), of_target=False)
             suspects += self._without_target(reference, self._left.get(reference, ()), of_target=True)
@@ -113,7 +134,8 @@ class Settling:
         table = self._tables[row[0]]
         self._hand[row] = values
         self._back.add(row)
-        heappush(self._waiting, (self._constraints.place(table, row[1], is_altered=False), row))
+        self._out.pop(row, None)
+        heappush(self._queue, (self._constraints.place(table, row[1], is_altered=False), row))
         for reference in self._inner.intersection(self._from[table.name]):
             for key in reference.keys_in(values):
                 self._referring.setdefault((reference, key), set()).add(row)
@@ -130,6 +152,18 @@ class Settling:
         same = " AND ".join(f"{quote(name)} = ?" for name in table.key)
         self._connection.execute(f"DELETE FROM {table.sql_name} WHERE {same}", key)
         self._add(row, merged)
+        if not self._inner:
+            self._wake(row)
+
+    def _wake(self, row: Row) -> None:
+        """Let rows try again that one was in the way of."""
+        table = self._tables[row[0]]
+        keys = self._waiting_for.get(table.name, {}).pop(row[1], ())
+        for key, record in self._records.load(table, keys).items():
+            self._add_hidden((table.name, key), record)
+        for other in self._beaten.pop(row, ()):
+            if other in self._out and self._out[other].by == row[1]:
+                self._add(other, self._hand[other])
 
     def _take_if_otherwise(self, row: Row) -> bool:
         """Take a row in hand that is shown, but not as it should be."""
@@ -166,6 +200,8 @@ class Settling:
         """Let a row in hand go; returns those in hand that refer to it."""
         self._back.discard(row)
         self._out[row] = broken
+        if broken.by is not None:
+            self._beaten.setdefault((row[0], broken.by), []).append(row)
         found: list[Row] = []
         for reference in self._inner.intersection(self._to[row[0]]):
             key = _referred(reference, self._hand[row])
@@ -218,7 +254,7 @@ class Settling:
         table, merged = self._tables[row[0]], self._hand[row]
         result = self._outcome(row, merged)
         if bool(result.instead) and not place[0]:  # only now it is known to come later
-            heappush(self._waiting, (self._constraints.place(table, row[1], is_altered=True), row))
+            heappush(self._queue, (self._constraints.place(table, row[1], is_altered=True), row))
             return
         self._disturb(table)
         shown = {name: result.instead.get(name, merged[name]) for name in table.columns if name in merged}

@@ -296,6 +296,17 @@ def test_triggers_of_the_application_take_nobody_for_deleted(tmp_path: Path) -> 
     assert query(pair.two.path, "SELECT * FROM gone") == [("a",)]
 
 
+def test_a_trigger_of_the_application_may_ignore_what_it_has_already(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, notes(sa.UniqueConstraint("name")))
+    for device in (pair.one, pair.two):
+        with other_program(device.path) as connection:
+            connection.execute("CREATE TABLE seen (n PRIMARY KEY)")
+            connection.execute("CREATE TRIGGER see AFTER INSERT ON note BEGIN INSERT OR IGNORE INTO seen VALUES (NEW.n); END")
+    pair.apart("INSERT INTO note VALUES ('a', 'x', 1), ('b', 'y', 1)", "INSERT INTO note VALUES ('c', 'z', 1)")
+    assert len(pair.shown()) == 3
+    assert pair.aside() == []
+
+
 def test_many_rows_at_once_of_which_some_cannot_be_shown(pair: Pair) -> None:
     pair.write(pair.one, "INSERT INTO note VALUES ('a', 'n7', 0)")
     pair.write(
