@@ -103,6 +103,9 @@ class Repairs:
 
     def take(self, table: CapturedTable, key: Key, merged: Mapping[str, Value]) -> None:
         """A row is not in its table, as not all rows can be; ``settle`` decides which are to be shown."""
+        for reference in self._to[table.name]:
+            if reference.is_by_key:
+                self._left.setdefault(reference, set()).add(key)
         self._touched.setdefault(table.name, set())
         self._taken[table.name, key] = {**dict(zip(table.key, key, strict=True)), **merged}
 

@@ -412,6 +412,14 @@ def test_what_refers_to_a_row_that_is_aside_is_treated_as_if_it_were_deleted(
     assert pair.shown(MEMBERS) == [("k", "b", 1), ("m", "a", 1)]
 
 
+def test_what_refers_to_a_row_that_gives_way_later_is_treated_so_too(tmp_path: Path) -> None:
+    teams, member = "INSERT INTO team VALUES ('a', 'x'), ('b', 'y')", "INSERT INTO member VALUES ('m', 'b', 1)"
+    pair = Pair(tmp_path, families(ondelete="CASCADE"), teams, member)
+    pair.apart("UPDATE team SET name = 'z' WHERE id = 'a'", "UPDATE team SET name = 'z' WHERE id = 'b'")
+    assert pair.shown(MEMBERS) == []
+    assert pair.aside() == [("member", "m"), ("team", "b")]
+
+
 def test_a_row_that_lost_its_reference_comes_after_those_that_have_theirs(tmp_path: Path) -> None:
     tables = families(ondelete="SET DEFAULT", server_default="d", nullable=False)
     pair = Pair(
