@@ -2,87 +2,38 @@
 
 import atexit
 import shutil
-import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
-from uuid import UUID
 
-from sqlalchemy import Engine, event
-from sqlmodel import Field, Session, SQLModel, create_engine, select
+from sqlmodel import select
 
-from localstore import App, Credentials, Realm, SyncConfiguration, uuid7
+from benchmarks import applying
+from benchmarks.kit import (
+    INSERT,
+    UPDATE,
+    Case,
+    Reading,
+    Stopwatch,
+    check_point,
+    new_objects,
+    new_rows,
+    new_values,
+    plain_bulk_insert,
+    plain_objects,
+    plain_select,
+    plain_single_writes,
+    plain_updates,
+)
+from localstore import App, Credentials, Realm, SyncConfiguration
 
-__all__ = ["CASES", "Case"]
+__all__ = ["CASES"]
 
 WAIT_SECONDS = 300
-PRAGMAS = ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON", "recursive_triggers = ON")
-WRITER_PRAGMAS = ("cache_size = -16384", "wal_autocheckpoint = 4000")
-"""What a realm's writer has besides: for baselines that are to have the same settings, not SQLite's own."""
-UPDATE = "UPDATE reading SET value = ? WHERE id = ?"
-INSERT = "INSERT INTO reading (id, sensor, value, count, note) VALUES (?, ?, ?, ?, ?)"
-
-
-class Reading(SQLModel, table=True):
-    """A row as data loggers write it."""
-
-    id: UUID = Field(default_factory=uuid7, primary_key=True)
-    sensor: str
-    value: float
-    count: int
-    note: str | None = None
-
-
-@dataclass(frozen=True)
-class Case:
-    """One comparison. Both sides take a fresh directory and a number of rows, and return the seconds the work took."""
-
-    name: str
-    baseline_name: str
-    rows: int
-    subject: Callable[[Path, int], float]
-    baseline: Callable[[Path, int], float]
-
-
-def _changes(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    return [(row[2] + 1, row[0]) for row in rows]
-
-
-def _objects(count: int) -> list[Reading]:
-    return [Reading(sensor=f"sensor {number % 40}", value=number / 7, count=number) for number in range(count)]
-
-
-def _rows(count: int) -> list[tuple[Any, ...]]:
-    return [(uuid7().hex, f"sensor {number % 40}", number / 7, number, None) for number in range(count)]
-
-
-def _check_point(file: Path) -> None:
-    """Bring what was written before into the database itself, lest what is measured next has to."""
-    with closing(sqlite3.connect(file)) as connection:
-        assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
-
-
-class _Stopwatch:
-    """Seconds spent inside ``with`` blocks."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __enter__(self) -> None:
-        self._began = time.perf_counter()
-
-    def __exit__(self, *exception: object) -> None:
-        self.seconds += time.perf_counter() - self._began
-
-
-# -- with localstore
 
 
 @contextmanager
@@ -97,7 +48,7 @@ def _paused_realm(directory: Path, name: str = "device") -> Iterator[Realm]:
 
 
 def _insert(realm: Realm, count: int) -> float:
-    rows, watch = _rows(count), _Stopwatch()
+    rows, watch = new_rows(count), Stopwatch()
     with watch, realm.write() as tx:
         tx.connection().exec_driver_sql(INSERT, rows)
     return watch.seconds
@@ -110,25 +61,25 @@ def captured_bulk_insert(directory: Path, count: int) -> float:
 
 def captured_updates(directory: Path, count: int) -> float:
     with _paused_realm(directory) as realm:
-        rows = _rows(count)
+        rows = new_rows(count)
         with realm.write() as tx:
             tx.connection().exec_driver_sql(INSERT, rows)
-        _check_point(realm.path)
-        changes, watch = _changes(rows), _Stopwatch()
+        check_point(realm.path)
+        changes, watch = new_values(rows), Stopwatch()
         with watch, realm.write() as tx:
             tx.connection().exec_driver_sql(UPDATE, changes)
     return watch.seconds
 
 
 def captured_objects(directory: Path, count: int) -> float:
-    objects, watch = _objects(count), _Stopwatch()
+    objects, watch = new_objects(count), Stopwatch()
     with _paused_realm(directory) as realm, watch, realm.write() as tx:
         tx.add_all(objects)
     return watch.seconds
 
 
 def captured_single_writes(directory: Path, count: int) -> float:
-    watch = _Stopwatch()
+    watch = Stopwatch()
     with _paused_realm(directory) as realm, watch:
         for number in range(count):
             with realm.write() as tx:
@@ -137,7 +88,7 @@ def captured_single_writes(directory: Path, count: int) -> float:
 
 
 def realm_select(directory: Path, count: int) -> float:
-    watch = _Stopwatch()
+    watch = Stopwatch()
     with _paused_realm(directory) as realm:
         _insert(realm, count)
         with watch:
@@ -148,7 +99,7 @@ def realm_select(directory: Path, count: int) -> float:
 
 def receive(directory: Path, count: int) -> float:
     """Pull, decode, merge and commit what another device uploaded, through a folder."""
-    watch = _Stopwatch()
+    watch = Stopwatch()
     with _paused_realm(directory, "sender") as sender:
         _insert(sender, count)
         sender.sync_session.resume()
@@ -174,7 +125,7 @@ def opening_an_empty_file(directory: Path, count: int) -> float:
 def _opening(file: Path) -> float:
     """With a remote that cannot be reached, so that nothing is sent meanwhile."""
     remote = (file.parent / "missing" / "remote").as_uri().replace("file:", "folder:", 1)
-    watch = _Stopwatch()
+    watch = Stopwatch()
     with closing(App.create("benchmarks", remote=remote)) as app:
         user = app.login(Credentials.anonymous())
         config = SyncConfiguration(user, schema={Reading}, path=file, stop_policy="immediately")
@@ -212,85 +163,6 @@ def _import(module: str) -> float:
     return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, encoding="utf-8").stdout)
 
 
-# -- without it
-
-
-def _plain_engine(directory: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{directory / 'plain.db'}")
-    event.listen(engine, "connect", lambda connection, _: _set_pragmas(connection, PRAGMAS + WRITER_PRAGMAS))
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-    SQLModel.metadata.create_all(engine)
-    return engine
-
-
-def _set_pragmas(connection: sqlite3.Connection, pragmas: tuple[str, ...] = PRAGMAS) -> None:
-    connection.isolation_level = None
-    for pragma in pragmas:
-        connection.execute(f"PRAGMA {pragma}")
-
-
-@contextmanager
-def _plain_file(directory: Path) -> Iterator[sqlite3.Connection]:
-    _plain_engine(directory).dispose()
-    with closing(sqlite3.connect(directory / "plain.db")) as connection:
-        _set_pragmas(connection)
-        yield connection
-
-
-def _execute_many(connection: sqlite3.Connection, statement: str, rows: list[tuple[Any, ...]]) -> None:
-    connection.execute("BEGIN IMMEDIATE")
-    connection.executemany(statement, rows)
-    connection.execute("COMMIT")
-
-
-def plain_bulk_insert(directory: Path, count: int) -> float:
-    rows, watch = _rows(count), _Stopwatch()
-    with _plain_file(directory) as connection, watch:
-        _execute_many(connection, INSERT, rows)
-    return watch.seconds
-
-
-def plain_updates(directory: Path, count: int) -> float:
-    rows, watch = _rows(count), _Stopwatch()
-    with _plain_file(directory) as connection:
-        _execute_many(connection, INSERT, rows)
-        _check_point(directory / "plain.db")
-        changes = _changes(rows)
-        with watch:
-            _execute_many(connection, UPDATE, changes)
-    return watch.seconds
-
-
-def plain_objects(directory: Path, count: int) -> float:
-    engine, objects, watch = _plain_engine(directory), _objects(count), _Stopwatch()
-    with watch, Session(engine, expire_on_commit=False) as session:
-        session.add_all(objects)
-        session.commit()
-    engine.dispose()
-    return watch.seconds
-
-
-def plain_single_writes(directory: Path, count: int) -> float:
-    engine, watch = _plain_engine(directory), _Stopwatch()
-    with watch:
-        for number in range(count):
-            with Session(engine, expire_on_commit=False) as session:
-                session.add(Reading(sensor="sensor", value=number / 7, count=number))
-                session.commit()
-    engine.dispose()
-    return watch.seconds
-
-
-def plain_select(directory: Path, count: int) -> float:
-    plain_bulk_insert(directory, count)
-    engine, watch = _plain_engine(directory), _Stopwatch()
-    with watch, Session(engine) as session:
-        found = session.exec(select(Reading)).all()
-    engine.dispose()
-    assert len(found) == count
-    return watch.seconds
-
-
 CASES = (
     Case("rows in one write()", "sqlite3 executemany", 100_000, captured_bulk_insert, plain_bulk_insert),
     Case("single-column updates in one write()", "sqlite3 executemany", 100_000, captured_updates, plain_updates),
@@ -299,5 +171,6 @@ CASES = (
     Case("rows selected", "SQLModel session", 100_000, realm_select, plain_select),
     Case("rows received through a folder", "sqlite3 executemany", 100_000, receive, plain_bulk_insert),
     Case("rows, a 50th of it unsent: open", "open an empty file", 1_000_000, opening_a_full_file, opening_an_empty_file),
+    *applying.CASES,
     Case("import of localstore", "import of sqlmodel", 1, import_localstore, import_sqlmodel),
 )

@@ -266,7 +266,8 @@ class NewerFormat(ProtocolError):
 
 
 class RowsSetAside(SyncError):
-    """Rows are not in their tables any more, as another device deleted what they refer to. They come back when it does.
+    """Rows are not in their tables any more: another device deleted what they refer to, or has a value that only one row can
+    have, or their columns as merged break a check. They come back when that changes.
 
     Attributes:
         rows: one ``(table, key, reason)`` for each row.

@@ -17,11 +17,11 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import chain
 
-from localstore.changes import Value
+from localstore.changes import Key, Value
 from localstore.errors import SchemaError
 from localstore.store.engine import quote
+from localstore.store.given import GIVEN, execute_given
 
 __all__ = [
     "BY_ROWID",
@@ -37,8 +37,8 @@ __all__ = [
     "captured_tables",
     "check_captured",
     "follow_migrations",
+    "held",
     "holds",
-    "holds_any",
     "log_all_rows",
     "set_capturing",
 ]
@@ -50,7 +50,6 @@ LOGS = ("localstore_log", "localstore_log_wide")
 TABLE_COLUMNS = "t.id, t.name, t.key, t.columns, t.rowid"
 """What ``captured_table`` takes of ``localstore_table AS t``."""
 KIND, BY_ROWID, START = 3, 4, 8
-_PARAMETERS = 500  # in one statement; below SQLite's lowest limit
 ALL_COLUMNS = -1  # bits that are all set
 _ROWID_NAMES = ("_rowid_", "rowid", "oid")
 
@@ -124,15 +123,11 @@ def holds(connection: sqlite3.Connection, table: CapturedTable, key: Sequence[Va
     return connection.execute(f"SELECT 1 FROM {table.sql_name} WHERE {same}", key).fetchone() is not None
 
 
-def holds_any(connection: sqlite3.Connection, table: CapturedTable, keys: Sequence[Sequence[Value]]) -> bool:
-    """Whether a table has a row of any of these keys."""
-    names, row = ", ".join(map(quote, table.key)), f"({', '.join('?' * len(table.key))})"
-    count = _PARAMETERS // len(table.key)
-    for chunk in (keys[start : start + count] for start in range(0, len(keys), count)):
-        wanted = f"SELECT 1 FROM {table.sql_name} WHERE ({names}) IN (VALUES {', '.join([row] * len(chunk))}) LIMIT 1"
-        if connection.execute(wanted, list(chain.from_iterable(chunk))).fetchone() is not None:
-            return True
-    return False
+def held(connection: sqlite3.Connection, table: CapturedTable, keys: Sequence[Sequence[Value]]) -> set[Key]:
+    """Those of the keys, given column by column, of which a table has rows."""
+    same = " AND ".join(f"t.{quote(name)} = g.c{number}" for number, name in enumerate(table.key))
+    rows = execute_given(connection, f"SELECT g.* FROM {GIVEN} AS g CROSS JOIN {table.sql_name} AS t ON {same}", keys)
+    return set(rows)
 
 
 def attach(connection: sqlite3.Connection, names: Iterable[str]) -> list[CapturedTable]:
@@ -203,6 +198,9 @@ def follow_migrations(connection: sqlite3.Connection) -> None:
                 f" WHERE tbl = ? AND op & {KIND} = {LoggedOp.UPDATE}",
                 (table.id,),
             )
+    connection.execute(  # other constraints may have brought rows back
+        "UPDATE localstore_state SET unsettled = max(unsettled, 1) WHERE EXISTS (SELECT 1 FROM localstore_repaired)"
+    )
 
 
 def log_all_rows(connection: sqlite3.Connection, table: CapturedTable) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,12 +17,17 @@ import msgspec
 from localstore.changes import Key, Value
 from localstore.clock import Version
 from localstore.store.capture import CapturedTable
+from localstore.store.given import GIVEN, execute_given
 from localstore.store.merge import LONG_AGO, Candidate, Mark, RowState, life_of
 from localstore.store.state import device_ids, device_number
 
-__all__ = ["ClockTable", "Knowledge", "key_of", "key_value", "saw_up_to"]
+__all__ = ["ClockTable", "Knowledge", "Record", "key_of", "key_value", "saw_up_to"]
 
-_CHUNK = 500  # keys in one IN list; below SQLite's lowest limit of parameters
+_AFTER_BIRTH = "died, died_by, detail, generation"
+_RECORD = f"born, born_by, {_AFTER_BIRTH}"
+
+Record = tuple[int | None, int, int | None, int, bytes | None, int]
+"""A record but for its table and key: the columns of ``_RECORD``."""
 
 
 class _Detail(msgspec.Struct, array_like=True, omit_defaults=True):
@@ -73,43 +78,57 @@ class ClockTable:
 
     def load(self, table: int, keys: Iterable[Value]) -> Iterator[tuple[Value, RowState]]:
         """The states of those of the keys that have a record."""
-        wanted = list(keys)
+        return ((key, self.read(table, record)) for key, record in self.records(table, list(keys)).items())
+
+    def records(self, table: int, keys: Sequence[Value]) -> dict[Value, Record]:
+        """The records of those of the keys that have one."""
+        rows = execute_given(
+            self._connection,
+            f"SELECT c.key, {_RECORD} FROM {GIVEN} AS g CROSS JOIN localstore_clock AS c ON c.tbl = ? AND c.key = g.c0",
+            [keys],
+            (table,),
+        )
+        return {row[0]: row[1:] for row in rows}
+
+    def read(self, table: int, record: Record) -> RowState:
+        """What a record says."""
+        born, born_by, died, died_by, detail, number = record
+        state = RowState(
+            lives=() if born is None else (self._version(born, born_by),),
+            died=None if died is None else self._version(died, died_by),
+        )
+        if detail is not None:
+            self._read_detail(state, _decode(detail))
         generation = self._generations[table]
-        for start in range(0, len(wanted), _CHUNK):
-            chunk = wanted[start : start + _CHUNK]
-            rows = self._connection.execute(
-                "SELECT key, born, born_by, died, died_by, generation, detail FROM localstore_clock"
-                f" WHERE tbl = ? AND key IN ({', '.join('?' * len(chunk))})",
-                (table, *chunk),
-            )
-            for key, born, born_by, died, died_by, number, detail in rows:
-                state = RowState(
-                    lives=() if born is None else (self._version(born, born_by),),
-                    died=None if died is None else self._version(died, died_by),
-                )
-                if detail is not None:
-                    self._read_detail(state, _decode(detail))
-                if state.lives and number < generation.current:
-                    for column in generation.newer_than(number):
-                        state.marks.setdefault(column, Mark(LONG_AGO, life_of(state.lives[-1])))
-                yield key, state
+        if state.lives and number < generation.current:
+            for column in generation.newer_than(number):
+                state.marks.setdefault(column, Mark(LONG_AGO, life_of(state.lives[-1])))
+        return state
+
+    def record(self, table: int, state: RowState) -> Record:
+        """The opposite of ``read``."""
+        born = state.lives[-1] if state.lives else (None, b"")
+        died = state.died or (None, b"")
+        detail = self._write_detail(state)
+        return born[0], self.id_of(born[1]), died[0], self.id_of(died[1]), detail, self._generations[table].current
 
     def save(self, table: int, states: Iterable[tuple[Value, RowState]]) -> None:
         """Write records, over those that are there."""
         self._connection.executemany(
-            "INSERT OR REPLACE INTO localstore_clock (tbl, key, born, born_by, died, died_by, detail, generation)"
-            f" VALUES (?, ?, ?, ?, ?, ?, ?, {self._generations[table].current})",
-            ((table, key, *self._record(state)) for key, state in states),
+            f"INSERT OR REPLACE INTO localstore_clock (tbl, key, {_RECORD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            ((table, key, *self.record(table, state)) for key, state in states),
         )
 
-    def save_births(self, table: int, keys: Iterable[Value], version: Version) -> None:
-        """Write records of rows that were inserted and not touched since."""
-        stamp, by = version[0], self.id_of(version[1])
-        self._connection.executemany(
-            "INSERT OR REPLACE INTO localstore_clock (tbl, key, born, born_by, died, died_by, generation)"
-            f" VALUES (?, ?, ?, ?, NULL, 0, {self._generations[table].current})",
-            ((table, key, stamp, by) for key in keys),
-        )
+    def add(self, table: int, keys: Sequence[Value], record: Record) -> None:
+        """Write the same record for keys that have none."""
+        sql = f"INSERT INTO localstore_clock (tbl, key, {_RECORD}) SELECT ?, c0, ?, ?, ?, ?, ?, ? FROM {GIVEN}"
+        execute_given(self._connection, sql, [keys], (table, *record))
+
+    def replace(self, table: int, keys: Sequence[Value], record: Record, *, born: bool) -> None:
+        """Write the same record over those of all keys; ``born``: also when the rows were born, else only what came then."""
+        names, values = (_RECORD, record) if born else (_AFTER_BIRTH, record[2:])
+        sql = f"UPDATE localstore_clock SET ({names}) = ({', '.join('?' * len(values))}) WHERE tbl = ? AND key IN {GIVEN}"
+        execute_given(self._connection, sql, [keys], (*values, table))
 
     def id_of(self, device: bytes) -> int:
         """The small number by which records name a device."""
@@ -155,11 +174,6 @@ class ClockTable:
 
     def _version(self, stamp: int, by: int) -> Version:
         return (stamp, self._devices[by])
-
-    def _record(self, state: RowState) -> tuple[int | None, int | None, int | None, int | None, bytes | None]:
-        born = state.lives[-1] if state.lives else (None, b"")
-        died = state.died or (None, b"")
-        return born[0], self.id_of(born[1]), died[0], self.id_of(died[1]), self._write_detail(state)
 
     def _write_detail(self, state: RowState) -> bytes | None:
         if not state.marks and len(state.lives) < 2:

@@ -31,6 +31,7 @@ from localstore.store.lock import WriteLock
 from localstore.store.outbox import PendingChangeset
 from localstore.store.purge import Purging
 from localstore.store.reading import Watcher, snapshot
+from localstore.store.repaired import SetAside, has_untold, take_set_aside
 from localstore.store.seal import SealLimits, has_unsealed, seal_leftovers, seal_log, take_unsealed
 from localstore.store.set_aside import set_aside
 from localstore.store.state import State, load_state
@@ -208,6 +209,14 @@ class Store:
         with self.transaction() as connection:
             return take_unsealed(connection)
 
+    def take_set_aside(self) -> list[SetAside]:
+        """Rows that were set aside, whatever was the occasion; each is told once."""
+        with self._reading() as connection:
+            if not has_untold(connection):
+                return []
+        with self.transaction() as connection:
+            return take_set_aside(connection)
+
     def seal(self) -> None:
         """Turn what other programs wrote into a changeset."""
         with self._reading() as connection:
@@ -381,8 +390,8 @@ class Store:
 
     @contextmanager
     def transaction(self, *, unconstrained: bool = False) -> Iterator[sqlite3.Connection]:
-        """One transaction of ours on the writing connection. ``unconstrained`` turns foreign keys and checks off, as merged
-        rows may break them for a while."""
+        """One transaction of ours on the writing connection. ``unconstrained`` turns foreign keys off, as merged rows may break
+        them for a while."""
         with self.lock.held():
             self.check_open()
             with self._transaction(unconstrained=unconstrained) as connection:
@@ -451,4 +460,3 @@ class Store:
 
 def _constrain(connection: sqlite3.Connection, on: bool) -> None:
     connection.execute(f"PRAGMA foreign_keys={'ON' if on else 'OFF'}")
-    connection.execute(f"PRAGMA ignore_check_constraints={'OFF' if on else 'ON'}")

@@ -51,7 +51,8 @@ def _check(store: Store, conflict: Conflict) -> None:
     if conflict.id < 0:
         raise CannotRestore(
             f"{_place(conflict)} cannot be shown: {conflict.rule}. It is kept, and comes back by itself when that does.",
-            hint="Insert the row that it refers to again, or give the row another reference on a device that shows it.",
+            hint="Take the cause away: insert the row that it refers to again, or change the row that is in its way."
+            " Or write it anew in a write(), with values that can be shown.",
         )
     if not store.synced:
         raise CannotRestore(

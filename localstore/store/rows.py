@@ -6,25 +6,26 @@ Nothing here knows in which order changesets may come; that is ``store.apply``'s
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
 from localstore.changes import Change, Changeset, Key, Op, RowGroup, Value, row_changes
 from localstore.clock import Version
-from localstore.store.capture import CapturedTable, captured_tables, holds, holds_any
+from localstore.store.bulk import INSERTS, MANY, Circumstances, Plan, carry_out
+from localstore.store.capture import CapturedTable, captured_tables, holds
 from localstore.store.clocks import ClockTable, Knowledge, key_value, saw_up_to
 from localstore.store.conflicts import A_DELETE_WINS, note
+from localstore.store.constraints import attempt, decides_conflicts, without_triggers
 from localstore.store.engine import quote
-from localstore.store.merge import PURGED, RowState, Saw, merge
+from localstore.store.merge import PURGED, Lost, RowState, Saw, merge
 from localstore.store.renames import RENAMED, read_renames
-from localstore.store.repair import Repaired, Repairs, SetAside
+from localstore.store.repair import Repairs
+from localstore.store.repaired import Repaired
 
 __all__ = ["Rows"]
-
-_INSERTS = (Op.INSERT, Op.SEED)
-_MANY = 100  # inserts in one group from which it pays to look at all of them at once
 
 
 @dataclass(slots=True)
@@ -56,8 +57,8 @@ class Rows:
         self.clocks = ClockTable(connection)
         self.knowledge = Knowledge(connection, self.clocks)
         self._repairs = Repairs(connection, self._tables)
+        self._decides = decides_conflicts(connection, self._tables.values())
         self.conflicts = 0
-        self.set_aside: list[SetAside] = []
 
     def take(self, changeset: Changeset) -> None:
         """Merge another device's changeset."""
@@ -86,19 +87,20 @@ class Rows:
             if known is None:
                 continue
             self._note_seeds(known)
-            if self._take_fresh(changeset, known, write=False):
+            known = self._take_many(changeset, known, lambda _: True, own=True)
+            if known is None:
                 continue
             defaults = self._columns[known.table]
             for row, change in self._with_rows(known, own=True):
                 merge(row.state, change, _version(changeset, known), lambda _: True, lambda _: None, defaults)
 
     def flush(self) -> None:
-        """Write rows and clocks, and repair what refers to nothing then."""
+        """Write rows and clocks, and repair what cannot be shown then."""
         for name, rows in self._rows.items():
             table = self._tables[name]
             self._write_rows(table, [row for row in rows.values() if not self._write_repaired(table, row)])
-        self.set_aside += self._repairs.settle()
         self.flush_clocks()
+        self._repairs.settle()
 
     def flush_clocks(self) -> None:
         """Write clocks only."""
@@ -116,48 +118,59 @@ class Rows:
                 self._keep(changeset, _version(changeset, group)[0], unknown, seen)
             if known is not None:
                 self._note_seeds(known)
-                if not self._take_fresh(changeset, known, write=True):
-                    self._take_group(changeset, known, saw)
+                left = self._take_many(changeset, known, saw)
+                if left is not None:
+                    self._take_group(changeset, left, saw)
             if group.table == RENAMED and self._learn_renames(group):
                 self.replay()
 
-    def _take_fresh(self, changeset: Changeset, group: RowGroup, *, write: bool) -> bool:
-        """Take many inserts of rows that nobody has touched yet without looking at each: the bulk of a first sync.
+    def _take_many(self, changeset: Changeset, group: RowGroup, saw: Saw, *, own: bool = False) -> RowGroup | None:
+        """Take at once what can be of a large group, as what it does to the rows follows from their clocks alone.
 
         Returns:
-            False when the group is not like that; then nothing was done.
+            What is left of the group, to be taken row by row; None when nothing is.
         """
         table = self._tables[group.table]
-        if group.op not in _INSERTS or group.row_count < _MANY or set(group.columns) != self._columns[group.table].keys():
-            return False
-        width = len(group.key)
-        rows = list(zip(*group.values[:width], strict=True))
-        keys = [key_value(key) for key in rows]
-        touched = self._rows.get(group.table, {})
-        if (
-            len(set(keys)) < len(keys)
-            or not touched.keys().isdisjoint(keys)
-            or any(True for _ in self.clocks.load(table.id, keys))
-            or (write and self._purged and holds_any(self._connection, table, rows))
-        ):
-            return False
-        if write:
-            self._connection.executemany(_upsert(table, group.columns), group.rows)
-            self._repairs.changed(table.name, zip(*group.values[:width], strict=True))
-        self.clocks.save_births(table.id, keys, _version(changeset, group))
-        return True
+        if group.row_count < MANY or table.name in self._decides:
+            return group
+        inserts = group.op in INSERTS
+        by = Circumstances(
+            version=_version(changeset, group),
+            saw=saw,
+            is_noted=lambda lost: not own and self._is_noted(changeset, table, saw, lost),
+            defaults=self._columns[table.name],
+            is_there=not inserts if own else False if inserts and not self._purged else None,
+        )
+        plan = Plan(self._connection, self.clocks, table, group, by)
+        left = plan.decide(apart=[self._rows.get(table.name, {}).keys(), self._repaired_keys(table)])
+        if not own and not attempt(self._connection, partial(self._carry_out, table, plan)):
+            return group  # not all of them can be shown, or not before others go
+        plan.save_clocks()
+        return left
+
+    def _carry_out(self, table: CapturedTable, plan: Plan) -> None:
+        for write in plan.writes():
+            (self._repairs.went if write.deletes else self._repairs.changed)(table, write.keys(table))
+            carry_out(self._connection, table, write)
+
+    def _repaired_keys(self, table: CapturedTable) -> set[Value]:
+        return {key for (key,) in self._connection.execute("SELECT key FROM localstore_repaired WHERE tbl = ?", (table.id,))}
+
+    def _is_noted(self, changeset: Changeset, table: CapturedTable, saw: Saw, lost: Lost) -> bool:
+        """Whether a value that gives way is a local one that the changeset's writer had not seen, or may be."""
+        stamp, device = lost.mark.version
+        if device == self._own and not saw((stamp or self._seeded[table.name], device)):
+            return True
+        return changeset.stamp < self._purged and lost.mark.version == PURGED
 
     def _take_group(self, changeset: Changeset, group: RowGroup, saw: Saw) -> None:
         table, defaults = self._tables[group.table], self._columns[group.table]
         version = _version(changeset, group)
-        is_late = changeset.stamp < self._purged
         for row, change in self._with_rows(group):
             current = self._reader(table, row)
             merged = merge(row.state, change, version, saw, current, defaults)
             for lost in merged.lost:
-                stamp, device = lost.mark.version
-                is_unseen = device == self._own and not saw((stamp or self._seeded[table.name], device))
-                if is_unseen or (is_late and lost.mark.version == PURGED):
+                if self._is_noted(changeset, table, saw, lost):
                     won = merged.writes.get(lost.column) if row.state.lives else None
                     self._note_conflict(table, row, (lost.column, current(lost.column), lost.mark.version), won, changeset)
             if row.state.lives:
@@ -176,13 +189,13 @@ class Rows:
         changes = [(key_value(change.key), change) for change in row_changes(group)]
         new = [key for key, _ in changes if key not in rows]
         recorded = dict(self.clocks.load(table.id, new))
-        repaired = self._repairs.load(table, (change.key for _, change in changes))
+        repaired = self._repairs.records.load(table, (change.key for _, change in changes))
         for key, change in changes:
             row = rows.get(key)
             if row is None:
                 state = recorded.get(key)
                 if state is None:
-                    is_there = change.op not in _INSERTS if own else self._is_there(table, change)
+                    is_there = change.op not in INSERTS if own else self._is_there(table, change)
                     state = RowState(lives=(PURGED,) if is_there else ())
                 row = rows[key] = _Row(change.key, state, existed=bool(state.lives))
                 row.repaired = repaired.get(change.key)
@@ -190,7 +203,7 @@ class Rows:
 
     def _is_there(self, table: CapturedTable, change: Change) -> bool:
         """Whether the table holds a row without a record; nobody inserts one that is there, unless its record was purged."""
-        return (bool(self._purged) or change.op not in _INSERTS) and holds(self._connection, table, change.key)
+        return (bool(self._purged) or change.op not in INSERTS) and holds(self._connection, table, change.key)
 
     def _note_seeds(self, group: RowGroup) -> None:
         """Remember which tables have rows from before sync: their clocks are kept longer."""
@@ -225,10 +238,36 @@ class Rows:
         if not repaired.is_hidden:
             kept = {name: value for name, value in kept.items() if name not in row.writes}
         lives = bool(row.state.lives)
-        self._repairs.save(table, row.key, Repaired(repaired.is_hidden and lives, kept if lives else {}, repaired.why))
+        record = Repaired(repaired.is_hidden and lives, kept if lives else {}, repaired.why, repaired.by)
+        self._repairs.records.save(table, row.key, record)
+        self._repairs.wake(table, row.key)
         return repaired.is_hidden
 
-    def _write_rows(self, table: CapturedTable, rows: Iterable[_Row]) -> None:
+    def _write_rows(self, table: CapturedTable, rows: Collection[_Row]) -> None:
+        """Write to the table what a constraint allows to be written as it is; else let ``settle`` find what can be shown."""
+        self._repairs.went(table, [row.key for row in rows if row.existed and not row.state.lives])
+        self._repairs.changed(table, [row.key for row in rows if row.state.lives and (row.writes or not row.existed)])
+        self._write_what_fits(table, sorted(rows, key=lambda row: bool(row.state.lives)))  # deletes first, which make room
+
+    def _write_what_fits(self, table: CapturedTable, rows: Sequence[_Row]) -> None:
+        """Write rows, all at once or in ever smaller parts; take those in hand that break a constraint by themselves."""
+        if attempt(self._connection, partial(self._write_at_once, table, rows)):
+            return
+        if len(rows) == 1:
+            self._take_in_hand(table, rows[0])
+            return
+        half = len(rows) // 2
+        self._write_what_fits(table, rows[:half])
+        self._write_what_fits(table, rows[half:])
+
+    def _take_in_hand(self, table: CapturedTable, row: _Row) -> None:
+        current = self._reader(table, row)
+        merged = {column: current(column) for column in table.columns}
+        with without_triggers(self._connection, table):
+            self._connection.execute(f"DELETE FROM {table.sql_name} WHERE {_same_key(table)}", row.key)
+        self._repairs.take(table, row.key, merged)
+
+    def _write_at_once(self, table: CapturedTable, rows: Iterable[_Row]) -> None:
         deletes: list[Key] = []
         upserts: dict[tuple[str, ...], list[tuple[Value, ...]]] = {}
         updates: dict[tuple[str, ...], list[tuple[Value, ...]]] = {}
@@ -238,21 +277,18 @@ class Rows:
             if not row.state.lives:
                 if row.existed:
                     deletes.append(row.key)
-                    self._repairs.went(table.name, [row.key])
-                continue
-            if columns or not row.existed:
-                self._repairs.changed(table.name, [row.key])
-            if not row.existed or len(columns) == len(table.columns):  # a row without a record may not be there after all
+            elif not row.existed or len(columns) == len(table.columns):  # a row without a record may not be there after all
                 upserts.setdefault(columns, []).append(row.key + values)
             elif columns:
                 updates.setdefault(columns, []).append(values + row.key)
         name = table.sql_name
+        verb = " OR ABORT" if table.name in self._decides else ""  # only then, as it goes for what triggers do as well
         self._connection.executemany(f"DELETE FROM {name} WHERE {_same_key(table)}", deletes)
         for columns, parameters in updates.items():
             assignments = ", ".join(f"{quote(column)} = ?" for column in columns)
-            self._connection.executemany(f"UPDATE {name} SET {assignments} WHERE {_same_key(table)}", parameters)
+            self._connection.executemany(f"UPDATE{verb} {name} SET {assignments} WHERE {_same_key(table)}", parameters)
         for columns, parameters in upserts.items():
-            self._connection.executemany(_upsert(table, columns), parameters)
+            self._connection.executemany(f"INSERT{verb} {_upsert(table, columns)}", parameters)
 
     def _note_conflict(
         self,
@@ -341,4 +377,5 @@ def _upsert(table: CapturedTable, columns: tuple[str, ...]) -> str:
     marks = ", ".join("?" * (len(table.key) + len(columns)))
     assignments = ", ".join(f"{quote(column)} = excluded.{quote(column)}" for column in columns)
     action = f"DO UPDATE SET {assignments}" if columns else "DO NOTHING"
-    return f"INSERT INTO {table.sql_name} ({names}) VALUES ({marks}) ON CONFLICT ({', '.join(map(quote, table.key))}) {action}"
+    key = ", ".join(map(quote, table.key))
+    return f"INTO {table.sql_name} ({names}) VALUES ({marks}) ON CONFLICT ({key}) {action}"
