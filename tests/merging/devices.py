@@ -199,7 +199,7 @@ class Device:
     @contextmanager
     def _transaction(self, *, unconstrained: bool = False) -> Iterator[None]:
         if unconstrained:
-            self._constrain(False)
+            self.connection.execute("PRAGMA foreign_keys=OFF")
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -209,11 +209,7 @@ class Device:
             raise
         finally:
             if unconstrained:
-                self._constrain(True)
-
-    def _constrain(self, on: bool) -> None:
-        self.connection.execute(f"PRAGMA foreign_keys={'ON' if on else 'OFF'}")
-        self.connection.execute(f"PRAGMA ignore_check_constraints={'OFF' if on else 'ON'}")
+                self.connection.execute("PRAGMA foreign_keys=ON")
 
 
 class Network:

@@ -242,14 +242,13 @@ def _first_unfit(circle: Sequence[Table], rows: Mapping[RowName, Row], merged: M
     return None
 
 
-def _place(table: Table, row: RowName, values: Row, merged: Merged) -> tuple[bool, Version, Key, str]:
-    """By the latest change of any column that a unique constraint looks at, then by key; those with another value in place of
-    a lost reference after all others and by key alone."""
-    name, key = row
+def _place(table: Table, row: RowName, values: Row, merged: Merged) -> tuple[bool, Version, RowName]:
+    """By the latest change of any column that a unique constraint looks at, then by table and key; those with another value in
+    place of a lost reference after all others and by table and key alone."""
     if values != merged.values:
-        return (True, (0, b""), key, name)
+        return (True, (0, b""), row)
     looked_at = [merged.versions[column] for unique in table.uniques for column in unique.looked_at]
-    return (False, max(looked_at, default=(0, b"")), key, name)
+    return (False, max(looked_at, default=(0, b"")), row)
 
 
 def circles(tables: Sequence[Table]) -> Iterator[list[Table]]:

@@ -18,8 +18,6 @@ KEYS = ("p", "q", "r")
 WORDS = ("p", "P", "q")
 NUMBERS = (0, 1, 2)
 ACTIONS = (None, "RESTRICT", "NO ACTION", "SET NULL", "SET DEFAULT", "CASCADE")
-CONSTRAINED = False
-"""Whether schemas have unique values and checks."""
 
 
 @dataclass(frozen=True)
@@ -142,8 +140,6 @@ def _table(name: str, keys: dict[str, tuple[str, ...]], digits: Digits) -> Table
         columns += made
         references.append(Reference(tuple(c.name for c in made), target, keys[target], digits.choose(ACTIONS)))
     columns += [_column(*of, digits) for of in (("word", WORDS), ("n", NUMBERS), ("m", NUMBERS))]
-    if not CONSTRAINED:
-        return Table(name, keys[name], tuple(columns[: len(columns) - digits.below(4)]), tuple(references))
     uniques = tuple(_unique([*keys[name], *(c.name for c in columns)], digits) for _ in range(digits.choose((1, 0, 1, 2))))
     checks = tuple(digits.some(CHECKS, 1) if digits.below(3) else ())
     return Table(name, keys[name], tuple(columns), tuple(references), uniques, checks)

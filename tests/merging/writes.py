@@ -105,7 +105,7 @@ class Writer:
 
     def take(self, table: Table, values: Row) -> str:
         """Give a row these values."""
-        if self._digits.below(2) and self._rows[table.name] and values.keys().isdisjoint(table.key):
+        if values and self._digits.below(2) and self._rows[table.name]:
             return _update(table, self.a_key(table), values)
         row = self.row(table) | values
         return _insert(table, row | self.new_key(table, row))
