@@ -38,7 +38,7 @@ def search(examples: int, seed: int, *, shrink: bool) -> int:
     while counted["examples"] < examples and not failed:
         try:
             run(min(BATCH, examples - counted["examples"]), seed, shrink=shrink)
-        except Exception:
+        except Exception:  # noqa: BLE001  whatever it is, it is what was looked for
             failed = True
             traceback.print_exc()
         counted += tally

@@ -79,7 +79,7 @@ def merged_rows(tables: Iterable[Table], told: Mapping[RowName, Sequence[Told]],
 
 
 def merged_row(table: Table, key: Key, changes: Sequence[Told]) -> Merged | None:
-    """The last write wins, column by column, among the inserts that no later delete has ended and the updates meant for them."""
+    """The last write wins, column by column, among inserts that no later delete has ended and the updates meant for these."""
     lives = [change for change in changes if change.begins_life and not _is_ended(change, changes)]
     if not lives:
         return None

@@ -74,7 +74,7 @@ class Story:
             self._write(index, statements, deferred=how == "deferred")
 
     def deliver(self, digits: Digits) -> None:
-        """Something of what devices wrote, some of it out of turn or a second time; or the next few changesets of one device."""
+        """Something of what devices wrote, out of turn or a second time perhaps; or the next few changesets of one device."""
         for _ in range(1 + digits.below(3)):
             to, every = self._device(digits), sorted(self.network.seen)
             if digits.below(2) and every:
@@ -122,7 +122,7 @@ class Story:
         self._check(index)
 
     def _write_as_another_program(self, index: int, statements: list[str]) -> None:
-        """Without foreign keys. What that leaves behind is mended when the session looks at it, which is at the next delivery."""
+        """Without foreign keys. What that leaves behind is mended when the session looks at it: at the next delivery."""
         self._tell(f"another program writes to device {index}: {'; '.join(statements)}")
         self.network.devices[index].write_as_another_program(statements)
         self._unsettled.add(index)

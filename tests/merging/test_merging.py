@@ -12,19 +12,20 @@ from tests.merging.running import run
 EXAMPLES = 2000
 PARTS = 4  # so that they can run beside each other
 SHARES = {
-    "values lost": 0.15,
-    "references not shown": 0.10,
+    "values lost": 0.10,
+    "references not shown": 0.05,
     "rows set aside for what they refer to": 0.10,
-    "several rows set aside at once": 0.03,
+    "rows set aside for unique values or checks": 0.05,
+    "several rows set aside at once": 0.05,
     "rows came back": 0.02,
-    "clocks forgotten": 0.15,
+    "clocks forgotten": 0.20,
 }
-"""In which part of the examples these must happen, lest they prove nothing; about half of what they do."""
+"""In which part of the examples these must happen, lest they prove nothing; it varies much from seed to seed."""
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-def test_all_devices_show_what_the_rules_make_of_everybodys_changes(part: int) -> None:
-    tally = run(EXAMPLES // PARTS)
+@pytest.mark.parametrize("seed", range(PARTS))
+def test_all_devices_show_what_the_rules_make_of_everybodys_changes(seed: int) -> None:
+    tally = run(EXAMPLES // PARTS, seed)
     assert tally["examples"] >= EXAMPLES // PARTS
     found = {name: tally[name] / tally["examples"] for name in SHARES}
     assert {name: share for name, share in found.items() if share < SHARES[name]} == {}
