@@ -121,6 +121,21 @@ def test_a_row_that_is_aside_cannot_be_restored_but_says_what_helps(pair: Pair) 
         restore(pair.one.store, pair.one.store.conflicts()[0])
 
 
+def test_a_value_of_a_row_that_is_aside_cannot_be_restored_but_says_why(pair: Pair) -> None:
+    pair.write(pair.two, "INSERT INTO note VALUES ('b', 'm', 1)")
+    exchange(pair.one, pair.two)
+    pair.write(pair.one, "UPDATE note SET n = 2")
+    pair.write(pair.two, "UPDATE note SET n = 3")
+    exchange(pair.one, pair.two)
+    pair.apart("INSERT INTO note VALUES ('a', 'n', 1)", "UPDATE note SET name = 'n' WHERE id = 'b'")
+    lost = next(conflict for conflict in pair.one.store.conflicts() if conflict.id > 0)
+    with pytest.raises(CannotRestore, match=f"is set aside, .*: {UNIQUE_NAME}.* conflict stays"):
+        restore(pair.one.store, lost)
+    pair.write(pair.one, "DELETE FROM note WHERE id = 'a'")
+    restore(pair.one.store, lost)
+    assert pair.one.rows() == {("b",): {"name": "n", "n": 2}}
+
+
 @pytest.mark.parametrize("cause", ["UPDATE note SET name = 'm' WHERE id = 'a'", "DELETE FROM note WHERE id = 'a'"])
 @pytest.mark.parametrize("who", ["one", "two"])
 def test_a_row_comes_back_when_the_one_in_its_way_goes(pair: Pair, cause: str, who: str) -> None:
