@@ -29,6 +29,7 @@ __all__ = [
     "TABLES",
     "attached",
     "check",
+    "columns_of",
     "create",
     "is_copied_whole",
     "is_described",
@@ -213,6 +214,11 @@ def is_copied_whole(connection: sqlite3.Connection, one: str, other: str, table:
     ]
     stored = connection.execute(f"PRAGMA {one}.table_xinfo({quote(table)})").fetchall()
     return found[0] == found[1] is not None and len(stored) == columns
+
+
+def columns_of(connection: sqlite3.Connection, schema: str, table: str) -> str:
+    """The columns of one of our tables, for a statement."""
+    return ", ".join(quote(row[1]) for row in connection.execute(f"PRAGMA {schema}.table_info({table})"))
 
 
 def is_described(connection: sqlite3.Connection, schema: str, table: CapturedTable) -> bool:

@@ -27,7 +27,7 @@ from localstore.store.engine import quote
 from localstore.store.renames import Renames
 from localstore.store.repair import CHECK_ALL
 from localstore.store.repaired import rename_columns
-from localstore.store.snapshot_file import SCHEMA, is_copied_whole, is_described, unusable
+from localstore.store.snapshot_file import SCHEMA, columns_of, is_copied_whole, is_described, unusable
 from localstore.store.state import load_state
 
 __all__ = ["load"]
@@ -236,11 +236,12 @@ def _copy_rows(connection: sqlite3.Connection, table: _Incoming, target: Capture
 def _copy_by_table(connection: sqlite3.Connection, name: str, ids: Mapping[int, int]) -> None:
     """Copy records that name their table by its number."""
     into, source = f"main.localstore_{name}", f"{SCHEMA}.localstore_{name}"
-    if name == "clock" and all(theirs == ours for theirs, ours in ids.items()):
+    columns = columns_of(connection, SCHEMA, f"localstore_{name}")
+    is_alike = columns == columns_of(connection, "main", f"localstore_{name}")
+    if is_alike and all(theirs == ours for theirs, ours in ids.items()):
         connection.execute(f"INSERT INTO {into} SELECT * FROM {source}")
         return
-    described = connection.execute(f"PRAGMA {SCHEMA}.table_info(localstore_{name})").fetchall()
-    rest = ", ".join(quote(row[1]) for row in described if row[1] != "tbl")
+    rest = columns.partition(", ")[2]
     for theirs, ours in ids.items():
         connection.execute(f"INSERT INTO {into} (tbl, {rest}) SELECT {ours}, {rest} FROM {source} WHERE tbl = {theirs}")
 
@@ -252,8 +253,8 @@ def _keep_what_is_strange(connection: sqlite3.Connection, table: _Incoming) -> N
             "SELECT id FROM main.localstore_table WHERE name = ?", (f"localstore_incoming_{table.source.id}",)
         ).fetchone()
         keep_table(connection, replace(table.source, id=id_), {}, schema=SCHEMA)
-        for name, column in (("clock", "tbl"), ("repaired", "tbl"), ("table", "id")):
-            connection.execute(f"DELETE FROM main.localstore_{name} WHERE {column} = ?", (id_,))
+        for system_table, column in (("clock", "tbl"), ("repaired", "tbl"), ("table", "id")):
+            connection.execute(f"DELETE FROM main.localstore_{system_table} WHERE {column} = ?", (id_,))
         return
     if table.strange:
         keep_columns(connection, replace(table.source, id=table.target.id), table.strange, {}, schema=SCHEMA)

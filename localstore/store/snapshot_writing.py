@@ -13,7 +13,7 @@ from pathlib import Path
 
 from localstore.store.capture import LOGS, captured_tables
 from localstore.store.engine import quote, translated
-from localstore.store.snapshot_file import SCHEMA, attached, create, is_copied_whole, is_described, seal, set_up
+from localstore.store.snapshot_file import SCHEMA, attached, columns_of, create, is_copied_whole, is_described, seal, set_up
 from localstore.store.state import load_state
 
 __all__ = ["write"]
@@ -70,9 +70,9 @@ def _write(source: sqlite3.Connection, cursor: bytes, horizon: Horizon) -> bool:
         _copy_tables(source)
         _copy_devices(source)
         _copy_clocks(source, horizon(source))
-        source.execute(f"INSERT INTO {SCHEMA}.localstore_unknown SELECT * FROM main.localstore_unknown")
-        repaired = "SELECT tbl, key, hidden, merged, why, winner FROM main.localstore_repaired"
-        source.execute(f"INSERT INTO {SCHEMA}.localstore_repaired {repaired}")
+        for table in ("localstore_repaired", "localstore_unknown"):
+            columns = columns_of(source, SCHEMA, table)
+            source.execute(f"INSERT INTO {SCHEMA}.{table} ({columns}) SELECT {columns} FROM main.{table}")
         source.execute("COMMIT")
     finally:
         if source.in_transaction:

@@ -100,8 +100,8 @@ def test_its_writer_is_a_device_like_any_other(device: Device, snapshot: Path) -
 
 def test_what_merging_knows_has_the_columns_that_it_has_in_a_store(device: Device, snapshot: Path) -> None:
     """They are copied record by record. When a layout changes one of these tables, the snapshot's format has to follow."""
-    for table in ("seen", "clock", "repaired", "unknown"):
-        described = f"PRAGMA table_info(localstore_{table})"
+    for table in ("seen", "clock", "repaired", "unknown"):  # told: what a user has heard is of a store alone
+        described = f"SELECT * FROM pragma_table_info('localstore_{table}') WHERE name <> 'told'"
         assert query(snapshot, described) == query(device.path, described)
 
 
