@@ -106,6 +106,12 @@ class Constraints:
             return LONG_AGO
         return max(state.lives[-1] if column in table.key else state.mark(column).version for column in columns)
 
+    def remember(self, table: CapturedTable, key: Key) -> None:
+        """Give a row that goes out of its table a clock, where it was forgotten: without one, it would count as deleted."""
+        wanted = key_value(key)
+        if not any(True for _ in self._clocks.load(table.id, [wanted])):
+            self._clocks.save(table.id, [(wanted, RowState(lives=(PURGED,)))])
+
     def insert(self, table: CapturedTable, key: Key, values: Mapping[str, Value]) -> Broken | None:
         """Put a row into its table, unless that breaks a constraint."""
         names = (*table.key, *values)

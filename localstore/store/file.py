@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,7 @@ from localstore.store.reading import Watcher, snapshot
 from localstore.store.repaired import SetAside, has_untold, take_set_aside
 from localstore.store.seal import SealLimits, has_unsealed, seal_leftovers, seal_log, take_unsealed
 from localstore.store.set_aside import set_aside
+from localstore.store.snapshot_file import attached
 from localstore.store.state import State, load_state
 from localstore.store.writer import Writer
 from localstore.store.writing import WriteSession, WriteWatch, load_expired
@@ -95,6 +96,15 @@ class Store:
         self._on_commit: list[Callable[[], None]] = []
         self._purging = Purging(self._reading, self.transaction, offline_s=options.client_maximum_offline_time)
         self._watch = WriteWatch(self._writer, synced=synced, busy_timeout=timeout)
+
+    @property
+    def options(self) -> StoreOptions:
+        """How the file is used."""
+        return self._options
+
+    def now_ms(self) -> int:
+        """The wall clock."""
+        return self._now_ms()
 
     # -- what an application does
 
@@ -389,13 +399,16 @@ class Store:
                 self._readers_changed.notify_all()
 
     @contextmanager
-    def transaction(self, *, unconstrained: bool = False) -> Iterator[sqlite3.Connection]:
-        """One transaction of ours on the writing connection. ``unconstrained`` turns foreign keys off, as merged rows may break
-        them for a while."""
-        with self.lock.held():
+    def transaction(self, *, unconstrained: bool = False, beside: Path | None = None) -> Iterator[sqlite3.Connection]:
+        """One transaction of ours on the writing connection. ``unconstrained`` turns foreign keys off, as merged rows may
+        break them for a while. ``beside`` is a snapshot that statements see, see ``snapshot_file.attached``."""
+        with self.lock.held(), ExitStack() as stack:
             self.check_open()
-            with self._transaction(unconstrained=unconstrained) as connection:
-                yield connection
+            if beside is not None:
+                stack.enter_context(translated(self.path, writing=True))
+                stack.callback(self._writer.spend)  # a cursor that a traceback keeps would keep the snapshot attached
+                stack.enter_context(attached(self._writer.driver(), beside))
+            yield stack.enter_context(self._transaction(unconstrained=unconstrained))
 
     @contextmanager
     def _transaction(self, *, unconstrained: bool) -> Iterator[sqlite3.Connection]:

@@ -79,6 +79,7 @@ def rename_columns(connection: sqlite3.Connection, table: CapturedTable, names: 
         connection.execute(
             "UPDATE localstore_repaired SET merged = ? WHERE tbl = ? AND key = ?", (_encode(merged), table.id, key)
         )
+    connection.execute("DELETE FROM localstore_repaired WHERE NOT hidden AND merged = ?", (_encode({}),))
 
 
 class Records:

@@ -264,6 +264,7 @@ class Settling:
                 return
         del self._hand[row]
         self._back.discard(row)
+        self._were_hidden.pop(row, None)  # should it go again
         kept = {name: merged[name] for name in shown if not _same(shown[name], merged[name])}
         self._records.save(table, row[1], Repaired(False, kept, str(result.because or "")))
 
@@ -282,6 +283,8 @@ class Settling:
         if before is None or (before.why, before.by) != (broken.why, broken.by):
             kept = {name: merged[name] for name in table.columns if name in merged}
             self._records.save(table, row[1], Repaired(True, kept, broken.why, broken.by))
+        if before is None:
+            self._constraints.remember(table, row[1])
 
 
 def _referred(reference: Reference, values: Mapping[str, Value]) -> Key:

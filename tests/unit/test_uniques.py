@@ -13,6 +13,7 @@ from localstore.errors import CannotRestore
 from localstore.store.repaired import SetAside
 from localstore.store.restoring import restore
 from localstore.testing.clock import ManualClock
+from tests.unit.purge_kit import purge_everything
 from tests.unit.store_kit import Device, close_devices, exchange, is_clean, other_program, query
 
 UNIQUE_NAME = "UNIQUE constraint failed: note.name"
@@ -119,6 +120,21 @@ def test_a_row_that_is_aside_cannot_be_restored_but_says_what_helps(pair: Pair) 
     pair.apart("INSERT INTO note VALUES ('a', 'n', 1)", "INSERT INTO note VALUES ('b', 'n', 2)")
     with pytest.raises(CannotRestore, match=r"cannot be shown: .*'a' had it earlier.* change the row that is in its way"):
         restore(pair.one.store, pair.one.store.conflicts()[0])
+
+
+def test_a_value_of_a_row_that_is_aside_cannot_be_restored_but_says_why(pair: Pair) -> None:
+    pair.write(pair.two, "INSERT INTO note VALUES ('b', 'm', 1)")
+    exchange(pair.one, pair.two)
+    pair.write(pair.one, "UPDATE note SET n = 2")
+    pair.write(pair.two, "UPDATE note SET n = 3")
+    exchange(pair.one, pair.two)
+    pair.apart("INSERT INTO note VALUES ('a', 'n', 1)", "UPDATE note SET name = 'n' WHERE id = 'b'")
+    lost = next(conflict for conflict in pair.one.store.conflicts() if conflict.id > 0)
+    with pytest.raises(CannotRestore, match=f"is set aside, .*: {UNIQUE_NAME}.* conflict stays"):
+        restore(pair.one.store, lost)
+    pair.write(pair.one, "DELETE FROM note WHERE id = 'a'")
+    restore(pair.one.store, lost)
+    assert pair.one.rows() == {("b",): {"name": "n", "n": 2}}
 
 
 @pytest.mark.parametrize("cause", ["UPDATE note SET name = 'm' WHERE id = 'a'", "DELETE FROM note WHERE id = 'a'"])
@@ -456,6 +472,26 @@ def test_a_tree_with_unique_names_in_each_folder(tmp_path: Path) -> None:
     assert pair.shown("SELECT id FROM note ORDER BY id") == [("a",), ("a1",), ("b",), ("b1",), ("b2",), ("r",)]
 
 
+def test_a_row_of_a_circle_that_comes_back_and_goes_again_while_settling_is_kept(tmp_path: Path) -> None:
+    metadata = sa.MetaData()
+    to_b, to_c = (sa.Column(name, sa.String, sa.ForeignKey(f"{name}.id"), nullable=False) for name in "bc")
+    word = sa.Column("word", sa.String, unique=True)
+    pair = Pair(tmp_path, [sa.Table("b", metadata, key(), to_c, word), sa.Table("c", metadata, key(), to_b)])
+    for name in "qp":
+        circle = (f"INSERT INTO b VALUES ('{name}', '{name}', NULL)", f"INSERT INTO c VALUES ('{name}', '{name}')")
+        pair.write(pair.one, "PRAGMA defer_foreign_keys = ON", *circle)
+    exchange(pair.one, pair.two)
+    pair.write(pair.two, "INSERT INTO b VALUES ('r', 'p', 'w')")
+    pair.write(pair.one, "UPDATE b SET word = 'w' WHERE id = 'q'")
+    exchange(pair.one, pair.two)
+    assert pair.aside() == [("b", "q"), ("c", "q")]
+    pair.write(pair.one, "INSERT INTO c VALUES ('x', 'r')")  # settles again
+    pair.write(pair.two, "DELETE FROM b WHERE id = 'r'")
+    exchange(pair.one, pair.two)
+    assert pair.shown("SELECT id FROM c ORDER BY id") == [("p",), ("q",)]
+    assert pair.aside() == [("c", "x")]
+
+
 def codes(**reference: Any) -> list[sa.Table]:
     """Parents with a code, and children that refer to it."""
     metadata = sa.MetaData()
@@ -483,6 +519,21 @@ def test_a_reference_to_a_unique_column_is_repaired_as_well(
 
 
 # -- what is remembered
+
+
+def test_a_row_whose_clock_was_forgotten_before_it_was_set_aside_is_still_there(tmp_path: Path) -> None:
+    shared = ("INSERT INTO team VALUES ('a', 'x')", "INSERT INTO member VALUES ('m', 'a', 1)")
+    pair = Pair(tmp_path, families(ondelete="CASCADE"), *shared)
+    purge_everything(pair.one)
+    with other_program(pair.one.path) as connection:
+        connection.execute("DELETE FROM team")
+    pair.one.store.seal()
+    pair.one.store.catch_up()
+    assert pair.one.rows("member") == {}
+    pair.write(pair.two, "UPDATE member SET number = 2")
+    pair.write(pair.two, "INSERT INTO team VALUES ('b', 'y')", "UPDATE member SET team = 'b'")
+    exchange(pair.one, pair.two)
+    assert pair.shown(MEMBERS) == [("m", "b", 2)]
 
 
 def test_a_row_comes_back_when_a_migration_takes_the_constraint_away(tmp_path: Path) -> None:
