@@ -6,7 +6,7 @@ All texts are from one small range, so that keys, references and unique values m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from localstore.changes import Value
 from tests.merging.digits import Digits
@@ -32,12 +32,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Reference:
-    """A foreign key: ``columns`` refer to ``referred`` of the target, its key or other columns that are unique there."""
+    """A foreign key: ``columns`` refer to ``referred`` of the target, its key or other columns that are unique there. Where a
+    row gets another key, those that refer to it ``follow``, or else it may not."""
 
     columns: tuple[str, ...]
     target: str
     referred: tuple[str, ...]
     on_delete: str | None
+    follow: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def ddl(tables: Iterable[Table]) -> list[str]:
         parts.append(f"PRIMARY KEY ({', '.join(table.key)})")
         for reference in table.references:
             action = f" ON DELETE {reference.on_delete}" if reference.on_delete else ""
+            action += " ON UPDATE CASCADE" if reference.follow else ""
             referred = f"{reference.target} ({', '.join(reference.referred)})"
             parts.append(f"FOREIGN KEY ({', '.join(reference.columns)}) REFERENCES {referred}{action}")
         parts += [f"UNIQUE {unique.sql}" for unique in table.uniques if unique.is_inline]
@@ -126,19 +129,34 @@ def schema(digits: Digits) -> list[Table]:
     kinds = [digits.choose(("plain", "plain", "pair", "link")) for _ in range(digits.choose((2, 1, 2, 3, 3, 4, 5)))]
     shapes = {"plain": ("id",), "pair": ("k", "l"), "link": ("left", "right")}
     keys = {name: shapes[kind] for name, kind in zip("abcde", kinds, strict=False)}
-    return [_table(name, keys, digits) for name in keys]
+    return _with_references_to_words([_table(name, keys, digits) for name in keys], digits)
+
+
+def _with_references_to_words(tables: list[Table], digits: Digits) -> list[Table]:
+    """Some refer to what is unique and not the key."""
+    targets = [table.name for table in tables if Unique(("word",), is_inline=True) in table.uniques]
+    found = []
+    for table in tables:
+        if targets and digits.below(2):
+            column = _column("by", WORDS, digits)
+            reference = Reference(("by",), digits.choose(targets), ("word",), digits.choose(ACTIONS), digits.below(3) == 1)
+            table = replace(table, columns=(*table.columns, column), references=(*table.references, reference))
+        found.append(table)
+    return found
 
 
 def _table(name: str, keys: dict[str, tuple[str, ...]], digits: Digits) -> Table:
     columns, references, names = list[Column](), list[Reference](), sorted(keys)
     plain = [other for other in names if keys[other] == ("id",)]
     if plain and keys[name] == ("left", "right"):
-        references += [Reference((column,), digits.choose(plain), ("id",), digits.choose(ACTIONS)) for column in keys[name]]
+        for column in keys[name]:
+            references.append(Reference((column,), digits.choose(plain), ("id",), digits.choose(ACTIONS), digits.below(3) == 1))
     for number in range(digits.choose((1, 0, 1, 2))):
         target = digits.choose(names)
         made = [_column(f"r{number}{part}", KEYS, digits) for part in keys[target]]
         columns += made
-        references.append(Reference(tuple(c.name for c in made), target, keys[target], digits.choose(ACTIONS)))
+        names_made = tuple(column.name for column in made)
+        references.append(Reference(names_made, target, keys[target], digits.choose(ACTIONS), digits.below(3) == 1))
     columns += [_column(*of, digits) for of in (("word", WORDS), ("n", NUMBERS), ("m", NUMBERS))]
     uniques = tuple(_unique([*keys[name], *(c.name for c in columns)], digits) for _ in range(digits.choose((1, 0, 1, 2))))
     checks = tuple(digits.some(CHECKS, 1) if digits.below(3) else ())
@@ -151,5 +169,5 @@ def _column(name: str, values: tuple[Value, ...], digits: Digits) -> Column:
 
 def _unique(names: Sequence[str], digits: Digits) -> Unique:
     kinds = ((False, False, True), (False, False, False), (True, False, False), (False, True, False))
-    columns = dict.fromkeys([digits.choose(names[1:]), *digits.some(names, 1)])
+    columns = dict.fromkeys([digits.choose(("word", *names[1:])), *digits.some(names, 1)])
     return Unique(tuple(columns), *digits.choose(kinds))
