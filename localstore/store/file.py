@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +22,7 @@ from localstore.errors import LocalStoreError, RealmClosed
 from localstore.store import apply as applying
 from localstore.store import memory, outbox
 from localstore.store.apply import Applied
+from localstore.store.column_rules import ColumnRule
 from localstore.store.conflicts import Conflict, conflicts, forget_oldest
 from localstore.store.driver import claim, driver_errors, release
 from localstore.store.ending import ending
@@ -73,6 +74,7 @@ class Store:
         path: where the file lies.
         synced: whether writes are captured.
         declared: the tables that it was opened with.
+        rules: by which their columns are merged.
     """
 
     def __init__(self, path: Path, *, synced: bool, options: StoreOptions, now_ms: Callable[[], int]) -> None:
@@ -82,6 +84,7 @@ class Store:
         self._now_ms = now_ms
         key = options.encryption_key
         timeout, self.declared = options.busy_timeout, list[sa.Table]()
+        self.rules: dict[str, Mapping[str, ColumnRule]] = {}
         engine = writing_engine(path, key, busy_timeout=timeout, synchronous=options.synchronous, declared=self.declared)
         self._writer = Writer(engine, timeout)
         self._reader = reading_engine(path, key, busy_timeout=timeout, declared=self.declared)
@@ -309,7 +312,9 @@ class Store:
                 return None
             now_ms, options = self._now_ms(), self._options
             latest_ms = now_ms + int(options.max_clock_drift * 1000)
-            applied = applying.apply(connection, page, cursor=cursor, now_ms=now_ms, latest_ms=latest_ms, cautious=cautious)
+            applied = applying.apply(
+                connection, page, cursor=cursor, now_ms=now_ms, latest_ms=latest_ms, rules=self.rules, cautious=cautious
+            )
             if applied.conflicts:
                 bounds = (options.conflicts_max_age, options.conflicts_max_count)
                 applied.forgotten = forget_oldest(connection, applied.conflicts, now_ms, *bounds)
@@ -328,7 +333,7 @@ class Store:
     def _catch_up(self) -> None:
         with self._transaction(unconstrained=True) as connection:
             self._seal_leftovers(connection)
-            applying.catch_up(connection, self._now_ms())
+            applying.catch_up(connection, self._now_ms(), self.rules)
 
     def purge(self, remote_ms: int | None = None) -> int:
         """Forget clocks of rows that nothing can need any more, one portion; does nothing between two rounds through them.

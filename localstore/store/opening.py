@@ -12,6 +12,7 @@ from localstore.errors import StoreUnusable
 from localstore.store import alone, layout
 from localstore.store.capture import attach, captured_tables, follow_migrations, log_all_rows
 from localstore.store.clocks import ClockTable
+from localstore.store.column_rules import column_rules
 from localstore.store.engine import driver_connection
 from localstore.store.file import Store, StoreOptions
 from localstore.store.first_data import InitialData, first_data
@@ -106,6 +107,7 @@ def prepare(
     Raises:
         What ``open_synced`` raises; nothing was changed then.
     """
+    rules = column_rules(tables)
     with store.connection() as connection:
         new = layout.upgrade(connection)
         driver = driver_connection(connection)
@@ -120,6 +122,7 @@ def prepare(
         if is_new and initial_data is not None:
             first_data(connection, initial_data)
             seal_log(driver, now_ms=environment.now_ms(), limits=options.limits)
+    store.rules.update(rules)
     store.catch_up(with_others=False)  # which is for the session to do, when it sends them
     store.declared.extend(table for table in tables if table not in store.declared)
 
