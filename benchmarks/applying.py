@@ -16,7 +16,8 @@ from localstore.changes import Changeset, Op, RowGroup
 from localstore.clock import next_stamp
 from localstore.environment import DEVICE_BYTES, Environment
 from localstore.schema import tables_of
-from localstore.store.file import Store, StoreOptions
+from localstore.store.file import Store
+from localstore.store.open_file import StoreOptions
 from localstore.store.opening import open_synced
 
 __all__ = ["CASES"]
@@ -94,11 +95,22 @@ def _updates(directory: Path, count: int, *, forgotten: bool) -> float:
     return watch.seconds
 
 
-def one_row_changesets(directory: Path, count: int) -> float:
+def one_row_inserts(directory: Path, count: int) -> float:
     sender, watch = _Sender(), Stopwatch()
     page = [sender.insert([row]) for row in new_rows(count)]
     with _store(directory / "receiver.db") as store, watch:
         _apply(store, page)
+    return watch.seconds
+
+
+def one_row_updates(directory: Path, count: int) -> float:
+    sender, rows, watch, file = _Sender(), new_rows(count), Stopwatch(), directory / "receiver.db"
+    with _store(file) as store:
+        _apply(store, [sender.insert(rows)])
+        check_point(file)
+        page = [sender.update([change]) for change in new_values(rows)]
+        with watch:
+            _apply(store, page)
     return watch.seconds
 
 
@@ -138,6 +150,7 @@ CASES = (
     Case("rows applied", "sqlite3 executemany", 100_000, inserts, plain_bulk_insert),
     Case("single-column updates applied", "sqlite3 executemany", 100_000, updates, plain_updates),
     Case("updates applied, clocks forgotten", "sqlite3 executemany", 100_000, updates_of_old_rows, plain_updates),
-    Case("changesets of a row applied", "sqlite3 executemany", 10_000, one_row_changesets, plain_bulk_insert),
+    Case("changesets applied, an insert each", "sqlite3 executemany", 10_000, one_row_inserts, plain_bulk_insert),
+    Case("changesets applied, an update each", "sqlite3 executemany", 10_000, one_row_updates, plain_updates),
     Case("rows there: apply 100 changes", "with 1,000 rows there", 1_000_000, one_change_to_many_rows, one_change_to_few_rows),
 )

@@ -21,8 +21,9 @@ from sqlmodel import Field, SQLModel
 from benchmarks.kit import PRAGMAS, WRITER_PRAGMAS, Case, Stopwatch, check_point, set_pragmas
 from localstore import uuid7
 from localstore.schema import tables_of
-from localstore.store.file import Store, StoreOptions
+from localstore.store.file import Store
 from localstore.store.files import Owner, compact
+from localstore.store.open_file import StoreOptions
 from localstore.store.opening import open_synced
 from localstore.store.snapshots import load_snapshot, write_snapshot
 from localstore.testing.clock import ManualClock, environment

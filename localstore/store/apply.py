@@ -8,7 +8,7 @@ sealed the capture log; capturing is off while we write.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from localstore import wire
@@ -16,6 +16,7 @@ from localstore.changes import Changeset
 from localstore.clock import MAX_STAMP, stamp_ms
 from localstore.errors import MalformedChangeset, ResetRequired
 from localstore.store.capture import Capturing, captured_tables, set_capturing
+from localstore.store.column_rules import ColumnRules
 from localstore.store.driver import driver_errors
 from localstore.store.repair import CHECK_ALL, Repairs
 from localstore.store.rows import Rows
@@ -57,7 +58,7 @@ def fold(connection: sqlite3.Connection, limit: int) -> bool:
         Whether some are left after ``limit`` changesets.
     """
     state = load_state(connection)
-    rows = Rows(connection, state.device, now_ms=0)  # our own changes win against nothing
+    rows = Rows(connection, state.device, now_ms=0, rules={})  # our own changes win against nothing
     number = state.folded
     stored = connection.execute(
         "SELECT sealed FROM localstore_outbox WHERE number > ? ORDER BY number LIMIT ?", (number, limit)
@@ -88,6 +89,7 @@ def apply(
     cursor: bytes,
     now_ms: int,
     latest_ms: int,
+    rules: ColumnRules,
     cautious: bool = False,
 ) -> Applied:
     """Apply a page and move the cursor.
@@ -97,6 +99,7 @@ def apply(
         cursor: where it goes on after that.
         now_ms: this device's clock.
         latest_ms: changesets stamped later than this have to wait.
+        rules: by which columns are merged.
         cautious: one changeset at a time, setting aside what SQLite refuses; for a page that failed as a whole.
 
     Raises:
@@ -104,22 +107,22 @@ def apply(
         ProtocolError: a changeset is malformed or too new.
         The driver's ``Error``: SQLite refused a row, and ``cautious`` was not asked for.
     """
-    replayed = catch_up(connection, now_ms)  # a realm that was open while the file was migrated
+    replayed = catch_up(connection, now_ms, rules)  # a realm that was open while the file was migrated
     state = load_state(connection)
     turn = _Turns(connection, state, page, latest_ms)
     applied = Applied(conflicts=replayed, drifting=turn.drifting)
     set_capturing(connection, Capturing.OFF)
     if cautious:
-        _take_each(connection, state.device, now_ms, turn, applied)
+        _take_each(connection, lambda: Rows(connection, state.device, now_ms, rules), turn, applied)
     else:
-        _take_all(Rows(connection, state.device, now_ms), turn, applied)
+        _take_all(Rows(connection, state.device, now_ms, rules), turn, applied)
     set_capturing(connection, Capturing.BY_KEY)
     turn.finish()
     connection.execute("UPDATE localstore_state SET cursor = ?, last_stamp = max(last_stamp, ?)", (cursor, turn.highest_stamp))
     return applied
 
 
-def _replay_unknown(connection: sqlite3.Connection, now_ms: int) -> int:
+def _replay_unknown(connection: sqlite3.Connection, now_ms: int, rules: ColumnRules) -> int:
     """Merge what came for tables and columns that the schema has only now.
 
     Returns:
@@ -130,7 +133,7 @@ def _replay_unknown(connection: sqlite3.Connection, now_ms: int) -> int:
         return 0
     while fold(connection, _FOLD_CHUNK):
         pass
-    rows = Rows(connection, load_state(connection).device, now_ms)
+    rows = Rows(connection, load_state(connection).device, now_ms, rules)
     set_capturing(connection, Capturing.OFF)
     rows.replay()
     rows.flush()
@@ -144,14 +147,14 @@ def is_behind(connection: sqlite3.Connection, *, with_others: bool) -> bool:
     return bool(replay) or (unsettled > 0 and (with_others or unsettled < CHECK_ALL))
 
 
-def catch_up(connection: sqlite3.Connection, now_ms: int) -> int:
+def catch_up(connection: sqlite3.Connection, now_ms: int, rules: ColumnRules) -> int:
     """Merge what the schema knows only now, and let rows come back whose cause to be set aside this device took away.
 
     Returns:
         How many local values lost.
     """
     replay, unsettled = _left(connection)
-    lost = _replay_unknown(connection, now_ms) if replay else 0
+    lost = _replay_unknown(connection, now_ms, rules) if replay else 0
     if unsettled:
         while fold(connection, _FOLD_CHUNK):  # which of two rows came first is in the clocks
             pass
@@ -175,16 +178,16 @@ def _take_all(rows: Rows, turn: _Turns, applied: Applied) -> None:
     applied.conflicts += rows.conflicts
 
 
-def _take_each(connection: sqlite3.Connection, own: bytes, now_ms: int, turn: _Turns, applied: Applied) -> None:
+def _take_each(connection: sqlite3.Connection, new_rows: Callable[[], Rows], turn: _Turns, applied: Applied) -> None:
     for changeset in turn:
         connection.execute("SAVEPOINT changeset")
         try:
-            rows = Rows(connection, own, now_ms)
+            rows = new_rows()
             rows.take(changeset)
             rows.flush()
         except cannot_apply() as error:
             connection.execute("ROLLBACK TO changeset")
-            Rows(connection, own, now_ms).learn(changeset)  # its writer knows that still, whatever became of its rows
+            new_rows().learn(changeset)  # its writer knows that still, whatever became of its rows
             data = wire.encode(wire.seal(changeset))
             connection.execute(
                 "INSERT OR REPLACE INTO localstore_aside VALUES (?, ?, ?, ?)",

@@ -3,7 +3,7 @@
 What a change does to a row depends on the row's clock and not on its values, unless something is lost that has to be kept.
 So rows are sorted by clock, ``merge`` is asked once for each of these, with places in the group instead of values, and what
 it says is carried out for all rows that have this clock. Rows whose values do count are left to be merged one by one: those
-with several lives, and those with a loss that is to be noted.
+with several lives, and those with a loss that is to be noted. Nor is this for columns with a rule of their own.
 
 Nothing here knows how a row is merged, in which order changesets may come, or what tables may show.
 """
@@ -26,7 +26,7 @@ from localstore.store.merge import PURGED, Lost, Merged, RowState, Saw, merge
 __all__ = ["INSERTS", "MANY", "Circumstances", "Plan", "Write", "carry_out"]
 
 INSERTS = (Op.INSERT, Op.SEED)
-MANY = 50  # changes in one group from which it pays to look at all of them at once
+MANY = 10  # changes in one group from which it pays to look at all of them at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +110,13 @@ class Plan:
         different = set(self._keys)
         if len(different) < len(self._keys):
             return self._group
-        records = self._clocks.records(self._table.id, self._keys)
-        for clock, numbers in self._by_clock(records, set[Value]().union(*(keys & different for keys in apart))).items():
-            self._decide(clock, numbers)
+        excepted = set[Value]().union(*(keys & different for keys in apart))
+        for clock, numbers in self._by_clock():
+            if excepted:
+                self._left += [number for number in numbers if self._keys[number] in excepted]
+                numbers = [number for number in numbers if self._keys[number] not in excepted]
+            if numbers:
+                self._decide(clock, numbers)
         if not self._left:
             return None
         values = [self._pick(column, sorted(self._left)) for column in self._group.values]
@@ -134,24 +138,20 @@ class Plan:
         for (record, born), numbers in self._replaced.items():
             self._clocks.replace(self._table.id, self._pick(self._keys, numbers), record, born=born)
 
-    def _by_clock(self, records: Mapping[Value, Record], apart: Set[Value]) -> dict[Record | bool, list[int]]:
+    def _by_clock(self) -> Iterator[tuple[Record | bool, list[int]]]:
         """The rows' numbers, by clock; where there is none, by whether the row is there."""
-        there = self._there(records)
-        found: dict[Record | bool, list[int]] = {}
-        for number, key in enumerate(self._keys):
-            if key in apart:
-                self._left.append(number)
-                continue
-            found.setdefault(records.get(key) or key in there, []).append(number)
-        return found
-
-    def _there(self, records: Mapping[Value, Record]) -> Set[Value]:
-        """Keys without a clock whose rows are there."""
+        clocks = self._clocks.sort(self._table.id, self._keys)
+        yield from clocks.items()
+        without: Sequence[int] = range(len(self._keys))
+        if clocks:
+            without = sorted(set(without).difference(*clocks.values()))
         if self._by.is_there is not None:
-            return set(self._keys) if self._by.is_there else set()
-        without = [number for number, key in enumerate(self._keys) if key not in records]
-        columns = [self._pick(column, without) for column in self._group.values[: len(self._group.key)]]
-        return set(map(key_value, held(self._connection, self._table, columns)))
+            there = without if self._by.is_there else []
+        else:
+            columns = [self._pick(column, without) for column in self._group.values[: len(self._group.key)]]
+            there = [without[position] for position in held(self._connection, self._table, columns)]
+        yield True, list(there)
+        yield False, list(without) if not there else sorted(set(without).difference(there))
 
     def _decide(self, clock: Record | bool, numbers: list[int]) -> None:
         if isinstance(clock, bool):
@@ -193,7 +193,7 @@ class Plan:
         makes = not existed or len(columns) == len(self._table.columns)
         return (False, makes, columns) if makes or columns else None
 
-    def _pick(self, column: list[Value], numbers: list[int]) -> list[Value]:
+    def _pick(self, column: list[Value], numbers: Sequence[int]) -> list[Value]:
         return column if len(numbers) == len(column) else [column[number] for number in numbers]
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from localstore.changes import Key, Value
+from localstore.changes import Value
 from localstore.errors import SchemaError
 from localstore.store.engine import quote
 from localstore.store.given import GIVEN, execute_given
@@ -123,11 +123,11 @@ def holds(connection: sqlite3.Connection, table: CapturedTable, key: Sequence[Va
     return connection.execute(f"SELECT 1 FROM {table.sql_name} WHERE {same}", key).fetchone() is not None
 
 
-def held(connection: sqlite3.Connection, table: CapturedTable, keys: Sequence[Sequence[Value]]) -> set[Key]:
-    """Those of the keys, given column by column, of which a table has rows."""
+def held(connection: sqlite3.Connection, table: CapturedTable, keys: Sequence[Sequence[Value]]) -> list[int]:
+    """The positions of those of the keys, given column by column, of which a table has rows."""
     same = " AND ".join(f"t.{quote(name)} = g.c{number}" for number, name in enumerate(table.key))
-    rows = execute_given(connection, f"SELECT g.* FROM {GIVEN} AS g CROSS JOIN {table.sql_name} AS t ON {same}", keys)
-    return set(rows)
+    sql = f"SELECT g.c{len(keys)} FROM {GIVEN} AS g CROSS JOIN {table.sql_name} AS t ON {same}"
+    return [position for (position,) in execute_given(connection, sql, [*keys, range(len(keys[0]))])]
 
 
 def attach(connection: sqlite3.Connection, names: Iterable[str]) -> list[CapturedTable]:

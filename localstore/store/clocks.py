@@ -78,17 +78,21 @@ class ClockTable:
 
     def load(self, table: int, keys: Iterable[Value]) -> Iterator[tuple[Value, RowState]]:
         """The states of those of the keys that have a record."""
-        return ((key, self.read(table, record)) for key, record in self.records(table, list(keys)).items())
+        sql = f"SELECT c.key, {_RECORD} FROM {GIVEN} AS g CROSS JOIN localstore_clock AS c ON c.tbl = ? AND c.key = g.c0"
+        for key, *record in execute_given(self._connection, sql, [list(keys)], (table,)):
+            yield key, self.read(table, cast("Record", record))
 
-    def records(self, table: int, keys: Sequence[Value]) -> dict[Value, Record]:
-        """The records of those of the keys that have one."""
-        rows = execute_given(
-            self._connection,
-            f"SELECT c.key, {_RECORD} FROM {GIVEN} AS g CROSS JOIN localstore_clock AS c ON c.tbl = ? AND c.key = g.c0",
-            [keys],
-            (table,),
+    def sort(self, table: int, keys: Sequence[Value]) -> dict[Record, list[int]]:
+        """Which of the keys have the same record, by their positions, for those that have one. SQLite does most of it, as
+        making tuples of what is the same in many rows would take as long as finding it."""
+        sql = (
+            f"SELECT group_concat(g.c1), {_RECORD} FROM {GIVEN} AS g CROSS JOIN localstore_clock AS c"
+            f" ON c.tbl = ? AND c.key = g.c0 GROUP BY {_RECORD}"
         )
-        return {row[0]: row[1:] for row in rows}
+        found: dict[Record, list[int]] = {}
+        for positions, *record in execute_given(self._connection, sql, [keys, range(len(keys))], (table,)):
+            found.setdefault(cast("Record", tuple(record)), []).extend(map(int, positions.split(",")))
+        return found
 
     def read(self, table: int, record: Record) -> RowState:
         """What a record says."""
@@ -228,21 +232,22 @@ class Knowledge:
     def __init__(self, connection: sqlite3.Connection, clocks: ClockTable) -> None:
         self._connection = connection
         self._clocks = clocks
-        self._stamps: dict[int, dict[int, int]] = {}
+        self._stamps: dict[bytes, dict[bytes, int]] = {}
 
     def learn(self, device: bytes, other: bytes, stamp: int) -> None:
         """``device`` has seen ``other``'s changes up to ``stamp``."""
-        one, two = self._clocks.id_of(device), self._clocks.id_of(other)
-        self._of(one)[two] = stamp
-        self._connection.execute("INSERT OR REPLACE INTO localstore_seen VALUES (?, ?, ?)", (one, two, stamp))
+        self._of(device)[other] = stamp
+        ids = self._clocks.id_of(device), self._clocks.id_of(other)
+        self._connection.execute("INSERT OR REPLACE INTO localstore_seen VALUES (?, ?, ?)", (*ids, stamp))
 
-    def of(self, device: bytes) -> dict[bytes, int]:
-        """The stamps up to which ``device`` has seen others' changes."""
-        return {self._clocks.device_of(other): stamp for other, stamp in self._of(self._clocks.id_of(device)).items()}
+    def of(self, device: bytes) -> Mapping[bytes, int]:
+        """The stamps up to which ``device`` has seen others' changes; they rise as more is learnt."""
+        return self._of(device)
 
-    def _of(self, device: int) -> dict[int, int]:
+    def _of(self, device: bytes) -> dict[bytes, int]:
         known = self._stamps.get(device)
         if known is None:
-            rows = self._connection.execute("SELECT other, stamp FROM localstore_seen WHERE device = ?", (device,))
-            known = self._stamps[device] = dict(rows)
+            id_ = self._clocks.id_of(device)
+            rows = self._connection.execute("SELECT other, stamp FROM localstore_seen WHERE device = ?", (id_,))
+            known = self._stamps[device] = {self._clocks.device_of(other): seen for other, seen in rows}
         return known

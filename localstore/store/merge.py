@@ -6,7 +6,8 @@ Versions are ``(stamp, device)`` and totally ordered. The rules:
   The row is there as long as a life is left.
 * A change of a column belongs to the latest life that its writer had seen. When that life has ended, the change is void,
   whatever its stamp: a delete beats every update, and a row inserted again holds only what it brought.
-* Of the changes left to a column, the one with the highest version wins.
+* Of the changes left to a column, the one with the highest version wins; values of one life become one by the column's rule
+  where it declares another (``store.column_rules``).
 
 Two devices may insert the same key without knowing of each other; then two lives run side by side and their columns merge
 one by one. A delete that knew only of the older life may still arrive, so a column keeps, beside its winner, every value
@@ -28,6 +29,7 @@ from dataclasses import dataclass, field
 
 from localstore.changes import Change, Op, Value
 from localstore.clock import Version
+from localstore.store.column_rules import ColumnRule
 
 __all__ = ["LONG_AGO", "PURGED", "Candidate", "Lost", "Mark", "Merged", "RowState", "life_of", "merge"]
 
@@ -120,10 +122,17 @@ Saw = Callable[[Version], bool]
 """Whether a change's writer had seen the change of this version."""
 Current = Callable[[str], Value]
 """The value of a column as it is now."""
+_NO_RULES: Mapping[str, ColumnRule] = {}
 
 
 def merge(
-    state: RowState, change: Change, version: Version, saw: Saw, current: Current, defaults: Mapping[str, Value]
+    state: RowState,
+    change: Change,
+    version: Version,
+    saw: Saw,
+    current: Current,
+    defaults: Mapping[str, Value],
+    rules: Mapping[str, ColumnRule] = _NO_RULES,
 ) -> Merged:
     """Take a change into a row.
 
@@ -134,6 +143,7 @@ def merge(
         saw: what the writer knew.
         current: reads the row's values; called only where they may be lost.
         defaults: all columns of the table but the key, each with what it holds when an insert does not bring it.
+        rules: of those columns in which it is not the last write that wins.
     """
     result = Merged()
     if change.op in (Op.DELETE, Op.REPLACE):
@@ -144,7 +154,11 @@ def merge(
         lives = [life_of(life) for life in state.lives if not life[0] or (version[0] and (life == PURGED or saw(life)))]
         if lives:  # a seed's part that had to wait for its column is an update with stamp 0
             for column, value in change.values.items():
-                _offer(state, column, Candidate(Mark(version, max(lives)), value), current, result)
+                offered = Candidate(Mark(version, max(lives)), value)
+                if column in rules and state.mark(column).life == offered.mark.life:
+                    _combine(state, column, offered, current, result, rules[column])
+                else:
+                    _offer(state, column, offered, current, result)
     return result
 
 
@@ -218,6 +232,15 @@ def _offer(state: RowState, column: str, offered: Candidate, current: Current, r
     state.marks[column] = offered.mark
     if rivals:
         _keep_runners_up(state, column, [*rivals])
+
+
+def _combine(state: RowState, column: str, offered: Candidate, current: Current, result: Merged, rule: ColumnRule) -> None:
+    """Let a rule make one value of a column's own and another of the same life. So neither is lost."""
+    is_later = offered.mark.version > state.mark(column).version
+    standing = result.writes[column] if column in result.writes else current(column)
+    result.writes[column] = rule(standing, offered.value, is_later=is_later)
+    if is_later:
+        state.marks[column] = offered.mark
 
 
 def _keep_runners_up(state: RowState, column: str, candidates: list[Candidate]) -> None:

@@ -12,9 +12,11 @@ from localstore.errors import StoreUnusable
 from localstore.store import alone, layout
 from localstore.store.capture import attach, captured_tables, follow_migrations, log_all_rows
 from localstore.store.clocks import ClockTable
+from localstore.store.column_rules import column_rules
 from localstore.store.engine import driver_connection
-from localstore.store.file import Store, StoreOptions
+from localstore.store.file import Store
 from localstore.store.first_data import InitialData, first_data
+from localstore.store.open_file import StoreOptions
 from localstore.store.renames import RENAMED, check_additions
 from localstore.store.seal import SealLimits, seal_leftovers, seal_log
 from localstore.store.state import State, load_state
@@ -106,6 +108,7 @@ def prepare(
     Raises:
         What ``open_synced`` raises; nothing was changed then.
     """
+    rules = column_rules(tables)
     with store.connection() as connection:
         new = layout.upgrade(connection)
         driver = driver_connection(connection)
@@ -120,6 +123,7 @@ def prepare(
         if is_new and initial_data is not None:
             first_data(connection, initial_data)
             seal_log(driver, now_ms=environment.now_ms(), limits=options.limits)
+    store.rules.update(rules)
     store.catch_up(with_others=False)  # which is for the session to do, when it sends them
     store.declared.extend(table for table in tables if table not in store.declared)
 

@@ -6,7 +6,7 @@ Nothing here knows in which order changesets may come; that is ``store.apply``'s
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -17,6 +17,7 @@ from localstore.clock import Version
 from localstore.store.bulk import INSERTS, MANY, Circumstances, Plan, carry_out
 from localstore.store.capture import CapturedTable, captured_tables, holds
 from localstore.store.clocks import ClockTable, Knowledge, key_value, saw_up_to
+from localstore.store.column_rules import ColumnRules
 from localstore.store.conflicts import A_DELETE_WINS, note
 from localstore.store.constraints import attempt, decides_conflicts, without_triggers
 from localstore.store.engine import quote
@@ -44,15 +45,17 @@ class _Row:
 class Rows:
     """A working set of rows within one transaction. ``take`` changesets, then ``flush`` once."""
 
-    def __init__(self, connection: sqlite3.Connection, own: bytes, now_ms: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, own: bytes, now_ms: int, rules: ColumnRules) -> None:
         self._connection = connection
         self._own = own
         self._now_ms = now_ms
+        self._rules = rules
         self._tables = captured_tables(connection)
         self._columns = {name: _defaults(connection, table) for name, table in self._tables.items()}
         self._seeded = dict(connection.execute("SELECT name, seeded FROM localstore_table"))
         (self._purged,) = connection.execute("SELECT purged FROM localstore_state").fetchone()
         self._renames = read_renames(connection)
+        self._known_shapes: set[tuple[str, tuple[str, ...], tuple[str, ...]]] = set()
         self._rows: dict[str, dict[Value, _Row]] = {}
         self.clocks = ClockTable(connection)
         self.knowledge = Knowledge(connection, self.clocks)
@@ -109,7 +112,7 @@ class Rows:
             self.clocks.save(self._tables[name].id, told)
         self._rows.clear()
 
-    def _take(self, changeset: Changeset, seen: dict[bytes, int]) -> None:
+    def _take(self, changeset: Changeset, seen: Mapping[bytes, int]) -> None:
         """Merge a changeset, or what was kept of one; ``seen`` is what its writer knew then, which may be more by now."""
         saw = saw_up_to(changeset.device, changeset.stamp, seen)
         for group in changeset.groups:
@@ -125,21 +128,21 @@ class Rows:
                 self.replay()
 
     def _take_many(self, changeset: Changeset, group: RowGroup, saw: Saw, *, own: bool = False) -> RowGroup | None:
-        """Take at once what can be of a large group, as what it does to the rows follows from their clocks alone.
+        """Take at once what can be taken of a large group, as what it does to most rows follows from their clocks alone.
 
         Returns:
             What is left of the group, to be taken row by row; None when nothing is.
         """
-        table = self._tables[group.table]
-        if group.row_count < MANY or table.name in self._decides:
+        table, is_new = self._tables[group.table], group.op in INSERTS
+        asks_rules = group.op is Op.UPDATE and not self._rules.get(group.table, {}).keys().isdisjoint(group.columns)
+        if group.row_count < MANY or table.name in self._decides or (asks_rules and not own):
             return group
-        inserts = group.op in INSERTS
         by = Circumstances(
             version=_version(changeset, group),
             saw=saw,
             is_noted=lambda lost: not own and self._is_noted(changeset, table, saw, lost),
             defaults=self._columns[table.name],
-            is_there=not inserts if own else False if inserts and not self._purged else None,
+            is_there=not is_new if own or (is_new and not self._purged) else None,
         )
         plan = Plan(self._connection, self.clocks, table, group, by)
         left = plan.decide(apart=[self._rows.get(table.name, {}).keys(), self._repaired_keys(table)])
@@ -165,10 +168,10 @@ class Rows:
 
     def _take_group(self, changeset: Changeset, group: RowGroup, saw: Saw) -> None:
         table, defaults = self._tables[group.table], self._columns[group.table]
-        version = _version(changeset, group)
+        version, rules = _version(changeset, group), self._rules.get(table.name, {})
         for row, change in self._with_rows(group):
             current = self._reader(table, row)
-            merged = merge(row.state, change, version, saw, current, defaults)
+            merged = merge(row.state, change, version, saw, current, defaults, rules)
             for lost in merged.lost:
                 if self._is_noted(changeset, table, saw, lost):
                     won = merged.writes.get(lost.column) if row.state.lives else None
@@ -310,6 +313,9 @@ class Rows:
 
     def _split(self, group: RowGroup) -> tuple[RowGroup | None, RowGroup | None]:
         """The part of a group that this device's schema knows, under its own names, and the part that it does not know yet."""
+        shape = (group.table, group.key, group.columns)
+        if shape in self._known_shapes:
+            return group, None
         name = group.table if group.table in self._tables else self._renames.table(group.table, self._tables)
         table = None if name is None else self._tables[name]
         if table is None or len(group.key) != len(table.key):
@@ -319,7 +325,9 @@ class Rows:
         names = self._renames.columns(table.name, group.columns, self._columns[table.name])
         strange = [name for name in group.columns if name not in names]
         known = _part(group, group.op, list(names)) if strange else group
-        if strange or (table.name, table.key, tuple(names.values())) != (group.table, group.key, group.columns):
+        if not strange and (table.name, table.key, tuple(names.values())) == shape:
+            self._known_shapes.add(shape)
+        else:
             known = RowGroup(table.name, group.op, table.key, tuple(names.values()), known.values)
         unknown = _part(group, Op.UPDATE, strange) if strange else None
         return (known if names or not strange or group.op is not Op.UPDATE else None), unknown
@@ -331,7 +339,7 @@ class Rows:
         news = [self._renames.add(*map(str, link)) for link in group.rows]
         return any(news)
 
-    def _keep(self, changeset: Changeset, stamp: int, group: RowGroup, seen: dict[bytes, int]) -> None:
+    def _keep(self, changeset: Changeset, stamp: int, group: RowGroup, seen: Mapping[bytes, int]) -> None:
         # 0 is for the births of rows that a migration dropped, which come first; what is replayed of them has it too.
         number = max(changeset.number, 1)
         self._connection.execute(

@@ -21,6 +21,7 @@ from localstore.errors import RealmNotEmpty, ResetRequired
 from localstore.store.apply import catch_up
 from localstore.store.capture import LOGS, CapturedTable, attach, captured_tables
 from localstore.store.clocks import ClockTable
+from localstore.store.column_rules import ColumnRules
 from localstore.store.driver import driver_errors
 from localstore.store.dropped import keep_columns, keep_table
 from localstore.store.engine import quote
@@ -70,13 +71,14 @@ class _Incoming:
         return any(old != new for old, new in self.names.items())
 
 
-def load(connection: sqlite3.Connection, path: Path, *, now_ms: int, latest_ms: int) -> None:
+def load(connection: sqlite3.Connection, path: Path, *, now_ms: int, latest_ms: int, rules: ColumnRules) -> None:
     """Take over all that the attached snapshot holds, and its cursor.
 
     Args:
         path: where the snapshot lies, for messages.
         now_ms: this device's clock.
         latest_ms: stamps later than this have to wait, and so has the whole snapshot.
+        rules: by which columns are merged.
 
     Raises:
         RealmNotEmpty: the store has applied or written something.
@@ -91,7 +93,7 @@ def load(connection: sqlite3.Connection, path: Path, *, now_ms: int, latest_ms: 
         _take_over(connection, incoming)
         for table in incoming:
             _keep_what_is_strange(connection, table)
-        catch_up(connection, now_ms)  # what of it this schema knows, and whether its constraints show the same
+        catch_up(connection, now_ms, rules)  # what of it this schema knows, and whether its constraints show the same
         attach(connection, list(captured_tables(connection)))
 
 

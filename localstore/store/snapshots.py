@@ -70,4 +70,4 @@ def load_snapshot(store: Store, path: Path) -> None:
         now_ms, options = store.now_ms(), store.options
         seal_leftovers(connection, now_ms=now_ms, limits=options.limits)
         latest_ms = now_ms + int(options.max_clock_drift * 1000)
-        snapshot_loading.load(connection, path, now_ms=now_ms, latest_ms=latest_ms)
+        snapshot_loading.load(connection, path, now_ms=now_ms, latest_ms=latest_ms, rules=store.rules)

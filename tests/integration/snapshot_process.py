@@ -18,7 +18,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from localstore.errors import LocalStoreError
-from localstore.store.file import Store, StoreOptions
+from localstore.store.file import Store
+from localstore.store.open_file import StoreOptions
 from localstore.store.opening import open_synced
 from localstore.store.snapshots import load_snapshot, write_snapshot
 from localstore.testing.clock import ManualClock, environment

@@ -20,10 +20,10 @@ from localstore.changes import RowGroup
 from localstore.store.bulk import MANY
 from localstore.wire import SealedChangeset
 from tests.unit.purge_kit import purge_before
-from tests.unit.store_kit import Device, close_devices, query
+from tests.unit.store_kit import Device, close_devices, query, write
 from tests.unit.test_apply import Network, Step
 
-ROWS = 3 * MANY
+LARGE, ROWS = 50, 150
 NUMBERS = "WITH RECURSIVE c(n) AS (SELECT {} UNION ALL SELECT n + 1 FROM c WHERE n + 1 < {})"
 COMPARED = (
     "place",
@@ -95,7 +95,7 @@ class CutNetwork(Network):
 
 def ranges() -> st.SearchStrategy[tuple[int, int]]:
     """Mostly large ones, as they are what this is about."""
-    return st.tuples(st.integers(0, MANY), st.integers(MANY + 5, ROWS))
+    return st.tuples(st.integers(0, LARGE), st.integers(LARGE + 5, ROWS))
 
 
 NEW = "INSERT OR {} INTO note (id, title, stars) SELECT printf('%04d', n), 't{}', n FROM c"
@@ -156,29 +156,62 @@ def everything(device: Device) -> dict[str, object]:
     return {table: sorted(query(device.path, f"SELECT * FROM {table}"), key=repr) for table in COMPARED}
 
 
-@settings(max_examples=25, deadline=None)
+BEGINNING = (
+    NUMBERS.format(0, 40) + " INSERT INTO place SELECT n, 'p' FROM c",
+    NUMBERS.format(0, ROWS) + " INSERT INTO note (id, title, stars) SELECT printf('%04d', n), 't', n FROM c",
+    NUMBERS.format(10, LARGE + 20) + " INSERT INTO note (id, title, stars) SELECT printf('%04d', n), 'u', n FROM c",
+)
+
+
+def networks(folder: Path) -> list[Network]:
+    """The same three devices twice: changesets travel as they are, or cut."""
+    made = []
+    for kind in (Network, CutNetwork):
+        (folder / kind.__name__).mkdir()
+        network = kind(folder / kind.__name__, WIDE, NARROW, NARROW)
+        for index, sql in enumerate(BEGINNING):
+            network.act(Step(index % 3, "write", 1, 1, (sql,)))
+        made.append(network)
+    return made
+
+
+@settings(max_examples=15, deadline=None)
 @given(steps=histories(), seed=st.integers(0, 1000))
 def test_a_large_group_does_what_its_changes_do_one_by_one(steps: list[Step], seed: int) -> None:
     """Forgets too early, too: also what replicas cannot agree on then has to be the same either way."""
     with TemporaryDirectory() as folder:
-        networks: list[Network] = []
-        for kind, make in (("whole", Network), ("cut", CutNetwork)):
-            (Path(folder) / kind).mkdir()
-            networks.append(make(Path(folder) / kind, WIDE, NARROW, NARROW))
-        for network in networks:
-            for index, sql in enumerate(BEGINNING):
-                network.act(Step(index % 3, "write", 1, 1, (sql,)))
+        whole, in_parts = networks(Path(folder))
+        for network in (whole, in_parts):
             for step in steps:
                 act(network, step)
             network.deliver_everything(random.Random(seed))
-        for whole, in_parts in zip(networks[0].devices, networks[1].devices, strict=True):
-            assert everything(whole) == everything(in_parts)
-        for network in networks:
-            network.close()
+        for one, other in zip(whole.devices, in_parts.devices, strict=True):
+            assert everything(one) == everything(other)
+        whole.close()
+        in_parts.close()
 
 
-BEGINNING = (
-    NUMBERS.format(0, 40) + " INSERT INTO place SELECT n, 'p' FROM c",
-    NUMBERS.format(0, ROWS) + " INSERT INTO note (id, title, stars) SELECT printf('%04d', n), 't', n FROM c",
-    NUMBERS.format(10, MANY + 20) + " INSERT INTO note (id, title, stars) SELECT printf('%04d', n), 'u', n FROM c",
-)
+def test_rows_that_are_not_shown_as_merged_are_merged_in_large_groups_too(tmp_path: Path) -> None:
+    found = []
+    for network in networks(tmp_path):
+        network.deliver_everything(random.Random(0))
+        x, y, z = network.devices
+        write(x.store, "UPDATE note SET place = 1")
+        write(y.store, "DELETE FROM note WHERE id < '0030'", "DELETE FROM place WHERE id = 1")
+        write(z.store, "INSERT INTO link SELECT id, 2, 'l' FROM note WHERE id < '0040'")
+        exchange_once(network, to=0)
+        assert query(x.path, "SELECT hidden, count(*) FROM localstore_repaired GROUP BY hidden") == [(0, 120), (1, 30)]
+        write(z.store, "UPDATE link SET label = 'new'", "UPDATE note SET title = 'new', place = 2 WHERE id < '0100'")
+        exchange_once(network, to=0)
+        write(y.store, NUMBERS.format(0, 30) + " INSERT INTO note (id) SELECT printf('%04d', n) FROM c")
+        exchange_once(network, to=0)
+        assert query(x.path, "SELECT label, count(*) FROM link GROUP BY label") == [("new", 40)]
+        found.append(everything(x))
+    assert found[0] == found[1]
+
+
+def exchange_once(network: Network, *, to: int) -> None:
+    """Let a device receive all that the others have made since."""
+    network.seal()
+    for other in (1, 2):
+        network.act(Step(to, "receive", other, ROWS, ()))

@@ -260,7 +260,7 @@ def test_a_column_that_comes_back_after_it_was_dropped_holds_what_it_held(tmp_pa
         connection.execute("DELETE FROM localstore_log")
         connection.execute("DELETE FROM localstore_log_wide")
         connection.execute("UPDATE localstore_state SET replay = 1")
-        catch_up(connection, now_ms=0)
+        catch_up(connection, now_ms=0, rules={})
     assert x.row("a") == {"title": "t", "stars": 1, "due": "today"}
     assert x.rows("link") == {("a", 1): {"label": "one"}}
 
