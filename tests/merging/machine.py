@@ -18,7 +18,7 @@ from tests.merging.story import Story
 
 __all__ = ["STEPS", "Merging", "tally"]
 
-STEPS = 10
+STEPS = 7
 """In one example, at most."""
 tally: Counter[str] = Counter()
 """In how many examples something happened, by its name; ``examples`` for all."""

@@ -64,12 +64,6 @@ PLANTED = (
         "WHERE number > declared AND device <> ? ORDER BY id LIMIT 1",
     ),
     Planted(
-        "own inserts count as older than everything",
-        "rows.py",
-        "is_there = change.op not in INSERTS if own else self._is_there(table, change)",
-        "is_there = self._is_there(table, change)",
-    ),
-    Planted(
         "a runner-up is not kept",
         "merge.py",
         "kept = tuple(c for c in candidates if not any(mark != c.mark and _dominates(mark, c.mark) for mark in marks))",
