@@ -161,7 +161,7 @@ PLANTED = (
     ),
 )
 
-HARMLESS = (Planted("every group of changes is taken at once, however small", "bulk.py", "MANY = 50", "MANY = 1"),)
+HARMLESS = (Planted("every group of changes is taken at once, however small", "bulk.py", "MANY = 10", "MANY = 1"),)
 """Changes that must make no difference."""
 
 
