@@ -40,19 +40,20 @@ def main() -> None:
 
 def measure(case: Case, *, rows: int, runs: int) -> dict[str, Any]:
     """Both sides, each on fresh files every time."""
-    seconds: dict[str, list[float]] = {"subject": [], "baseline": []}
+    found: dict[str, list[float]] = {"subject": [], "baseline": []}
     for _ in range(runs):
-        seconds["baseline"].append(once(case.baseline, rows))
-        seconds["subject"].append(once(case.subject, rows))
-    ratios = [subject / baseline for subject, baseline in zip(seconds["subject"], seconds["baseline"], strict=True)]
+        found["baseline"].append(once(case.baseline, rows))
+        found["subject"].append(once(case.subject, rows))
+    ratios = [subject / baseline for subject, baseline in zip(found["subject"], found["baseline"], strict=True)]
     low, ratio, high = statistics.quantiles(ratios, method="inclusive") if runs > 1 else ratios * 3
     return {
         "name": f"{rows:,} {case.name}",
         "baseline_name": case.baseline_name,
         "rows": rows,
-        "seconds": seconds,
-        "subject_median": statistics.median(seconds["subject"]),
-        "baseline_median": statistics.median(seconds["baseline"]),
+        "unit": case.unit,
+        "seconds" if case.unit == "ms" else "bytes": found,
+        "subject_median": statistics.median(found["subject"]),
+        "baseline_median": statistics.median(found["baseline"]),
         "ratio": ratio,
         "middle_half": [low, high],
     }
@@ -66,10 +67,12 @@ def once(side: Callable[[Path, int], float], rows: int) -> float:
 
 def line(result: dict[str, Any]) -> str:
     """A result as a line of the table."""
-    subject, baseline = result["subject_median"] * 1000, result["baseline_median"] * 1000
+    scale, digits = (1000, 0) if result["unit"] == "ms" else (1e-6, 1)
+    subject, baseline = result["subject_median"] * scale, result["baseline_median"] * scale
     spread = "{:.2f}-{:.2f}".format(*result["middle_half"])
-    times = f"{subject:>9.0f} ms{baseline:>9.0f} ms"
-    return f"{result['name']:<42}{times}{result['ratio']:>8.2f}  {spread:<11} {result['baseline_name']}"
+    unit = result["unit"]
+    values = f"{subject:>9.{digits}f} {unit}{baseline:>9.{digits}f} {unit}"
+    return f"{result['name']:<42}{values}{result['ratio']:>8.2f}  {spread:<11} {result['baseline_name']}"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from localstore.changes import Changeset, Op, RowGroup
 from localstore.clock import next_stamp
 from localstore.environment import DEVICE_BYTES, Environment
 from localstore.schema import tables_of
-from localstore.store.file import Store, StoreOptions
+from localstore.store.file import Store
+from localstore.store.open_file import StoreOptions
 from localstore.store.opening import open_synced
 
 __all__ = ["CASES"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlmodel import select
 
-from benchmarks import applying
+from benchmarks import applying, snapshots
 from benchmarks.kit import (
     INSERT,
     UPDATE,
@@ -172,5 +172,6 @@ CASES = (
     Case("rows received through a folder", "sqlite3 executemany", 100_000, receive, plain_bulk_insert),
     Case("rows, a 50th of it unsent: open", "open an empty file", 1_000_000, opening_a_full_file, opening_an_empty_file),
     *applying.CASES,
+    *snapshots.CASES,
     Case("import of localstore", "import of sqlmodel", 1, import_localstore, import_sqlmodel),
 )

@@ -33,13 +33,15 @@ class Reading(SQLModel, table=True):
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison. Both sides take a fresh directory and a number of rows, and return the seconds the work took."""
+    """One comparison. Both sides take a fresh directory and a number of rows, and return the seconds the work took, or, where
+    the unit is ``MB``, the bytes that it takes on the disk."""
 
     name: str
     baseline_name: str
     rows: int
     subject: Callable[[Path, int], float]
     baseline: Callable[[Path, int], float]
+    unit: str = "ms"
 
 
 def new_values(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -14,8 +14,9 @@ import sqlalchemy as sa
 from localstore.environment import Environment
 from localstore.errors import StoreUnusable
 from localstore.registry import AdapterFactory, adapter_factory
-from localstore.store.file import Store, StoreOptions
+from localstore.store.file import Store
 from localstore.store.first_data import InitialData
+from localstore.store.open_file import StoreOptions
 from localstore.store.opening import open_synced, prepare
 from localstore.sync.loop import BackgroundLoop
 from localstore.sync.parts import Limits, SessionParts

@@ -19,6 +19,7 @@
      ├ CommitInsideWrite     let the block commit
      ├ WriteEnded            use a session inside its block
      ├ CannotRestore         see what is in the way; the conflict stays in the list
+     ├ RealmNotEmpty         take the history instead of a snapshot
      └ SyncError             what can go wrong between a device and its remote
         ├ Offline  RateLimited  Busy        try again later (the session does)
         ├ Unauthorized                      log in again
@@ -29,6 +30,7 @@
         │  ├ MalformedChangeset             damaged or forged bytes
         │  └ NewerFormat                    written by a newer localstore
         ├ RemoteDamage                      see what lies in the remote
+        ├ SnapshotUnusable                  take the history instead
         ├ StreamOverflow                    read the stream in a loop
         ├ OperationAborted                  a wait ended because its session did
         ├ ConflictsForgotten                look at conflicts earlier, or raise their bounds
@@ -62,12 +64,14 @@ __all__ = [
     "RateLimited",
     "ReadOnlyRealm",
     "RealmClosed",
+    "RealmNotEmpty",
     "Refused",
     "RemoteDamage",
     "ResetRequired",
     "RowsSetAside",
     "SchemaError",
     "SchemaMismatch",
+    "SnapshotUnusable",
     "StoreBusy",
     "StoreUnusable",
     "StreamOverflow",
@@ -171,6 +175,10 @@ class CannotRestore(LocalStoreError):
     """A value that lost cannot be written back as things are. Nothing was written, and its conflict stays in the list."""
 
 
+class RealmNotEmpty(LocalStoreError):
+    """A snapshot was to be loaded into a realm that has applied or written something. It was left as it is."""
+
+
 class SyncError(LocalStoreError):
     """Base of what goes wrong in sync.
 
@@ -266,7 +274,8 @@ class NewerFormat(ProtocolError):
 
 
 class RowsSetAside(SyncError):
-    """Rows are not in their tables any more, as another device deleted what they refer to. They come back when it does.
+    """Rows are not in their tables any more: another device deleted what they refer to, or has a value that only one row can
+    have, or their columns as merged break a check. They come back when that changes.
 
     Attributes:
         rows: one ``(table, key, reason)`` for each row.
@@ -279,6 +288,10 @@ class RowsSetAside(SyncError):
 
 class RemoteDamage(SyncError):
     """Something at the remote is damaged or not ours, and was skipped; the rest goes on."""
+
+
+class SnapshotUnusable(SyncError):
+    """A snapshot is damaged, of something else, or cannot be brought in line with this device's schema. Nothing was changed."""
 
 
 class StreamOverflow(SyncError):

@@ -199,15 +199,6 @@ def _is_made_up_by_the_database(column: sa.Column[Any]) -> bool:
 
 
 def _check_constraints(table: sa.Table, synced: Collection[sa.Table]) -> None:
-    unique = [[column.name for column in item.columns] for item in table.constraints if isinstance(item, sa.UniqueConstraint)]
-    unique += [[str(index.name)] for index in table.indexes if index.unique]
-    if unique:
-        names = "; ".join(", ".join(group) for group in unique)
-        raise _refused(
-            table,
-            f"has a unique constraint ({names}), which two devices can each satisfy and together violate",
-            "This version cannot merge that: make the unique columns the primary key, or drop the constraint.",
-        )
     names_of_synced = {other.name for other in synced}
     for constraint in sorted(table.foreign_key_constraints, key=lambda constraint: list(constraint.column_keys)):
         target = _target(constraint)
@@ -218,6 +209,33 @@ def _check_constraints(table: sa.Table, synced: Collection[sa.Table]) -> None:
                 " referred to are not there on other devices",
                 f"Add {_short(target)} to the schema, or drop the foreign key and keep the other row's key in a plain column.",
             )
+        _check_referred(table, constraint)
+
+
+def _check_referred(table: sa.Table, constraint: sa.ForeignKeyConstraint) -> None:
+    """Refuse what cannot be said to refer to a row on all devices alike; whatever refers to keys can."""
+    target, referred = constraint.referred_table, [element.column for element in constraint.elements]
+    if set(referred) == set(target.primary_key.columns):
+        return
+    names = ", ".join(column.name for column in referred)
+    fix = f"Refer to the key ({', '.join(column.name for column in target.primary_key.columns)})."
+    for column in referred:
+        collation = getattr(stored_type(column.type), "collation", None)
+        if collation and collation.upper() != "BINARY":
+            raise _refused(table, f"refers to {target.name} ({names}), which compares {column.name!r} by {collation}", fix)
+    if any(column.foreign_keys for column in referred) and _refers(target, table):
+        raise _refused(table, f"refers to {target.name} ({names}), which refers to others and back to {table.name}", fix)
+
+
+def _refers(one: sa.Table, other: sa.Table) -> bool:
+    """Whether a table refers to another, by whatever detour."""
+    seen: set[sa.Table] = set()
+    left = [one]
+    while left:
+        found = {constraint.referred_table for constraint in left.pop().foreign_key_constraints} - seen
+        seen |= found
+        left += found
+    return other in seen
 
 
 def _target(constraint: sa.ForeignKeyConstraint) -> str:

@@ -18,7 +18,7 @@ from localstore.errors import MalformedChangeset, ResetRequired
 from localstore.store.capture import Capturing, captured_tables, set_capturing
 from localstore.store.column_rules import ColumnRules
 from localstore.store.driver import driver_errors
-from localstore.store.repair import CHECK_ALL, Repairs, SetAside
+from localstore.store.repair import CHECK_ALL, Repairs
 from localstore.store.rows import Rows
 from localstore.store.state import State, device_number, load_state
 from localstore.wire import SealedChangeset
@@ -39,7 +39,6 @@ class Applied:
         forgotten: how many conflicts left the list, as they were beyond its bounds.
         drifting: devices whose next changeset waits for our clock, with the milliseconds it is ahead.
         aside: changesets that cannot be applied and were set aside, with the reason.
-        set_aside: rows that are not shown any more, as what they refer to was deleted.
     """
 
     changesets: int = 0
@@ -48,7 +47,6 @@ class Applied:
     forgotten: int = 0
     drifting: dict[bytes, int] = field(default_factory=dict)
     aside: list[tuple[bytes, int, str]] = field(default_factory=list)
-    set_aside: list[SetAside] = field(default_factory=list)
 
 
 def fold(connection: sqlite3.Connection, limit: int) -> bool:
@@ -158,6 +156,8 @@ def catch_up(connection: sqlite3.Connection, now_ms: int, rules: ColumnRules) ->
     replay, unsettled = _left(connection)
     lost = _replay_unknown(connection, now_ms, rules) if replay else 0
     if unsettled:
+        while fold(connection, _FOLD_CHUNK):  # which of two rows came first is in the clocks
+            pass
         set_capturing(connection, Capturing.OFF)
         Repairs(connection, captured_tables(connection)).settle()
         set_capturing(connection, Capturing.BY_KEY)
@@ -176,7 +176,6 @@ def _take_all(rows: Rows, turn: _Turns, applied: Applied) -> None:
         applied.rows += changeset.row_count
     rows.flush()
     applied.conflicts += rows.conflicts
-    applied.set_aside = rows.set_aside
 
 
 def _take_each(connection: sqlite3.Connection, new_rows: Callable[[], Rows], turn: _Turns, applied: Applied) -> None:
@@ -199,7 +198,6 @@ def _take_each(connection: sqlite3.Connection, new_rows: Callable[[], Rows], tur
             applied.changesets += 1
             applied.rows += changeset.row_count
             applied.conflicts += rows.conflicts
-            applied.set_aside += rows.set_aside
         connection.execute("RELEASE changeset")
 
 

@@ -198,6 +198,9 @@ def follow_migrations(connection: sqlite3.Connection) -> None:
                 f" WHERE tbl = ? AND op & {KIND} = {LoggedOp.UPDATE}",
                 (table.id,),
             )
+    connection.execute(  # other constraints may have brought rows back
+        "UPDATE localstore_state SET unsettled = max(unsettled, 1) WHERE EXISTS (SELECT 1 FROM localstore_repaired)"
+    )
 
 
 def log_all_rows(connection: sqlite3.Connection, table: CapturedTable) -> None:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 import msgspec
 
-from localstore.changes import Op, RowGroup, Value
+from localstore.changes import Key, Op, RowGroup, Value
 from localstore.clock import Version
 from localstore.store.capture import CapturedTable
 from localstore.store.clocks import ClockTable, key_of, key_value
 from localstore.store.engine import quote
 from localstore.store.merge import LONG_AGO, PURGED, Mark, RowState
+from localstore.store.repaired import Records
 from localstore.store.state import load_state
 
 __all__ = ["keep_columns", "keep_table"]
@@ -30,7 +32,12 @@ _Kind = tuple[Op, Version, Version | None, tuple[str, ...]]
 
 
 def keep_columns(
-    connection: sqlite3.Connection, table: CapturedTable, columns: Sequence[str], known: Mapping[str, str]
+    connection: sqlite3.Connection,
+    table: CapturedTable,
+    columns: Sequence[str],
+    known: Mapping[str, str],
+    *,
+    schema: str = "main",
 ) -> None:
     """Keep the values of columns that are about to be dropped.
 
@@ -38,20 +45,21 @@ def keep_columns(
         table: as it is described in the file now.
         columns: of that table.
         known: the names by which clocks know its columns, where they differ.
+        schema: of the table itself; all that is known of it is in ``main``.
     """
     kept = _Kept(connection, table)
-    for key, values, state in _rows(connection, table, columns, known):
+    for key, values, state in _rows(connection, table, columns, known, schema):
         kept.add_marks(key, values, state, known, born=None)
     kept.write()
 
 
-def keep_table(connection: sqlite3.Connection, table: CapturedTable, known: Mapping[str, str]) -> None:
+def keep_table(connection: sqlite3.Connection, table: CapturedTable, known: Mapping[str, str], *, schema: str = "main") -> None:
     """Keep all rows of a table that is about to be dropped, and what is known of deleted ones; as ``keep_columns``."""
     kept = _Kept(connection, table)
     for key, state in _deleted(connection, table):
         assert state.died is not None
         kept.add((Op.DELETE, state.died, None, ()), key)
-    for key, values, state in _rows(connection, table, table.columns, known):
+    for key, values, state in _rows(connection, table, table.columns, known, schema):
         *older, born = state.lives
         if state.died is not None:
             kept.add((Op.DELETE, state.died, None, ()), key)
@@ -117,21 +125,39 @@ class _Kept:
 
 
 def _rows(
-    connection: sqlite3.Connection, table: CapturedTable, columns: Sequence[str], known: Mapping[str, str]
-) -> Iterator[tuple[tuple[Value, ...], dict[str, Value], RowState]]:
-    """Key, values and clock of the rows that have a clock; what was never synced belongs to this device alone. What stands for
-    a clock that was purged has to be newer than the default that a column will have when it comes back."""
-    width = len(table.key)
+    connection: sqlite3.Connection, table: CapturedTable, columns: Sequence[str], known: Mapping[str, str], schema: str
+) -> Iterator[tuple[Key, dict[str, Value], RowState]]:
+    """Key, values as merged and clock of the rows that have a clock; what was never synced belongs to this device alone. What
+    stands for a clock that was purged has to be newer than the default that a column will have when it comes back."""
     clocks, own = ClockTable(connection), load_state(connection)
     marks = {known.get(name, name): Mark((PURGED[0], own.device), PURGED) for name in columns}
     purged = RowState(lives=(PURGED,), marks=marks) if own.purged else None
-    cursor = connection.execute(f"SELECT {', '.join(map(quote, (*table.key, *columns)))} FROM {quote(table.name)}")
-    while rows := cursor.fetchmany(_ROWS):
-        states = dict(clocks.load(table.id, [key_value(row[:width]) for row in rows]))
-        for row in rows:
-            state = states.get(key_value(row[:width]), purged)
+    merged = _merged(connection, table, columns, known, schema)
+    while rows := list(islice(merged, _ROWS)):
+        states = dict(clocks.load(table.id, [key_value(key) for key, _ in rows]))
+        for key, values in rows:
+            state = states.get(key_value(key), purged)
             if state is not None and state.lives:
-                yield row[:width], dict(zip(columns, row[width:], strict=True)), state
+                yield key, values, state
+
+
+def _merged(
+    connection: sqlite3.Connection, table: CapturedTable, columns: Sequence[str], known: Mapping[str, str], schema: str
+) -> Iterator[tuple[Key, dict[str, Value]]]:
+    """Key and values of each row as merging left it, be it shown or not."""
+    width = len(table.key)
+    aside = {key: record for (_, key), record in Records(connection, {table.name: table}).of([table.name])}
+
+    def unseen(key: Key) -> dict[str, Value]:
+        kept = aside[key].merged if key in aside else {}
+        return {name: kept[known.get(name, name)] for name in columns if known.get(name, name) in kept}
+
+    names = ", ".join(map(quote, (*table.key, *columns)))
+    for row in connection.execute(f"SELECT {names} FROM {schema}.{quote(table.name)}"):
+        yield row[:width], {**dict(zip(columns, row[width:], strict=True)), **unseen(row[:width])}
+    for key, record in aside.items():
+        if record.is_hidden:
+            yield key, unseen(key)
 
 
 def _deleted(connection: sqlite3.Connection, table: CapturedTable) -> Iterable[tuple[tuple[Value, ...], RowState]]:

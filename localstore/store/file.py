@@ -7,96 +7,53 @@ lock, what commits together, and who is told.
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
-import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from localstore.errors import LocalStoreError, RealmClosed
+from localstore.errors import LocalStoreError
 from localstore.store import apply as applying
-from localstore.store import memory, outbox
+from localstore.store import outbox
 from localstore.store.apply import Applied
 from localstore.store.column_rules import ColumnRule
 from localstore.store.conflicts import Conflict, conflicts, forget_oldest
-from localstore.store.driver import claim, driver_errors, release
+from localstore.store.driver import driver_errors
 from localstore.store.ending import ending
-from localstore.store.engine import GIVE_UP, begin_writing, driver_connection, reading_engine, translated, writing_engine
-from localstore.store.failures import DISK_ERRORS, file_exchanged, identity_of, is_unread
-from localstore.store.lock import WriteLock
+from localstore.store.engine import GIVE_UP, driver_connection, translated
+from localstore.store.failures import DISK_ERRORS, is_unread
+from localstore.store.open_file import OpenFile, StoreOptions
 from localstore.store.outbox import PendingChangeset
 from localstore.store.purge import Purging
-from localstore.store.reading import Watcher, snapshot
-from localstore.store.seal import SealLimits, has_unsealed, seal_leftovers, seal_log, take_unsealed
+from localstore.store.reading import snapshot
+from localstore.store.repaired import SetAside, has_untold, take_set_aside
+from localstore.store.seal import has_unsealed, seal_leftovers, seal_log, take_unsealed
 from localstore.store.set_aside import set_aside
 from localstore.store.state import State, load_state
-from localstore.store.writer import Writer
 from localstore.store.writing import WriteSession, WriteWatch, load_expired
-from localstore.wire import DEFAULT_CHANGESET_ROWS, MAX_CHANGESET_BYTES, SealedChangeset
+from localstore.wire import SealedChangeset
 
-__all__ = ["ACKNOWLEDGE_CHUNK", "Store", "StoreOptions"]
+__all__ = ["ACKNOWLEDGE_CHUNK", "Store"]
 
 ACKNOWLEDGE_CHUNK = 500  # changesets that leave the outbox in one transaction
 _FOLD_CHUNK = 500  # own changesets folded in one transaction, so that no writer waits long
 
 
-@dataclass(frozen=True, kw_only=True)
-class StoreOptions:
-    """How a file is used; see ``Settings`` for the meaning of each, and the configurations for ``encryption_key``."""
-
-    busy_timeout: float = 10.0
-    synchronous: str = "NORMAL"
-    max_changeset_bytes: int = MAX_CHANGESET_BYTES
-    max_changeset_rows: int = DEFAULT_CHANGESET_ROWS
-    max_clock_drift: float = 300.0
-    conflicts_max_age: float = 30 * 86_400.0
-    conflicts_max_count: int = 10_000
-    client_maximum_offline_time: float = 30 * 86_400.0
-    encryption_key: bytes | None = field(default=None, repr=False)
-
-    @cached_property
-    def limits(self) -> SealLimits:
-        """What a changeset may hold."""
-        return SealLimits(self.max_changeset_bytes, self.max_changeset_rows)
-
-
-class Store:
-    """An open file. Made by ``store.opening``; used from any thread.
+class Store(OpenFile):
+    """An open file and what is done to it. Made by ``store.opening``; used from any thread.
 
     Attributes:
-        path: where the file lies.
-        synced: whether writes are captured.
-        declared: the tables that it was opened with.
-        rules: by which their columns are merged.
+        rules: by which columns are merged.
     """
 
     def __init__(self, path: Path, *, synced: bool, options: StoreOptions, now_ms: Callable[[], int]) -> None:
-        self.path = path
-        self.synced = synced
-        self._options = options
-        self._now_ms = now_ms
-        key = options.encryption_key
-        timeout, self.declared = options.busy_timeout, list[sa.Table]()
+        super().__init__(path, synced=synced, options=options, now_ms=now_ms)
         self.rules: dict[str, Mapping[str, ColumnRule]] = {}
-        engine = writing_engine(path, key, busy_timeout=timeout, synchronous=options.synchronous, declared=self.declared)
-        self._writer = Writer(engine, timeout)
-        self._reader = reading_engine(path, key, busy_timeout=timeout, declared=self.declared)
-        claim(path, encrypted=key is not None)
-        self.lock = WriteLock(options.busy_timeout, path)
-        self._identity: tuple[int, int] | None = None
-        self._closed = threading.Event()
-        self._readers = 0
-        self._readers_changed = threading.Condition()
-        self._let_go = memory.hold(path)
-        self._watcher = Watcher(self._reader, self.check_open)
         self._on_commit: list[Callable[[], None]] = []
         self._purging = Purging(self._reading, self.transaction, offline_s=options.client_maximum_offline_time)
-        self._watch = WriteWatch(self._writer, synced=synced, busy_timeout=timeout)
+        self._watch = WriteWatch(self._writer, synced=synced, busy_timeout=options.busy_timeout)
 
     # -- what an application does
 
@@ -182,10 +139,6 @@ class Store:
         with self._in_use(), snapshot(self._reader, self.path) as session:
             yield session
 
-    def version(self) -> int:
-        """A number that grows when something was committed, by whatever program."""
-        return self._watcher.version()
-
     def pending(self, last_error: str | None = None) -> list[PendingChangeset]:
         """Unsent changesets, oldest first."""
         with self._reading() as connection:
@@ -195,6 +148,15 @@ class Store:
         """Local values that lost against another device's, oldest first, and then what is not shown as merging left it."""
         with self._reading() as connection:
             return [*conflicts(connection), *set_aside(connection)]
+
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        """Call back after each local commit, in the committing thread."""
+        self._on_commit.append(callback)
+
+    def announce(self) -> None:
+        """Tell those who asked that something was committed."""
+        for callback in self._on_commit:
+            callback()
 
     # -- what a sync session does
 
@@ -210,6 +172,14 @@ class Store:
                 return []
         with self.transaction() as connection:
             return take_unsealed(connection)
+
+    def take_set_aside(self) -> list[SetAside]:
+        """Rows that were set aside, whatever was the occasion; each is told once."""
+        with self._reading() as connection:
+            if not has_untold(connection):
+                return []
+        with self.transaction() as connection:
+            return take_set_aside(connection)
 
     def seal(self) -> None:
         """Turn what other programs wrote into a changeset."""
@@ -327,133 +297,9 @@ class Store:
         """
         return self._purging.step(self._now_ms(), remote_ms)
 
-    # -- life
-
-    def connect(self) -> None:
-        """Take hold of the file, which nobody can remove or compact from here on; a new one is made."""
-        with translated(self.path, writing=True):
-            self._writer.driver()
-            self._identity = identity_of(self.path, None)
-            self._watcher.version()  # has a connection that stays, whatever becomes of the others
-
-    def on_commit(self, callback: Callable[[], None]) -> None:
-        """Call back after each local commit, in the committing thread."""
-        self._on_commit.append(callback)
-
-    def announce(self) -> None:
-        """Tell those who asked that something was committed."""
-        for callback in self._on_commit:
-            callback()
-
-    def check_open(self) -> None:
-        """See that the file can be used.
-
-        Raises:
-            RealmClosed: after ``close``.
-            StoreUnusable: something else, or nothing, lies at its path now, and what is written would be lost.
-        """
-        if self._closed.is_set():
-            raise RealmClosed(f"The realm {self.path} was closed.", hint="Open it again with Realm.open().")
-        if self._identity != identity_of(self.path, self._identity):
-            raise file_exchanged(self.path)
-
-    def close(self) -> None:
-        """Let go of the file; a second call does nothing. Waits for a write and for reads in progress."""
-        if self._closed.is_set():
-            return
-        with self.lock.held(closing=True):
-            self._closed.set()
-            with self._readers_changed:
-                self._readers_changed.wait_for(lambda: not self._readers, self._options.busy_timeout)
-            self._watcher.close()
-            self._reader.dispose()
-            self._writer.renew()
-            self._let_go()
-            release(self.path, encrypted=self._options.encryption_key is not None)
-
-    @contextmanager
-    def _in_use(self) -> Iterator[None]:
-        """Keep ``close`` from letting go of a file that is being read."""
-        with self._readers_changed:
-            self.check_open()
-            self._readers += 1
-        try:
-            yield
-        finally:
-            with self._readers_changed:
-                self._readers -= 1
-                self._readers_changed.notify_all()
-
-    @contextmanager
-    def transaction(self, *, unconstrained: bool = False) -> Iterator[sqlite3.Connection]:
-        """One transaction of ours on the writing connection. ``unconstrained`` turns foreign keys and checks off, as merged
-        rows may break them for a while."""
-        with self.lock.held():
-            self.check_open()
-            with self._transaction(unconstrained=unconstrained) as connection:
-                yield connection
-
-    @contextmanager
-    def _transaction(self, *, unconstrained: bool) -> Iterator[sqlite3.Connection]:
-        """The same for a caller that holds ``lock``."""
-        with translated(self.path, writing=True):
-            connection = self._writer.driver()
-            if unconstrained:
-                _constrain(connection, False)
-            try:
-                begin_writing(connection, self._options.busy_timeout)
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            finally:
-                if unconstrained:
-                    _constrain(connection, True)
-
-    @contextmanager
-    def connection(self) -> Iterator[sa.Connection]:
-        """The writing connection in a transaction, for opening the file and its migrations."""
-        with self.lock.held(), translated(self.path, writing=True):
-            self.check_open()
-            connection = self._writer.connection()
-            try:
-                with connection.begin():
-                    yield connection
-            finally:
-                self._writer.retire()
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._in_use(), translated(self.path), self._reader.connect() as connection:
-            connection.exec_driver_sql("SELECT 1")
-            yield driver_connection(connection)
-
     def _seal_leftovers(self, connection: sqlite3.Connection) -> None:
         seal_leftovers(connection, now_ms=self._now_ms(), limits=self._options.limits)
 
     def _has_waiting(self) -> bool:
         with self._reading() as connection:
             return applying.has_waiting(connection)
-
-    def _make_durable(self) -> None:
-        """Sync the WAL to disk, by a commit that waits for it."""
-        with self.lock.held():
-            self.check_open()
-            with translated(self.path, writing=True):
-                connection = self._writer.driver()
-                connection.execute("PRAGMA synchronous=FULL")
-                try:
-                    begin_writing(connection, self._options.busy_timeout)
-                    connection.execute("UPDATE localstore_state SET capturing = capturing")
-                    connection.execute("COMMIT")
-                finally:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                    connection.execute(f"PRAGMA synchronous={self._options.synchronous}")
-
-
-def _constrain(connection: sqlite3.Connection, on: bool) -> None:
-    connection.execute(f"PRAGMA foreign_keys={'ON' if on else 'OFF'}")
-    connection.execute(f"PRAGMA ignore_check_constraints={'OFF' if on else 'ON'}")

@@ -23,7 +23,7 @@ from localstore.store.clocks import ClockTable
 from localstore.store.dropped import keep_columns, keep_table
 from localstore.store.engine import quote
 from localstore.store.renames import RENAMED, record
-from localstore.store.repair import rename_columns
+from localstore.store.repaired import rename_columns
 from localstore.store.seal import SealLimits, seal_leftovers
 
 __all__ = ["FileMigration"]

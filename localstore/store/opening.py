@@ -14,8 +14,9 @@ from localstore.store.capture import attach, captured_tables, follow_migrations,
 from localstore.store.clocks import ClockTable
 from localstore.store.column_rules import column_rules
 from localstore.store.engine import driver_connection
-from localstore.store.file import Store, StoreOptions
+from localstore.store.file import Store
 from localstore.store.first_data import InitialData, first_data
+from localstore.store.open_file import StoreOptions
 from localstore.store.renames import RENAMED, check_additions
 from localstore.store.seal import SealLimits, seal_leftovers, seal_log
 from localstore.store.state import State, load_state

@@ -25,6 +25,7 @@ from localstore.clock import stamp_at, stamp_ms
 from localstore.errors import StoreBusy
 from localstore.store.capture import CapturedTable, captured_tables, holds
 from localstore.store.clocks import ClockTable, key_of
+from localstore.store.constraints import has_unique
 from localstore.store.merge import RowState
 from localstore.store.renames import read_renames
 
@@ -114,7 +115,7 @@ def forget(connection: sqlite3.Connection, records: Iterable[Record], before: in
         How many.
     """
     tables = {table.id: table for table in captured_tables(connection).values()}
-    busy = _tables_with_unknown_columns(connection)
+    busy = _tables_with_unknown_columns(connection) | _tables_in_dispute(connection, tables.values())
     seeds = {id_ for (id_,) in connection.execute("SELECT id FROM localstore_table WHERE seeds")}
     clocks = ClockTable(connection)
     forgotten: list[Record] = []
@@ -152,6 +153,12 @@ def can_forget(state: RowState, columns: Iterable[str], before: int, *, seeds: b
 def _is_as_merged(connection: sqlite3.Connection, table: CapturedTable, key: Value, state: RowState) -> bool:
     """Whether the table shows what the clock says: without a record, the table is all that tells."""
     return holds(connection, table, key_of(table, key)) == bool(state.lives)
+
+
+def _tables_in_dispute(connection: sqlite3.Connection, tables: Iterable[CapturedTable]) -> set[str]:
+    """Tables some of whose rows are in each other's way: which of them came first decides what is shown if one goes."""
+    repaired = {id_ for (id_,) in connection.execute("SELECT DISTINCT tbl FROM localstore_repaired")}
+    return {table.name for table in tables if table.id in repaired and has_unique(connection, table)}
 
 
 def _oldest_waiting(connection: sqlite3.Connection) -> Iterable[tuple[int]]:

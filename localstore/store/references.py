@@ -12,17 +12,17 @@ A key with a null in it refers to nothing and asks for nothing (``MATCH SIMPLE``
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from localstore.changes import Key, Value
 from localstore.store.capture import CapturedTable
 from localstore.store.engine import quote
 
-__all__ = ["Outcome", "Reference", "outcome", "references"]
+__all__ = ["Outcome", "Reference", "outcome", "references", "strata"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Reference:
     """A foreign key from one synced table to another, or to itself.
 
@@ -30,20 +30,26 @@ class Reference:
         table: name of the table that has it.
         columns: that refer.
         target: name of the table referred to.
-        order: for each column of the target's key, which of ``columns`` refers to it.
+        referred: the target's columns that these refer to: its key, in the key's order, or others that are unique.
+        is_by_key: whether it is the key.
         instead: what columns become when the row referred to is not there; empty when the row is set aside.
     """
 
     table: str
     columns: tuple[str, ...]
     target: str
-    order: tuple[int, ...]
+    referred: tuple[str, ...]
+    is_by_key: bool
     instead: Mapping[str, Value]
 
     def key_in(self, values: Mapping[str, Value]) -> Key | None:
-        """The key that a row refers to, None for nothing."""
-        key = tuple(values.get(self.columns[n]) for n in self.order)
+        """What a row refers to, as values of ``referred``; None for nothing."""
+        key = tuple(values.get(column) for column in self.columns)
         return None if None in key else key
+
+    def keys_in(self, values: Mapping[str, Value]) -> set[Key]:
+        """What a row can be shown to refer to: what merging gave it, or the columns' defaults."""
+        return {key for key in (self.key_in(values), self.key_in({**values, **self.instead})) if key is not None}
 
     def __str__(self) -> str:
         return f"{self.table}({', '.join(self.columns)}) → {self.target}"
@@ -92,6 +98,25 @@ def references(connection: sqlite3.Connection, tables: Mapping[str, CapturedTabl
     return found
 
 
+def strata(names: Iterable[str], given: Collection[Reference]) -> list[list[str]]:
+    """Tables in the order in which they can settle: after those that they refer to, and together with those of their circle."""
+    targets = {name: {reference.target for reference in given if reference.table == name} for name in names}
+    below = {name: _reached(name, targets) for name in targets}
+    circles = {frozenset({name, *(other for other in below[name] if name in below[other])}) for name in targets}
+    return sorted((sorted(circle) for circle in circles), key=lambda circle: (len(below[circle[0]] | {circle[0]}), circle))
+
+
+def _reached(name: str, targets: Mapping[str, set[str]]) -> set[str]:
+    """The tables that one refers to, by whatever detour."""
+    found: set[str] = set()
+    left = [name]
+    while left:
+        news = targets[left.pop()] - found
+        found |= news
+        left += news
+    return found
+
+
 def _reference(
     connection: sqlite3.Connection,
     table: CapturedTable,
@@ -99,15 +124,25 @@ def _reference(
     pairs: Sequence[tuple[str, str | None]],
     on_delete: str,
 ) -> Reference | None:
-    """None when it refers to something other than the target's key, which nothing of a synced table can."""
-    spelling = {name.casefold(): name for name in table.key + table.columns}
-    columns = tuple(spelling.get(column.casefold(), column) for column, _ in pairs)
-    referred = [key if name is None else name for (_, name), key in zip(pairs, target.key, strict=False)]
-    wanted = [name.casefold() for name in target.key]
-    if sorted(name.casefold() for name in referred) != sorted(wanted) or not set(columns) <= {*table.key, *table.columns}:
+    """None when its columns are not synced, as generated ones are not."""
+    here, there = _spellings(table), _spellings(target)
+    named = [
+        (here.get(column.casefold()), there.get((referred or key).casefold()))
+        for (column, referred), key in zip(pairs, (*target.key, *[""] * len(pairs)), strict=False)
+    ]
+    found = [(column, referred) for column, referred in named if column is not None and referred is not None]
+    if len(found) < len(pairs):
         return None
-    order = tuple([name.casefold() for name in referred].index(name) for name in wanted)
-    return Reference(table.name, columns, target.name, order, _instead(connection, table, columns, on_delete))
+    is_by_key = sorted(referred for _, referred in found) == sorted(target.key)
+    if is_by_key:
+        found.sort(key=lambda pair: target.key.index(pair[1]))
+    columns = tuple(column for column, _ in found)
+    instead = _instead(connection, table, columns, on_delete)
+    return Reference(table.name, columns, target.name, tuple(referred for _, referred in found), is_by_key, instead)
+
+
+def _spellings(table: CapturedTable) -> dict[str, str]:
+    return {name.casefold(): name for name in table.key + table.columns}
 
 
 def _instead(

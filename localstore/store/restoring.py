@@ -19,9 +19,14 @@ from localstore.store.conflicts import A_DELETE_WINS, Conflict, find, forget, of
 from localstore.store.engine import driver_connection, quote
 from localstore.store.file import Store
 from localstore.store.in_loop import WriteInLoop
+from localstore.store.repaired import Records
 
 __all__ = ["restore", "restore_async"]
 
+_TAKE_THE_CAUSE_AWAY = (
+    "Take the cause away: insert the row that it refers to again, or change the row that is in its way."
+    " Or write it anew in a write(), with values that can be shown."
+)
 _STAYS = "Nothing was written, and the conflict stays in the list."
 
 
@@ -51,7 +56,7 @@ def _check(store: Store, conflict: Conflict) -> None:
     if conflict.id < 0:
         raise CannotRestore(
             f"{_place(conflict)} cannot be shown: {conflict.rule}. It is kept, and comes back by itself when that does.",
-            hint="Insert the row that it refers to again, or give the row another reference on a device that shows it.",
+            hint=_TAKE_THE_CAUSE_AWAY,
         )
     if not store.synced:
         raise CannotRestore(
@@ -91,6 +96,12 @@ def _write_back(connection: sqlite3.Connection, conflict: Conflict) -> None:
 
 def _insert_again(connection: sqlite3.Connection, table: CapturedTable, listed: Conflict) -> list[Conflict]:
     """Insert a row that was deleted with all that is known of it, when that is enough; returns the conflicts it settles."""
+    aside = Records(connection, {table.name: table}).load(table, [listed.key]).get(listed.key)
+    if aside is not None:
+        raise CannotRestore(
+            f"The row of {_place(listed)} is set aside, so the value has no place: {aside.why}. {_STAYS}",
+            hint=_TAKE_THE_CAUSE_AWAY,
+        )
     if listed.rule != A_DELETE_WINS:
         raise CannotRestore(
             f"The row of {_place(listed)} was deleted after the value had lost, so the value has no place. {_STAYS}",

@@ -6,22 +6,25 @@ Nothing here knows in which order changesets may come; that is ``store.apply``'s
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
 from localstore.changes import Change, Changeset, Key, Op, RowGroup, Value, row_changes
 from localstore.clock import Version
-from localstore.store.bulk import INSERTS, MANY, Circumstances, Plan, Write, carry_out
+from localstore.store.bulk import INSERTS, MANY, Circumstances, Plan, carry_out
 from localstore.store.capture import CapturedTable, captured_tables, holds
 from localstore.store.clocks import ClockTable, Knowledge, key_value, saw_up_to
 from localstore.store.column_rules import ColumnRules
 from localstore.store.conflicts import A_DELETE_WINS, note
+from localstore.store.constraints import attempt, decides_conflicts, without_triggers
 from localstore.store.engine import quote
 from localstore.store.merge import PURGED, Lost, RowState, Saw, merge
 from localstore.store.renames import RENAMED, read_renames
-from localstore.store.repair import Repaired, Repairs, SetAside
+from localstore.store.repair import Repairs
+from localstore.store.repaired import Repaired
 
 __all__ = ["Rows"]
 
@@ -57,8 +60,8 @@ class Rows:
         self.clocks = ClockTable(connection)
         self.knowledge = Knowledge(connection, self.clocks)
         self._repairs = Repairs(connection, self._tables)
+        self._decides = decides_conflicts(connection, self._tables.values())
         self.conflicts = 0
-        self.set_aside: list[SetAside] = []
 
     def take(self, changeset: Changeset) -> None:
         """Merge another device's changeset."""
@@ -95,12 +98,12 @@ class Rows:
                 merge(row.state, change, _version(changeset, known), lambda _: True, lambda _: None, defaults)
 
     def flush(self) -> None:
-        """Write rows and clocks, and repair what refers to nothing then."""
+        """Write rows and clocks, and repair what cannot be shown then."""
         for name, rows in self._rows.items():
             table = self._tables[name]
             self._write_rows(table, [row for row in rows.values() if not self._write_repaired(table, row)])
-        self.set_aside += self._repairs.settle()
         self.flush_clocks()
+        self._repairs.settle()
 
     def flush_clocks(self) -> None:
         """Write clocks only."""
@@ -130,10 +133,10 @@ class Rows:
         Returns:
             What is left of the group, to be taken row by row; None when nothing is.
         """
-        asks_rules = group.op is Op.UPDATE and not self._rules.get(group.table, {}).keys().isdisjoint(group.columns)
-        if group.row_count < MANY or (asks_rules and not own):
-            return group
         table, is_new = self._tables[group.table], group.op in INSERTS
+        asks_rules = group.op is Op.UPDATE and not self._rules.get(group.table, {}).keys().isdisjoint(group.columns)
+        if group.row_count < MANY or table.name in self._decides or (asks_rules and not own):
+            return group
         by = Circumstances(
             version=_version(changeset, group),
             saw=saw,
@@ -143,17 +146,15 @@ class Rows:
         )
         plan = Plan(self._connection, self.clocks, table, group, by)
         left = plan.decide(apart=[self._rows.get(table.name, {}).keys(), self._repaired_keys(table)])
-        if not own:
-            for write in plan.writes():
-                self._write_many(table, write)
+        if not own and not attempt(self._connection, partial(self._carry_out, table, plan)):
+            return group  # not all of them can be shown, or not before others go
         plan.save_clocks()
         return left
 
-    def _write_many(self, table: CapturedTable, write: Write) -> None:
-        """Write to rows of which none is repaired."""
-        noted = self._repairs.went if write.deletes else self._repairs.changed
-        noted(table.name, write.keys(table))
-        carry_out(self._connection, table, write)
+    def _carry_out(self, table: CapturedTable, plan: Plan) -> None:
+        for write in plan.writes():
+            (self._repairs.went if write.deletes else self._repairs.changed)(table, write.keys(table))
+            carry_out(self._connection, table, write)
 
     def _repaired_keys(self, table: CapturedTable) -> set[Value]:
         return {key for (key,) in self._connection.execute("SELECT key FROM localstore_repaired WHERE tbl = ?", (table.id,))}
@@ -191,7 +192,7 @@ class Rows:
         changes = [(key_value(change.key), change) for change in row_changes(group)]
         new = [key for key, _ in changes if key not in rows]
         recorded = dict(self.clocks.load(table.id, new))
-        repaired = self._repairs.load(table, (change.key for _, change in changes))
+        repaired = self._repairs.records.load(table, (change.key for _, change in changes))
         for key, change in changes:
             row = rows.get(key)
             if row is None:
@@ -240,10 +241,36 @@ class Rows:
         if not repaired.is_hidden:
             kept = {name: value for name, value in kept.items() if name not in row.writes}
         lives = bool(row.state.lives)
-        self._repairs.save(table, row.key, Repaired(repaired.is_hidden and lives, kept if lives else {}, repaired.why))
+        record = Repaired(repaired.is_hidden and lives, kept if lives else {}, repaired.why, repaired.by)
+        self._repairs.records.save(table, row.key, record)
+        self._repairs.wake(table, row.key)
         return repaired.is_hidden
 
-    def _write_rows(self, table: CapturedTable, rows: Iterable[_Row]) -> None:
+    def _write_rows(self, table: CapturedTable, rows: Collection[_Row]) -> None:
+        """Write to the table what a constraint allows to be written as it is; else let ``settle`` find what can be shown."""
+        self._repairs.went(table, [row.key for row in rows if row.existed and not row.state.lives])
+        self._repairs.changed(table, [row.key for row in rows if row.state.lives and (row.writes or not row.existed)])
+        self._write_what_fits(table, sorted(rows, key=lambda row: bool(row.state.lives)))  # deletes first, which make room
+
+    def _write_what_fits(self, table: CapturedTable, rows: Sequence[_Row]) -> None:
+        """Write rows, all at once or in ever smaller parts; take those in hand that break a constraint by themselves."""
+        if attempt(self._connection, partial(self._write_at_once, table, rows)):
+            return
+        if len(rows) == 1:
+            self._take_in_hand(table, rows[0])
+            return
+        half = len(rows) // 2
+        self._write_what_fits(table, rows[:half])
+        self._write_what_fits(table, rows[half:])
+
+    def _take_in_hand(self, table: CapturedTable, row: _Row) -> None:
+        current = self._reader(table, row)
+        merged = {column: current(column) for column in table.columns}
+        with without_triggers(self._connection, table):
+            self._connection.execute(f"DELETE FROM {table.sql_name} WHERE {_same_key(table)}", row.key)
+        self._repairs.take(table, row.key, merged)
+
+    def _write_at_once(self, table: CapturedTable, rows: Iterable[_Row]) -> None:
         deletes: list[Key] = []
         upserts: dict[tuple[str, ...], list[tuple[Value, ...]]] = {}
         updates: dict[tuple[str, ...], list[tuple[Value, ...]]] = {}
@@ -253,21 +280,18 @@ class Rows:
             if not row.state.lives:
                 if row.existed:
                     deletes.append(row.key)
-                    self._repairs.went(table.name, [row.key])
-                continue
-            if columns or not row.existed:
-                self._repairs.changed(table.name, [row.key])
-            if not row.existed or len(columns) == len(table.columns):  # a row without a record may not be there after all
+            elif not row.existed or len(columns) == len(table.columns):  # a row without a record may not be there after all
                 upserts.setdefault(columns, []).append(row.key + values)
             elif columns:
                 updates.setdefault(columns, []).append(values + row.key)
         name = table.sql_name
+        verb = " OR ABORT" if table.name in self._decides else ""  # only then, as it goes for what triggers do as well
         self._connection.executemany(f"DELETE FROM {name} WHERE {_same_key(table)}", deletes)
         for columns, parameters in updates.items():
             assignments = ", ".join(f"{quote(column)} = ?" for column in columns)
-            self._connection.executemany(f"UPDATE {name} SET {assignments} WHERE {_same_key(table)}", parameters)
+            self._connection.executemany(f"UPDATE{verb} {name} SET {assignments} WHERE {_same_key(table)}", parameters)
         for columns, parameters in upserts.items():
-            self._connection.executemany(_upsert(table, columns), parameters)
+            self._connection.executemany(f"INSERT{verb} {_upsert(table, columns)}", parameters)
 
     def _note_conflict(
         self,
@@ -361,4 +385,5 @@ def _upsert(table: CapturedTable, columns: tuple[str, ...]) -> str:
     marks = ", ".join("?" * (len(table.key) + len(columns)))
     assignments = ", ".join(f"{quote(column)} = excluded.{quote(column)}" for column in columns)
     action = f"DO UPDATE SET {assignments}" if columns else "DO NOTHING"
-    return f"INSERT INTO {table.sql_name} ({names}) VALUES ({marks}) ON CONFLICT ({', '.join(map(quote, table.key))}) {action}"
+    key = ", ".join(map(quote, table.key))
+    return f"INTO {table.sql_name} ({names}) VALUES ({marks}) ON CONFLICT ({key}) {action}"

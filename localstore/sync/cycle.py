@@ -188,6 +188,7 @@ class Cycle:
         capabilities = self._adapter.capabilities
         await self._in_thread(self._store.seal)
         await self._in_thread(self._store.catch_up)
+        await self._tell_set_aside()
         for table, reason in await self._in_thread(self._store.take_unsealed):
             self._observer.report(
                 Refused(
@@ -292,6 +293,20 @@ class Cycle:
             self._watching.cancel()
             self._watching = None
 
+    async def _tell_set_aside(self) -> None:
+        """Report rows that went out of their tables, whoever changed what they depend on."""
+        aside = await self._in_thread(self._store.take_set_aside)
+        if aside:
+            self._observer.report(
+                RowsSetAside(
+                    f"{len(aside)} rows cannot be shown together with what other devices wrote, the first of them in"
+                    f" {aside[0].table}, because of {aside[0].why}. They are kept aside on all devices, and come back when they"
+                    " can be shown.",
+                    rows=tuple((row.table, row.key, row.why) for row in aside),
+                    hint="See realm.conflicts(). Change what is in their way or insert what they refer to, or leave them.",
+                )
+            )
+
     def _tell(self, page: Page, applied: Applied) -> None:
         """Report what the user should know of a page."""
         for device in applied.drifting.keys() - self._drift_reported:
@@ -308,16 +323,6 @@ class Cycle:
                     f"Changeset {number} of device {device.hex()[:8]} cannot be applied here: {reason}. It was set aside.",
                     number=number,
                     hint="Bring this device's schema up to date.",
-                )
-            )
-        if applied.set_aside:
-            rows = tuple((row.table, row.key, row.why) for row in applied.set_aside)
-            self._observer.report(
-                RowsSetAside(
-                    f"{len(rows)} rows refer to rows that another device deleted, the first of them by {rows[0][2]}. They are"
-                    " kept aside on all devices, and come back when what they refer to does.",
-                    rows=rows,
-                    hint="See realm.conflicts(). Insert what they refer to again, or leave them.",
                 )
             )
         if applied.forgotten:

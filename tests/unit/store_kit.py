@@ -20,8 +20,9 @@ from localstore.store.apply import Applied
 from localstore.store.capture import LOGS, captured_tables
 from localstore.store.clocks import ClockTable
 from localstore.store.engine import quote
-from localstore.store.file import Store, StoreOptions
+from localstore.store.file import Store
 from localstore.store.merge import RowState
+from localstore.store.open_file import StoreOptions
 from localstore.store.opening import open_synced
 from localstore.testing.clock import ManualClock, environment
 from localstore.wire import SealedChangeset

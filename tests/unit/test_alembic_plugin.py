@@ -27,7 +27,7 @@ from alembic.operations import Operations
 from localstore.changes import Op
 from localstore.errors import UnsafeMigration
 from localstore.store.capture import attach, captured_tables
-from localstore.store.file import StoreOptions
+from localstore.store.open_file import StoreOptions
 from localstore.store.opening import open_local
 from localstore.store.renames import RENAMED, read_renames
 from localstore.testing.clock import ManualClock, environment

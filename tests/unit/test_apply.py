@@ -21,6 +21,7 @@ from localstore.clock import stamp_at
 from localstore.errors import MalformedChangeset, NewerFormat, ResetRequired
 from localstore.store.apply import Applied
 from localstore.store.conflicts import Conflict
+from localstore.store.repaired import SetAside
 from localstore.testing.clock import ManualClock
 from localstore.wire import SealedChangeset
 from tests.unit.store_kit import (
@@ -257,7 +258,7 @@ def test_a_row_that_was_set_aside_can_be_replaced_by_a_good_one(pair: list[Devic
     assert y.rows() == x.rows()
 
 
-def test_checks_of_a_table_are_no_obstacle_to_merging(tmp_path: Path) -> None:
+def test_a_row_that_breaks_a_check_of_this_device_alone_is_set_aside_here(tmp_path: Path) -> None:
     checked = sa.Table(
         "note",
         sa.MetaData(),
@@ -267,6 +268,9 @@ def test_checks_of_a_table_are_no_obstacle_to_merging(tmp_path: Path) -> None:
     )
     x, y = Device(tmp_path, "x"), Device(tmp_path, "y", [checked])
     y.receive(x.write("INSERT INTO note VALUES ('a', 't', 5)"))
+    assert y.store.take_set_aside() == [SetAside("note", ("a",), "CHECK constraint failed: stars < 3")]
+    assert y.rows() == {}
+    y.receive(x.write("UPDATE note SET stars = 2"))
     assert y.rows() == x.rows()
     with pytest.raises(sa.exc.IntegrityError):
         y.write("INSERT INTO note VALUES ('b', 't', 5)")

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from localstore.errors import StoreUnusable, TargetExists
 from localstore.store.copy import copy_plain
-from localstore.store.file import Store, StoreOptions
+from localstore.store.file import Store
+from localstore.store.open_file import StoreOptions
 from localstore.store.opening import open_local
 from localstore.testing.clock import ManualClock, environment
 from tests.unit.store_kit import LINK, NOTE, Device, changesets_in, open_store, other_program, query, rows_of, sealed_in, write

@@ -159,6 +159,34 @@ def test_rows_with_a_key_of_several_columns_are_kept(tmp_path: Path, clock: Manu
     assert one.clocks() == two.clocks()
 
 
+def test_rows_that_are_set_aside_are_kept_with_the_others(tmp_path: Path, clock: ManualClock) -> None:
+    unique = sa.Table("note", sa.MetaData(), *(column._copy() for column in WIDE.columns), sa.UniqueConstraint("title"))
+    one, two = Device(tmp_path, "one", [unique], clock=clock), Device(tmp_path, "two", [unique], clock=clock)
+    for device, key, city in ((one, "a", "Athens"), (two, "b", "Bern")):
+        clock.advance(1)
+        device.write(f"INSERT INTO note VALUES ('{key}', 'same', '{city}')")
+    exchange(one, two)
+    assert one.rows() == two.rows() == {("a",): {"title": "same", "city": "Athens"}}
+    migrate(one, [PAIR], "DROP TABLE note")
+    migrate(one, [WIDE], "CREATE TABLE note (id VARCHAR PRIMARY KEY NOT NULL, title VARCHAR, city VARCHAR)")
+    assert one.rows() == {("a",): {"title": "same", "city": "Athens"}, ("b",): {"title": "same", "city": "Bern"}}
+
+
+def test_a_column_of_a_row_that_is_set_aside_is_kept_too(tmp_path: Path, clock: ManualClock) -> None:
+    unique = sa.Table("note", sa.MetaData(), *(column._copy() for column in WIDE.columns), sa.UniqueConstraint("title"))
+    one, two = Device(tmp_path, "one", [unique], clock=clock), Device(tmp_path, "two", [unique], clock=clock)
+    for device, key, city in ((one, "a", "Athens"), (two, "b", "Bern")):
+        clock.advance(1)
+        device.write(f"INSERT INTO note VALUES ('{key}', 'same', '{city}')")
+    exchange(one, two)
+    narrow = sa.Table("note", sa.MetaData(), *(column._copy() for column in NARROW.columns), sa.UniqueConstraint("title"))
+    migrate(one, [narrow], "ALTER TABLE note DROP COLUMN city")
+    one.write("DELETE FROM note WHERE id = 'a'")
+    migrate(one, [unique], BACK)
+    exchange(one, two)
+    assert one.rows() == two.rows() == {("b",): {"title": "same", "city": "Bern"}}
+
+
 def test_seeds_are_kept_as_seeds(tmp_path: Path, clock: ManualClock) -> None:
     """Rows from before sync stay older than every change, also when their table was away."""
     one, two = Device(tmp_path, "one", [WIDE], clock=clock), Device(tmp_path, "two", [WIDE], clock=clock)

@@ -20,7 +20,7 @@ from sqlmodel import select
 from localstore import LocalConfiguration, Realm, SyncConfiguration
 from localstore.errors import StoreUnusable
 from localstore.store.driver import check_encrypts, connect
-from localstore.store.file import StoreOptions
+from localstore.store.open_file import StoreOptions
 from tests.unit.session_kit import PATIENCE, Note, World, add, texts
 
 pytest.importorskip("sqlcipher3", reason="needs the extra cipher")

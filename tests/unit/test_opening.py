@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from localstore.changes import Op
 from localstore.errors import SchemaError, SchemaMismatch, StoreBusy, StoreUnusable
-from localstore.store.file import Store, StoreOptions
+from localstore.store.file import Store
+from localstore.store.open_file import StoreOptions
 from localstore.store.opening import open_local, prepare
 from localstore.testing.clock import ManualClock, environment
 from tests.unit.store_kit import (

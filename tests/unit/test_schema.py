@@ -93,6 +93,10 @@ ACCEPTED: dict[str, Callable[[], sa.Table]] = {
     "as many columns as there may be": lambda: table(*(key(name=f"k{n}") for n in range(MAX_KEY_COLUMNS))),
     "text that is compared byte by byte": lambda: table(key(sa.String(collation="BINARY"))),
     "an index that is not unique": lambda: table(key(), sa.Column("name", sa.String, index=True)),
+    "a unique column": lambda: table(key(), sa.Column("name", sa.String, unique=True)),
+    "a unique index over two columns": lambda: table(
+        key(), sa.Column("a"), sa.Column("b"), sa.Index("ab", "a", "b", unique=True)
+    ),
     "a check": lambda: table(key(), sa.Column("n", sa.Integer, sa.CheckConstraint("n > 0"))),
     "a number beside the key": lambda: table(key(), sa.Column("price", sa.Numeric(10, 2))),
     "text that ignores case beside the key": lambda: table(key(), sa.Column("name", sa.String(collation="NOCASE"))),
@@ -108,7 +112,6 @@ def test_documented_classes_are_accepted() -> None:
     check_synced(tables_of({Task, Station}))
 
 
-UNIQUE_FIX = r"make the unique columns the primary key, or drop the constraint"
 REFUSED: dict[str, tuple[Callable[[], sa.Table], str, str]] = {
     "no key": (lambda: table(sa.Column("name", sa.String)), "has no primary key", r"default_factory=uuid7, primary_key=True"),
     "too many key columns": (
@@ -138,26 +141,6 @@ REFUSED: dict[str, tuple[Callable[[], sa.Table], str, str]] = {
         r"compares the key 'id' by NOCASE",
         "BINARY",
     ),
-    "a unique column": (
-        lambda: table(key(), sa.Column("name", sa.String, unique=True)),
-        r"unique constraint \(name\)",
-        UNIQUE_FIX,
-    ),
-    "a unique and indexed column": (
-        lambda: table(key(), sa.Column("name", sa.String, unique=True, index=True)),
-        r"unique constraint \(ix_thing_name\)",
-        UNIQUE_FIX,
-    ),
-    "a unique constraint over two columns": (
-        lambda: table(key(), sa.Column("a", sa.String), sa.Column("b", sa.String), sa.UniqueConstraint("a", "b")),
-        r"unique constraint \(a, b\)",
-        UNIQUE_FIX,
-    ),
-    "a unique index": (
-        lambda: table(key(), sa.Column("a", sa.String), sa.Index("by_a", "a", unique=True)),
-        r"unique constraint \(by_a\)",
-        UNIQUE_FIX,
-    ),
 }
 
 
@@ -167,6 +150,28 @@ def test_a_table_that_could_lose_something_is_refused_with_the_fix(
 ) -> None:
     with pytest.raises(SchemaError, match=rf"(?s)^Table thing cannot be synced: it .*{problem}.*Nothing was changed\. .*{fix}"):
         check_synced([table(key(name="fine")), make()])
+
+
+def referring(code: sa.Column[Any], column: str = "parent.code") -> list[sa.Table]:
+    """A table that refers to another's column beside the key."""
+    parent = sa.Table("parent", sa.MetaData(), key(), code)
+    return [parent, sa.Table("thing", parent.metadata, key(), sa.Column("up", sa.String, sa.ForeignKey(column)))]
+
+
+def test_a_reference_to_a_unique_column_is_accepted() -> None:
+    check_synced(referring(sa.Column("code", sa.String, unique=True)))
+
+
+def test_a_reference_to_a_column_that_ignores_case_is_refused_with_the_fix() -> None:
+    problem = r"refers to parent \(code\), which compares 'code' by NOCASE.*Nothing was changed\. .*Refer to the key \(id\)"
+    with pytest.raises(SchemaError, match=problem):
+        check_synced(referring(sa.Column("code", sa.String(collation="NOCASE"), unique=True)))
+
+
+def test_a_reference_to_a_reference_that_comes_back_is_refused_with_the_fix() -> None:
+    code = sa.Column("code", sa.String, sa.ForeignKey("thing.id"), unique=True)
+    with pytest.raises(SchemaError, match=r"refers to others and back to thing.*Refer to the key \(id\)"):
+        check_synced(referring(code))
 
 
 class Scaled(sa.TypeDecorator[decimal.Decimal]):

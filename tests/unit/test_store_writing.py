@@ -30,7 +30,8 @@ from localstore.errors import (
     StoreBusy,
     TextNotUnicode,
 )
-from localstore.store.file import Store, StoreOptions
+from localstore.store.file import Store
+from localstore.store.open_file import StoreOptions
 from localstore.store.opening import open_local
 from localstore.testing.clock import ManualClock, environment
 from tests.unit.store_kit import (

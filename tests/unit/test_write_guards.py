@@ -17,7 +17,8 @@ from sqlmodel import Session
 from localstore.changes import Op
 from localstore.errors import CommitInsideWrite, LocalStoreError, SchemaError, SchemaMismatch, WriteEnded
 from localstore.store.engine import sole_engine
-from localstore.store.file import Store, StoreOptions
+from localstore.store.file import Store
+from localstore.store.open_file import StoreOptions
 from localstore.store.opening import open_local
 from localstore.testing.clock import ManualClock, environment
 from tests.unit.store_kit import (

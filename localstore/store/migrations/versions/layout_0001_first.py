@@ -96,14 +96,18 @@ TABLES = {
         generation INTEGER NOT NULL DEFAULT 0,
         detail BLOB,
         PRIMARY KEY (tbl, key)""",
-    # Rows that are not as merging left them, as what they refer to is not there. hidden: 1 when the row is not in its table;
-    # merged: MessagePack, the values that merging gave to columns that are not in the table; why: the foreign key.
+    # Rows that are not as merging left them, as they cannot be. hidden: 1 when the row is not in its table; merged:
+    # MessagePack, the values that merging gave to columns that are not in the table; why: the foreign key whose row is not
+    # there, or the constraint; winner: the key of the row in the way, where only one of them can be; told: whether the error
+    # handler has heard that the row is hidden.
     "repaired": """
         tbl INTEGER NOT NULL,
         key NOT NULL,
         hidden INTEGER NOT NULL,
         merged BLOB NOT NULL,
         why TEXT NOT NULL,
+        winner,
+        told INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (tbl, key)""",
     # Changesets of other devices that came before their turn.
     "waiting": """

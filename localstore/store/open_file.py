@@ -1,0 +1,208 @@
+"""An SQLite file held open: its single writer, its readers, its transactions, and when it is let go of.
+
+Knows nothing of what is in the file, nor of who writes it for what.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from localstore.errors import RealmClosed
+from localstore.store import memory
+from localstore.store.driver import claim, release
+from localstore.store.engine import begin_writing, driver_connection, reading_engine, translated, writing_engine
+from localstore.store.failures import file_exchanged, identity_of
+from localstore.store.lock import WriteLock
+from localstore.store.reading import Watcher
+from localstore.store.seal import SealLimits
+from localstore.store.snapshot_file import attached
+from localstore.store.writer import Writer
+from localstore.wire import DEFAULT_CHANGESET_ROWS, MAX_CHANGESET_BYTES
+
+__all__ = ["OpenFile", "StoreOptions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreOptions:
+    """How a file is used; see ``Settings`` for the meaning of each, and the configurations for ``encryption_key``."""
+
+    busy_timeout: float = 10.0
+    synchronous: str = "NORMAL"
+    max_changeset_bytes: int = MAX_CHANGESET_BYTES
+    max_changeset_rows: int = DEFAULT_CHANGESET_ROWS
+    max_clock_drift: float = 300.0
+    conflicts_max_age: float = 30 * 86_400.0
+    conflicts_max_count: int = 10_000
+    client_maximum_offline_time: float = 30 * 86_400.0
+    encryption_key: bytes | None = field(default=None, repr=False)
+
+    @cached_property
+    def limits(self) -> SealLimits:
+        """What a changeset may hold."""
+        return SealLimits(self.max_changeset_bytes, self.max_changeset_rows)
+
+
+class OpenFile:
+    """A file and its connections; used from any thread.
+
+    Attributes:
+        path: where the file lies.
+        synced: whether writes are captured.
+        declared: the tables that it was opened with.
+        lock: held by whoever writes.
+    """
+
+    def __init__(self, path: Path, *, synced: bool, options: StoreOptions, now_ms: Callable[[], int]) -> None:
+        self.path = path
+        self.synced = synced
+        self._options = options
+        self._now_ms = now_ms
+        key = options.encryption_key
+        timeout, self.declared = options.busy_timeout, list[sa.Table]()
+        engine = writing_engine(path, key, busy_timeout=timeout, synchronous=options.synchronous, declared=self.declared)
+        self._writer = Writer(engine, timeout)
+        self._reader = reading_engine(path, key, busy_timeout=timeout, declared=self.declared)
+        claim(path, encrypted=key is not None)
+        self.lock = WriteLock(options.busy_timeout, path)
+        self._identity: tuple[int, int] | None = None
+        self._closed = threading.Event()
+        self._readers = 0
+        self._readers_changed = threading.Condition()
+        self._let_go = memory.hold(path)
+        self._watcher = Watcher(self._reader, self.check_open)
+
+    @property
+    def options(self) -> StoreOptions:
+        """How the file is used."""
+        return self._options
+
+    def now_ms(self) -> int:
+        """The wall clock."""
+        return self._now_ms()
+
+    def version(self) -> int:
+        """A number that grows when something was committed, by whatever program."""
+        return self._watcher.version()
+
+    def connect(self) -> None:
+        """Take hold of the file, which nobody can remove or compact from here on; a new one is made."""
+        with translated(self.path, writing=True):
+            self._writer.driver()
+            self._identity = identity_of(self.path, None)
+            self._watcher.version()  # has a connection that stays, whatever becomes of the others
+
+    def check_open(self) -> None:
+        """See that the file can be used.
+
+        Raises:
+            RealmClosed: after ``close``.
+            StoreUnusable: something else, or nothing, lies at its path now, and what is written would be lost.
+        """
+        if self._closed.is_set():
+            raise RealmClosed(f"The realm {self.path} was closed.", hint="Open it again with Realm.open().")
+        if self._identity != identity_of(self.path, self._identity):
+            raise file_exchanged(self.path)
+
+    def close(self) -> None:
+        """Let go of the file; a second call does nothing. Waits for a write and for reads in progress."""
+        if self._closed.is_set():
+            return
+        with self.lock.held(closing=True):
+            self._closed.set()
+            with self._readers_changed:
+                self._readers_changed.wait_for(lambda: not self._readers, self._options.busy_timeout)
+            self._watcher.close()
+            self._reader.dispose()
+            self._writer.renew()
+            self._let_go()
+            release(self.path, encrypted=self._options.encryption_key is not None)
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Keep ``close`` from letting go of a file that is being read."""
+        with self._readers_changed:
+            self.check_open()
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._readers_changed:
+                self._readers -= 1
+                self._readers_changed.notify_all()
+
+    @contextmanager
+    def transaction(self, *, unconstrained: bool = False, beside: Path | None = None) -> Iterator[sqlite3.Connection]:
+        """One transaction of ours on the writing connection. ``unconstrained`` turns foreign keys off, as merged rows may
+        break them for a while. ``beside`` is a snapshot that statements see, see ``snapshot_file.attached``."""
+        with self.lock.held(), ExitStack() as stack:
+            self.check_open()
+            if beside is not None:
+                stack.enter_context(translated(self.path, writing=True))
+                stack.callback(self._writer.spend)  # a cursor that a traceback keeps would keep the snapshot attached
+                stack.enter_context(attached(self._writer.driver(), beside))
+            yield stack.enter_context(self._transaction(unconstrained=unconstrained))
+
+    @contextmanager
+    def _transaction(self, *, unconstrained: bool) -> Iterator[sqlite3.Connection]:
+        """The same for a caller that holds ``lock``."""
+        with translated(self.path, writing=True):
+            connection = self._writer.driver()
+            if unconstrained:
+                _constrain(connection, False)
+            try:
+                begin_writing(connection, self._options.busy_timeout)
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            finally:
+                if unconstrained:
+                    _constrain(connection, True)
+
+    @contextmanager
+    def connection(self) -> Iterator[sa.Connection]:
+        """The writing connection in a transaction, for opening the file and its migrations."""
+        with self.lock.held(), translated(self.path, writing=True):
+            self.check_open()
+            connection = self._writer.connection()
+            try:
+                with connection.begin():
+                    yield connection
+            finally:
+                self._writer.retire()
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._in_use(), translated(self.path), self._reader.connect() as connection:
+            connection.exec_driver_sql("SELECT 1")
+            yield driver_connection(connection)
+
+    def _make_durable(self) -> None:
+        """Sync the WAL to disk, by a commit that waits for it."""
+        with self.lock.held():
+            self.check_open()
+            with translated(self.path, writing=True):
+                connection = self._writer.driver()
+                connection.execute("PRAGMA synchronous=FULL")
+                try:
+                    begin_writing(connection, self._options.busy_timeout)
+                    connection.execute("UPDATE localstore_state SET capturing = capturing")
+                    connection.execute("COMMIT")
+                finally:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    connection.execute(f"PRAGMA synchronous={self._options.synchronous}")
+
+
+def _constrain(connection: sqlite3.Connection, on: bool) -> None:
+    connection.execute(f"PRAGMA foreign_keys={'ON' if on else 'OFF'}")
