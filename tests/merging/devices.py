@@ -118,7 +118,9 @@ class Device:
             self._seal_leftovers(now_ms)
             self._fold()
             latest_ms = now_ms + DRIFT_MS
-            return applying.apply(self.connection, page, cursor=b"0", now_ms=now_ms, latest_ms=latest_ms, rules={}, cautious=cautious)
+            return applying.apply(
+                self.connection, page, cursor=b"0", now_ms=now_ms, latest_ms=latest_ms, rules={}, cautious=cautious
+            )
 
     def acknowledge(self) -> None:
         """The remote has everything: the outbox is emptied."""
