@@ -65,8 +65,11 @@ class Repairs:
         self._tables = tables
         self.records = Records(connection, tables)
         self.references = references(connection, tables)
-        self._from: dict[str, list[Reference]] = {name: [r for r in self.references if r.table == name] for name in tables}
-        self._to: dict[str, list[Reference]] = {name: [r for r in self.references if r.target == name] for name in tables}
+        self._from: dict[str, list[Reference]] = {name: [] for name in tables}
+        self._to: dict[str, list[Reference]] = {name: [] for name in tables}
+        for reference in self.references:
+            self._from[reference.table].append(reference)
+            self._to[reference.target].append(reference)
         self._taken: dict[Row, dict[str, Value]] = {}
         self._changed: dict[str, set[Key]] = {}
         self._left: Left = {}
@@ -109,25 +112,23 @@ class Repairs:
         self._touched.setdefault(table.name, set())
         self._taken[table.name, key] = {**dict(zip(table.key, key, strict=True)), **merged}
 
-    def settle(self, *, all_tables: bool = False) -> None:
-        """Make tables show what they should.
-
-        Args:
-            all_tables: look at what is repaired in every table, and not only in those about which something was told.
-        """
+    def settle(self) -> None:
+        """Make tables show what they should."""
         (unsettled,) = self._connection.execute("SELECT unsettled FROM localstore_state").fetchone()
         if unsettled:
             self._connection.execute("UPDATE localstore_state SET unsettled = 0")
         if unsettled == CHECK_ALL:
             self._find_dangling()
-        moved = set(self._tables) if all_tables or unsettled else set(self._touched)
+        moved = set(self._tables) if unsettled else set(self._touched)
         constraints = Constraints(self._connection)
         for names in strata(self._tables, self.references):
             targets = {reference.target for name in names for reference in self._from[name]}
             if moved.isdisjoint(targets.union(names)):
                 continue
-            to_all = bool(all_tables or unsettled or moved & targets)
-            settling = Settling(self._connection, names, self._tables, self.references, self.records, constraints, self._left)
+            to_all = bool(unsettled or moved & targets)
+            settling = Settling(
+                self._connection, names, self._tables, (self._from, self._to), self.records, constraints, self._left
+            )
             taken = {row: self._taken[row] for row in self._taken if row[0] in names}
             settling.settle(taken, self._changed, None if to_all else self._touched)
             if settling.moved:

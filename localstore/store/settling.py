@@ -12,7 +12,7 @@ their values, nor what they refer to, nor a row in their way changed: telling wh
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from heapq import heappop, heappush
 
@@ -35,7 +35,7 @@ class Settling:
     Args:
         names: these tables.
         tables: all of the file.
-        references: all of the file.
+        references: of each table, those from it and those to it.
         left: added to here, for what refers to these tables.
     """
 
@@ -44,7 +44,7 @@ class Settling:
         connection: sqlite3.Connection,
         names: Collection[str],
         tables: Mapping[str, CapturedTable],
-        references: Iterable[Reference],
+        references: tuple[Mapping[str, list[Reference]], Mapping[str, list[Reference]]],
         records: Records,
         constraints: Constraints,
         left: Left,
@@ -55,8 +55,7 @@ class Settling:
         self._records = records
         self._constraints = constraints
         self._left = left
-        self._from = {name: [r for r in references if r.table == name] for name in names}
-        self._to = {name: [r for r in references if r.target == name] for name in names}
+        self._from, self._to = references
         self._inner = {r for name in names for r in self._from[name] if r.target in names}
         self._hand: dict[Row, dict[str, Value]] = {}  # with what merging gave them
         self._back: set[Row] = set()  # of these, those that may be shown as far as we know
