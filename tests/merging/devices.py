@@ -105,7 +105,7 @@ class Device:
     def catch_up(self, now_ms: int) -> None:
         with self._transaction(unconstrained=True):
             self._seal_leftovers(now_ms)
-            applying.catch_up(self.connection, now_ms)
+            applying.catch_up(self.connection, now_ms, rules={})
 
     def apply(self, page: Sequence[SealedChangeset], now_ms: int) -> applying.Applied:
         try:
@@ -118,7 +118,9 @@ class Device:
             self._seal_leftovers(now_ms)
             self._fold()
             latest_ms = now_ms + DRIFT_MS
-            return applying.apply(self.connection, page, cursor=b"0", now_ms=now_ms, latest_ms=latest_ms, cautious=cautious)
+            return applying.apply(
+                self.connection, page, cursor=b"0", now_ms=now_ms, latest_ms=latest_ms, rules={}, cautious=cautious
+            )
 
     def acknowledge(self) -> None:
         """The remote has everything: the outbox is emptied."""
