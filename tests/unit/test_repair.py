@@ -30,7 +30,7 @@ from tests.unit.repair_kit import (
 )
 from tests.unit.store_kit import Device, close_devices, exchange, is_clean, query
 
-EXAMPLES = 80
+EXAMPLES = 25
 
 
 @pytest.fixture(scope="module")
