@@ -168,11 +168,13 @@ HARMLESS = (Planted("every group of changes is taken at once, however small", "b
 def check_planted(examples: int, seed: int) -> int:
     """Look for each mistake in so many examples; 1 when one is not found."""
     wrong = 0
-    for planted in (*PLANTED, *HARMLESS):
+    for planted in (*HARMLESS, *PLANTED):
         count = _examples_until_found(planted, examples, seed)
         wrong += (count is None) != (planted in HARMLESS)
         found = f"not found in {examples}" if count is None else f"found in example {count}"
         print(f"{found:>24}: {planted.name}", flush=True)
+        if wrong and planted in HARMLESS:
+            break  # what is found by then says nothing
     return int(wrong > 0)
 
 
