@@ -26,6 +26,7 @@ Place = tuple[bool, Version, str, tuple[tuple[int, Value], ...]]
 """Where a row stands among those that cannot all be shown: whether a reference was replaced, version, table, and key."""
 _NAMES = re.compile(r""" '(?:[^']|'')*' | "((?:[^"]|"")*)" | `((?:[^`]|``)*)` | \[([^]]*)\] | (\w+) """, re.X)
 _BROKEN = ("UNIQUE constraint", "CHECK constraint", "NOT NULL constraint")
+_NOT_THE_ROW = "no such "  # table, column or function: what SQLite says of the statement, or of a trigger
 _KINDS = {int: 0, float: 0, str: 1, bytes: 2}
 
 
@@ -38,7 +39,7 @@ class Broken:
 
 
 def attempt(connection: sqlite3.Connection, write: Callable[[], object]) -> bool:
-    """Write rows; returns False, and undoes it, when a constraint is broken by that.
+    """Write rows; returns False, and undoes it, when a constraint is broken by that, or an expression fails.
 
     Raises:
         The driver's ``Error``: anything else, also what an application's trigger raises. The transaction is to be rolled back.
@@ -46,8 +47,8 @@ def attempt(connection: sqlite3.Connection, write: Callable[[], object]) -> bool
     connection.execute("SAVEPOINT attempt")
     try:
         write()
-    except driver_errors("IntegrityError") as error:
-        if not str(error).startswith(_BROKEN):
+    except driver_errors("IntegrityError", "OperationalError") as error:
+        if not str(error).startswith(_BROKEN) and not _has_no_value(error):
             raise
         _undo(connection, "attempt")
         return False
@@ -120,8 +121,10 @@ class Constraints:
         insert = f"INSERT OR ABORT INTO {table.sql_name} ({listed}) VALUES ({marks})"
         try:
             self._connection.execute(insert, row)
-        except driver_errors("IntegrityError") as error:
+        except driver_errors("IntegrityError", "OperationalError") as error:
             why = str(error)
+            if isinstance(error, driver_errors("OperationalError")) and not _has_no_value(error):
+                raise
             return Broken(why, self._in_the_way(table, insert, row) if why.startswith("UNIQUE") else None)
         return None
 
@@ -149,6 +152,11 @@ class Constraints:
                 found |= set(columns.values()) if is_generated else {columns[name] for name in names if name in columns}
             self._columns[table.name] = tuple(sorted(found))
         return self._columns[table.name]
+
+
+def _has_no_value(error: Exception) -> bool:
+    """Whether an expression of a check, an index or a generated column fails on a row, as on text that should be JSON."""
+    return getattr(error, "sqlite_errorname", None) == "SQLITE_ERROR" and not str(error).startswith(_NOT_THE_ROW)
 
 
 def _undo(connection: sqlite3.Connection, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -548,3 +549,40 @@ def test_a_row_comes_back_when_a_migration_takes_the_constraint_away(tmp_path: P
         device.reopen()
     assert pair.shown() == [("a", "n", 1), ("b", "n", 2)]
     assert pair.aside() == []
+
+
+READABLE = "kind <> 'json' OR json_extract(body, '$.x') IS NULL"
+TITLE = "CASE WHEN kind = 'json' THEN json_extract(body, '$.x') ELSE id END"
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        sa.CheckConstraint(READABLE),
+        sa.Index("by_title", sa.text(TITLE), unique=True),
+        sa.Index("by_title", sa.text(TITLE)),
+        sa.Column("title", sa.String, sa.Computed(TITLE, persisted=True)),
+    ],
+    ids=["check", "unique index", "index", "generated column"],
+)
+def test_a_row_for_which_an_expression_fails_is_set_aside_and_does_not_stop_sync(tmp_path: Path, rule: sa.SchemaItem) -> None:
+    columns = [key(), sa.Column("kind", sa.String), sa.Column("body", sa.String), rule]
+    pair = Pair(
+        tmp_path, [sa.Table("page", sa.MetaData(), *columns)], "INSERT INTO page (id, kind, body) VALUES ('a', 'text', '{}')"
+    )
+    shown = "SELECT id, kind, body FROM page"
+    pair.apart("UPDATE page SET kind = 'json'", "UPDATE page SET body = 'no JSON'")
+    assert pair.shown(shown) == []
+    assert pair.aside() == [("page", "a")]
+    pair.write(pair.one, "INSERT INTO page (id, kind, body) VALUES ('a', 'json', '[]')")
+    exchange(pair.one, pair.two)
+    assert pair.shown(shown) == [("a", "json", "[]")]
+
+
+def test_a_broken_trigger_is_not_taken_for_a_broken_row(pair: Pair) -> None:
+    sealed = pair.one.write("INSERT INTO note VALUES ('a', 'n', 1)")
+    with other_program(pair.two.path) as connection:
+        connection.execute("CREATE TRIGGER broken AFTER INSERT ON note BEGIN INSERT INTO nowhere VALUES (1); END")
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        pair.two.receive(sealed)
+    assert pair.two.store.conflicts() == []
