@@ -12,6 +12,7 @@ from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
 from localstore.changes import Change, Op, Value
+from localstore.clock import Version
 from localstore.errors import SchemaError
 from localstore.schema import tables_of
 from localstore.store.column_rules import LAST_WRITE_WINS, MERGE, column_rules, register
@@ -91,6 +92,41 @@ def test_a_rule_makes_one_value_of_two_in_any_order() -> None:
     assert results[0][1].mark("best").version == (13, b"d")
 
 
+def test_a_rule_is_told_what_stands_there_and_whether_what_comes_is_later() -> None:
+    told: list[tuple[Value, Value, bool]] = []
+
+    def rule(standing: Value, offered: Value, *, is_later: bool) -> Value:
+        told.append((standing, offered, is_later))
+        return standing
+
+    state = RowState(lives=((1, b"d"),))
+    for stamp, value in ((5, "first"), (4, "earlier"), (5, "again"), (6, "later")):
+        change = Change(Op.UPDATE, KEY, {"best": value})
+        merge(state, change, (stamp, b"d"), lambda _: True, lambda column: f"{column} now", {"best": 0}, {"best": rule})
+    now = "best now"
+    assert told == [(now, "first", True), (now, "earlier", False), (now, "again", False), (now, "later", True)]
+    assert state.mark("best").version == (6, b"d")
+
+
+def test_a_rule_makes_one_value_of_those_of_an_older_life_too() -> None:
+    """The newer life, which their writer had not seen, has its own value, which comes forward when the older life ends."""
+    older, newer = (1, b"x"), (5, b"y")
+    state, values = RowState(), {"best": None}
+
+    def take(op: Op, version: Version, best: int | None = None) -> None:
+        change = Change(op, KEY, {} if best is None else {"best": best})
+        merged = merge(state, change, version, {older}.__contains__, values.__getitem__, {"best": 0}, {"best": greatest})
+        values.update(merged.writes)
+
+    take(Op.INSERT, older, 1)
+    take(Op.INSERT, newer, 2)
+    take(Op.UPDATE, (7, b"x"), 9)
+    take(Op.UPDATE, (8, b"x"), 3)
+    assert values == {"best": 9}
+    take(Op.DELETE, (3, b"z"))
+    assert values == {"best": 2}
+
+
 def test_a_row_that_is_inserted_again_has_nothing_of_the_old_one() -> None:
     value, _ = row_after((1, Op.INSERT, 9), (2, Op.DELETE, 0), (3, Op.INSERT, 1), (11, Op.UPDATE, 2))
     assert value == 2
@@ -134,14 +170,29 @@ def test_without_a_rule_the_last_write_wins() -> None:
 def test_a_rule_that_nobody_knows_is_refused_at_open(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match=r"Misspelt has the column best, which merges by 'the gratest'") as caught:
         open_store(tmp_path / "store.db", tables_of({Misspelt}))
-    assert GREATEST in str(caught.value)
-    assert LAST_WRITE_WINS in str(caught.value)
+    assert caught.value.hint is not None
+    assert LAST_WRITE_WINS in caught.value.hint
+    assert f", {GREATEST}" in caught.value.hint
     assert not (tmp_path / "store.db").exists()
 
 
 def test_a_key_cannot_have_a_rule(tmp_path: Path) -> None:
-    with pytest.raises(SchemaError, match=r"Keyed has the column id, which .* keys do not merge"):
+    with pytest.raises(SchemaError, match=r"Keyed has the column id, which .* keys do not merge") as caught:
         open_store(tmp_path / "store.db", tables_of({Keyed}))
+    assert caught.value.hint == "Take the rule away."
+
+
+def test_a_rule_that_nobody_knows_is_refused_in_a_table_without_a_class() -> None:
+    table = sa.Table("plain", sa.MetaData(), sa.Column("best", sa.Integer, info={MERGE: "unheard of"}))
+    with pytest.raises(SchemaError, match="The table plain has the column best, which merges by 'unheard of'"):
+        column_rules([table])
+
+
+def test_a_rule_is_known_by_its_name_from_then_on() -> None:
+    name = "a rule that one test makes known"
+    table = sa.Table("plain", sa.MetaData(), sa.Column("best", sa.Integer, info={MERGE: name}))
+    register(name, greatest)
+    assert column_rules([table]) == {"plain": {"best": greatest}}
 
 
 def test_a_rule_has_its_name_for_itself() -> None:

@@ -285,6 +285,40 @@ def test_an_update_of_a_row_from_before_all_changes_counts() -> None:
     assert replica.row == {"a": "new", "b": "old"}
 
 
+def test_an_update_counts_for_a_row_from_before_sync_whoever_had_it() -> None:
+    """Each writer had such a row itself, or a later one, though nobody told it of this device's."""
+    replica = Replica(RowState(lives=((0, b"x"),)), {"a": "old", "b": "old"})
+    replica.take(update(1, "y", saw=[], a="new"))
+    assert replica.row == {"a": "new", "b": "old"}
+    assert replica.state.mark("a") == Mark(version(1, "y"), LONG_AGO)
+
+
+def test_a_late_part_of_a_row_from_before_sync_is_void_in_a_later_life() -> None:
+    born = insert(5, "x", a=5, b=5)
+    replica = Replica()
+    replica.take(born)
+    assert replica.take(update(0, "y", saw=[born], a="seed")) == Merged()
+    assert replica.state == RowState(lives=(born.version,))
+
+
+def test_values_are_read_only_where_they_may_come_forward_again() -> None:
+    read: list[str] = []
+
+    def current(column: str) -> Value:
+        read.append(column)
+        return 0
+
+    older, newer = insert(1, "x", a=1, b=1), insert(5, "y", a=5, b=5)
+    state = RowState()
+    lives = [older, update(2, "x", saw=[older], a=2), replace(3, "x", saw=[older], a=3, b=3), newer]
+    for write in [*lives, update(9, "z", saw=lives, a=9)]:
+        merge(state, write.change, write.version, write.seen.__contains__, current, DEFAULTS)
+    assert read == []
+    late = update(10, "w", saw=[lives[2]], a=10)
+    merge(state, late.change, late.version, late.seen.__contains__, current, DEFAULTS)
+    assert read == ["a"]
+
+
 # -- all replicas agree, and with the oracle
 
 
@@ -360,6 +394,9 @@ def check_convergence(count: int, acts: Sequence[Act], order: Sequence[int], *, 
     for replica in group.replicas:
         assert replica.row == expected, group.writes
         assert clock_of(replica.state, COLUMNS) == clock_of(group.replicas[0].state, COLUMNS), group.writes
+        for column in COLUMNS if replica.state.lives else ():
+            kept = [replica.state.mark(column), *(rival.mark for rival in replica.state.runners_up.get(column, ()))]
+            assert replica.state.lives[-1] in [mark.life for mark in kept]  # so that it has a value when older lives end
 
 
 ORDERS = st.lists(st.integers(0, 11), min_size=1, max_size=8)
