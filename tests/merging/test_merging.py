@@ -12,15 +12,16 @@ from tests.merging.running import run
 EXAMPLES = 2000
 PARTS = 4  # so that they can run beside each other
 SHARES = {
-    "values lost": 0.05,
-    "references not shown": 0.03,
-    "rows set aside for what they refer to": 0.04,
-    "rows set aside for unique values or checks": 0.03,
+    "values lost": 0.10,
+    "references not shown": 0.05,
+    "rows set aside for what they refer to": 0.05,
+    "rows set aside for unique values or checks": 0.05,
     "several rows set aside at once": 0.01,
-    "rows came back": 0.01,
-    "clocks forgotten": 0.10,
+    "rows came back": 0.02,
+    "clocks forgotten": 0.20,
 }
-"""In which part of the examples these must happen, lest they prove nothing; it varies much from seed to seed."""
+"""In which part of the examples these must happen, lest they prove nothing: about half of what the poorest of the seeds has, as
+another Hypothesis may draw other examples."""
 
 
 @pytest.mark.parametrize("seed", range(PARTS))
