@@ -47,9 +47,10 @@ class Reference:
         key = tuple(values.get(column) for column in self.columns)
         return None if None in key else key
 
-    def keys_in(self, values: Mapping[str, Value]) -> set[Key]:
-        """What a row can be shown to refer to: what merging gave it, or the columns' defaults."""
-        return {key for key in (self.key_in(values), self.key_in({**values, **self.instead})) if key is not None}
+    def keys_in(self, values: Mapping[str, Value], all_of_table: Iterable[Reference]) -> set[Key]:
+        """What a row can be shown to refer to: what merging gave it, or what it has when one of its references is lost."""
+        keys = [self.key_in(values), *(self.key_in({**values, **lost.instead}) for lost in all_of_table)]
+        return {key for key in keys if key is not None}
 
     def __str__(self) -> str:
         return f"{self.table}({', '.join(self.columns)}) → {self.target}"
@@ -64,16 +65,24 @@ class Outcome:
     instead: dict[str, Value] = field(default_factory=dict)
 
 
-def outcome(values: Mapping[str, Value], to_check: Iterable[Reference], is_there: Callable[[Reference, Key], bool]) -> Outcome:
-    """What becomes of a row. Each of its references is looked at by itself, in the values that merging gave it."""
+def outcome(
+    values: Mapping[str, Value], to_check: Collection[Reference], is_there: Callable[[Reference, Key], bool]
+) -> Outcome:
+    """What becomes of a row. Each of its references is looked at by itself, in the values that merging gave it. What takes the
+    place of a lost one must not refer to nothing either, be it by another reference that has a column of it."""
+
+    def dangles(reference: Reference, shown: Mapping[str, Value]) -> bool:
+        key = reference.key_in(shown)
+        return key is not None and not is_there(reference, key)
+
     result = Outcome()
     for reference in to_check:
-        key = reference.key_in(values)
-        if key is None or is_there(reference, key):
+        if not dangles(reference, values):
             continue
         result.because = reference
-        default = reference.key_in({**values, **reference.instead}) if reference.instead else key
-        if default is not None and (default == key or not is_there(reference, default)):
+        instead = {**values, **reference.instead}
+        sharing = [other for other in to_check if not reference.instead.keys().isdisjoint(other.columns)]
+        if not reference.instead or any(dangles(other, instead) for other in sharing):
             return Outcome(reference, is_hidden=True)
         result.instead.update(reference.instead)
     return result

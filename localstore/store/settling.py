@@ -136,7 +136,7 @@ class Settling:
         self._out.pop(row, None)
         heappush(self._queue, (self._constraints.place(table, row[1], is_altered=False), row))
         for reference in self._inner.intersection(self._from[table.name]):
-            for key in reference.keys_in(values):
+            for key in reference.keys_in(values, self._from[table.name]):
                 self._referring.setdefault((reference, key), set()).add(row)
         for reference in self._inner.intersection(self._to[table.name]):
             self._offered.setdefault((reference, _referred(reference, values)), set()).add(row)

@@ -12,7 +12,7 @@ from collections import Counter
 
 from tests.merging.machine import tally
 from tests.merging.planted import check_planted
-from tests.merging.running import run
+from tests.merging.running import SHARES, run
 
 BATCH = 1000  # examples that Hypothesis makes in one go; what it remembers of them grows with their number
 
@@ -47,7 +47,10 @@ def search(examples: int, seed: int, *, shrink: bool) -> int:
     for name, count in counted.most_common():
         print(f"{count:>10}  {count / counted['examples']:>6.1%}  {name}")
     print("failed: see above" if failed else "all devices showed what the oracle says")
-    return int(failed)
+    rare = [name for name, share in SHARES.items() if examples >= BATCH and counted[name] < share * counted["examples"]]
+    if rare:
+        print(f"but they prove too little, as this happened too rarely: {', '.join(rare)}")
+    return int(failed or bool(rare))
 
 
 if __name__ == "__main__":

@@ -193,7 +193,10 @@ def _mended(table: Table, values: Row, there: _Targets) -> Row | None:
         if there.has(reference, values):
             continue
         instead = instead_of(table, reference)
-        if instead is None or not there.has(reference, {**values, **instead}):
+        if instead is None:
+            return None
+        sharing = [other for other in table.references if instead.keys() & set(other.columns)]
+        if not all(there.has(other, {**values, **instead}) for other in sharing):
             return None
         result.update(instead)
     return result

@@ -7,26 +7,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.merging.running import run
+from tests.merging.running import SHARES, run
 
-EXAMPLES = 2000
-PARTS = 4  # so that they can run beside each other
-SHARES = {
-    "values lost": 0.10,
-    "references not shown": 0.05,
-    "rows set aside for what they refer to": 0.05,
-    "rows set aside for unique values or checks": 0.05,
-    "several rows set aside at once": 0.01,
-    "rows came back": 0.02,
-    "clocks forgotten": 0.20,
-}
-"""In which part of the examples these must happen, lest they prove nothing: about half of what the poorest of the seeds has, as
-another Hypothesis may draw other examples."""
+EXAMPLES = 400  # every day; .ci/run has more
+PARTS = 2  # so that they can run beside each other
 
 
 @pytest.mark.parametrize("seed", range(PARTS))
 def test_all_devices_show_what_the_rules_make_of_everybodys_changes(seed: int) -> None:
     tally = run(EXAMPLES // PARTS, seed)
     assert tally["examples"] >= EXAMPLES // PARTS
-    found = {name: tally[name] / tally["examples"] for name in SHARES}
-    assert {name: share for name, share in found.items() if share < SHARES[name]} == {}
+    assert [name for name in SHARES if not tally[name]] == []

@@ -454,6 +454,23 @@ def test_a_row_that_lost_its_reference_comes_after_those_that_have_theirs(tmp_pa
     assert pair.shown(MEMBERS) == [("j", "d", 1)]
 
 
+def test_a_default_must_not_break_another_reference(tmp_path: Path) -> None:
+    metadata = sa.MetaData()
+    columns = [sa.Column(name, sa.String, server_default="p") for name in "ab"]
+    both = sa.ForeignKeyConstraint(["a", "b"], ["d.k", "d.l"], ondelete="SET DEFAULT")
+    tables = [
+        sa.Table("d", metadata, *(sa.Column(name, sa.String, primary_key=True) for name in "kl")),
+        sa.Table("e", metadata, key()),
+        sa.Table("note", metadata, key(), *columns, both, sa.ForeignKeyConstraint(["a"], ["e.id"])),
+    ]
+    pair = Pair(tmp_path, tables, "INSERT INTO d VALUES ('q', 'q'), ('p', 'p')", "INSERT INTO e VALUES ('q')")
+    pair.apart("INSERT INTO note VALUES ('x', 'q', 'q')", "DELETE FROM d WHERE k = 'q'")
+    assert pair.shown("SELECT * FROM note") == []
+    pair.write(pair.one, "INSERT INTO e VALUES ('p')")
+    exchange(pair.one, pair.two)
+    assert pair.shown("SELECT * FROM note") == [("x", "p", "p")]
+
+
 def test_a_tree_with_unique_names_in_each_folder(tmp_path: Path) -> None:
     folder = sa.Table(
         "note",
