@@ -48,7 +48,8 @@ def note_own(connection: sqlite3.Connection, changeset: Changeset, *, by_others:
             left = {} if group.op is not Op.UPDATE else repaired.merged
             kept = {name: value for name, value in left.items() if name not in group.columns}
             repairs.records.save(table, key, Repaired(False, kept, repaired.why))
-    look_again(connection)
+    if repairs.can_bring_back(group.table for group in changeset.groups):
+        look_again(connection)
 
 
 def look_again(connection: sqlite3.Connection) -> None:
@@ -83,6 +84,12 @@ class Repairs:
     def concerns(self, tables: Iterable[str]) -> bool:
         """Whether any of these tables refers to others or is referred to."""
         return any(self._from[name] or self._to[name] for name in tables)
+
+    def can_bring_back(self, tables: Iterable[str]) -> bool:
+        """Whether rows that are not shown as merged are in any of these tables, or refer to them."""
+        near = set(tables)
+        near |= {reference.table for name in near for reference in self._to[name]}
+        return any(self.records.has(self._tables[name]) for name in near)
 
     def changed(self, table: CapturedTable, keys: Iterable[Key]) -> None:
         """Rows are about to come, or to have new values."""

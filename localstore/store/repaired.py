@@ -90,6 +90,11 @@ class Records:
         self._tables = tables
         self.has_any = has_repaired(connection)
 
+    def has(self, table: CapturedTable) -> bool:
+        """Whether a table has any."""
+        found = self._connection.execute("SELECT 1 FROM localstore_repaired WHERE tbl = ? LIMIT 1", (table.id,))
+        return found.fetchone() is not None
+
     def of(self, tables: Iterable[str]) -> Iterator[tuple[Row, Repaired]]:
         """All records of these tables."""
         for name in tables if self.has_any else ():

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from localstore.errors import CannotRestore
 from localstore.store.repaired import SetAside
 from localstore.store.restoring import restore
+from localstore.store.settling import Settling
 from localstore.testing.clock import ManualClock
 from tests.unit.purge_kit import purge_everything
 from tests.unit.store_kit import Device, close_devices, exchange, is_clean, other_program, query
@@ -603,3 +604,25 @@ def test_a_broken_trigger_is_not_taken_for_a_broken_row(pair: Pair) -> None:
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
         pair.two.receive(sealed)
     assert pair.two.store.conflicts() == []
+
+
+def test_a_write_to_a_table_that_has_nothing_to_do_with_rows_aside_does_not_look_at_them(tmp_path: Path) -> None:
+    tables = notes(sa.UniqueConstraint("name"))
+    pair = Pair(tmp_path, [*tables, sa.Table("other", tables[0].metadata, key())])
+    pair.apart("INSERT INTO note VALUES ('a', 'n', 1)", "INSERT INTO note VALUES ('b', 'n', 2)")
+    looks: list[str] = []
+    pair.one.store.catch_up()
+    original = Settling.settle
+
+    def settle(self: Settling, *args: Any) -> None:
+        looks.append("settle")
+        original(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Settling, "settle", settle)
+        pair.write(pair.one, "INSERT INTO other VALUES ('x')")
+        assert looks == []
+        pair.write(pair.one, "UPDATE note SET name = 'm' WHERE id = 'a'")
+        assert looks != []
+    exchange(pair.one, pair.two)
+    assert pair.shown() == [("a", "m", 1), ("b", "n", 2)]
