@@ -299,9 +299,9 @@ class Cycle:
         if aside:
             self._observer.report(
                 RowsSetAside(
-                    f"{len(aside)} rows cannot be shown together with what other devices wrote, the first of them in"
-                    f" {aside[0].table}, because of {aside[0].why}. They are kept aside on all devices, and come back when they"
-                    " can be shown.",
+                    f"{'A row' if len(aside) == 1 else f'{len(aside)} rows'} cannot be shown together with what other devices wrote,"
+                    f" the first in {aside[0].table}, because of {aside[0].why}. What is set aside is kept on all devices, and comes"
+                    " back when it can be shown.",
                     rows=tuple((row.table, row.key, row.why) for row in aside),
                     hint="See realm.conflicts(). Change what is in their way or insert what they refer to, or leave them.",
                 )
