@@ -297,11 +297,11 @@ class Cycle:
         """Report rows that went out of their tables, whoever changed what they depend on."""
         aside = await self._in_thread(self._store.take_set_aside)
         if aside:
+            count = "A row" if len(aside) == 1 else f"{len(aside)} rows"
             self._observer.report(
                 RowsSetAside(
-                    f"{'A row' if len(aside) == 1 else f'{len(aside)} rows'} cannot be shown together with what other devices wrote,"
-                    f" the first in {aside[0].table}, because of {aside[0].why}. What is set aside is kept on all devices, and comes"
-                    " back when it can be shown.",
+                    f"{count} cannot be shown together with what other devices wrote, the first in {aside[0].table},"
+                    f" because of {aside[0].why}. What is set aside is kept on all devices, and comes back when it can be shown.",
                     rows=tuple((row.table, row.key, row.why) for row in aside),
                     hint="See realm.conflicts(). Change what is in their way or insert what they refer to, or leave them.",
                 )
