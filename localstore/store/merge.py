@@ -199,17 +199,15 @@ def _end_lives(state: RowState, version: Version, defaults: Mapping[str, Value],
             continue
         result.lost.append(Lost(column, mark))
         if state.lives:
-            _promote(state, column, defaults[column], result)
+            _promote(state, column, result)
     if not state.lives:
         state.marks.clear()
         state.runners_up.clear()
 
 
-def _promote(state: RowState, column: str, default: Value, result: Merged) -> None:
-    """Give a column to the best runner-up whose life goes on."""
-    left = [candidate for candidate in state.runners_up.pop(column, ()) if candidate.mark.life in state.lives]
-    if not left:  # all lives that go on began before this device had the column
-        left = [Candidate(Mark(LONG_AGO, life_of(state.lives[-1])), default)]
+def _promote(state: RowState, column: str, result: Merged) -> None:
+    """Give a column to the best runner-up whose life goes on: there is one, as the latest life has always one or the winner."""
+    left = [candidate for candidate in state.runners_up.pop(column) if candidate.mark.life in state.lives]
     winner = max(left, key=lambda candidate: candidate.mark.rank)
     state.marks[column] = winner.mark
     result.writes[column] = winner.value
@@ -237,16 +235,14 @@ def _offer(state: RowState, column: str, offered: Candidate, current: Current, r
 def _combine(state: RowState, column: str, offered: Candidate, current: Current, result: Merged, rule: ColumnRule) -> None:
     """Let a rule make one value of a column's own and another of the same life. So neither is lost."""
     is_later = offered.mark.version > state.mark(column).version
-    standing = result.writes[column] if column in result.writes else current(column)
-    result.writes[column] = rule(standing, offered.value, is_later=is_later)
+    result.writes[column] = rule(current(column), offered.value, is_later=is_later)
     if is_later:
         state.marks[column] = offered.mark
 
 
 def _keep_runners_up(state: RowState, column: str, candidates: list[Candidate]) -> None:
     """Keep those that the winner does not beat in version and life both, nor another candidate."""
-    winner = state.marks.get(column) or state.mark(column)
-    marks = [winner, *(candidate.mark for candidate in candidates)]
+    marks = [state.mark(column), *(candidate.mark for candidate in candidates)]
     kept = tuple(c for c in candidates if not any(mark != c.mark and _dominates(mark, c.mark) for mark in marks))
     if kept:
         state.runners_up[column] = kept

@@ -188,8 +188,8 @@ def test_a_rule_that_nobody_knows_is_refused_in_a_table_without_a_class() -> Non
         column_rules([table])
 
 
-def test_a_rule_is_known_by_its_name_from_then_on() -> None:
-    name = "a rule that one test makes known"
+def test_a_rule_is_known_by_its_name_from_then_on(tmp_path: Path) -> None:
+    name = f"a rule of {tmp_path}"  # nobody made it known before, in this process neither
     table = sa.Table("plain", sa.MetaData(), sa.Column("best", sa.Integer, info={MERGE: name}))
     register(name, greatest)
     assert column_rules([table]) == {"plain": {"best": greatest}}

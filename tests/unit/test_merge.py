@@ -294,11 +294,11 @@ def test_an_update_counts_for_a_row_from_before_sync_whoever_had_it() -> None:
 
 
 def test_a_late_part_of_a_row_from_before_sync_is_void_in_a_later_life() -> None:
-    born = insert(5, "x", a=5, b=5)
+    born = insert(5, "x", a=5)
     replica = Replica()
     replica.take(born)
-    assert replica.take(update(0, "y", saw=[born], a="seed")) == Merged()
-    assert replica.state == RowState(lives=(born.version,))
+    assert replica.take(update(0, "y", saw=[born], a="seed", b="seed")) == Merged()
+    assert replica.state == RowState(lives=(born.version,), marks={"b": Mark(LONG_AGO, born.version)})
 
 
 def test_values_are_read_only_where_they_may_come_forward_again() -> None:
