@@ -301,7 +301,7 @@ class Cycle:
             self._observer.report(
                 RowsSetAside(
                     f"{count} cannot be shown together with what other devices wrote, the first in {aside[0].table},"
-                    f" because of {aside[0].why}. What is set aside is kept on all devices, and comes back when it can be shown.",
+                    f" because of {aside[0].why}. What is set aside is kept on all devices, and comes back when it can be.",
                     rows=tuple((row.table, row.key, row.why) for row in aside),
                     hint="See realm.conflicts(). Change what is in their way or insert what they refer to, or leave them.",
                 )

@@ -823,7 +823,7 @@ class Network:
         known += [sealed for sealed in self.devices[index].sealed() if sealed.number > len(known)]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(steps=histories(KINDS, 20), shuffled=st.randoms(use_true_random=False))
 def test_devices_that_have_received_the_same_hold_the_same(steps: list[Step], shuffled: random.Random) -> None:
     with TemporaryDirectory() as folder:
@@ -837,7 +837,7 @@ def test_devices_that_have_received_the_same_hold_the_same(steps: list[Step], sh
         network.close()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     before=histories([*KINDS, "widen"], 14), after=histories([*KINDS, "widen"], 10), shuffled=st.randoms(use_true_random=False)
 )

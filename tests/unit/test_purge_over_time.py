@@ -107,7 +107,7 @@ class Town:
             device.close()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(turns=TURNS)
 def test_devices_that_keep_to_their_offline_time_can_forget_by_the_clock(turns: list[Turn]) -> None:
     with TemporaryDirectory() as folder:

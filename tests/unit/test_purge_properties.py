@@ -168,7 +168,7 @@ LOST = "SELECT tbl, key, column, lost_value, lost_stamp, won_value, rule FROM lo
 FORGETFUL = [*KINDS, "forget", "forget", "forget"]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(before=histories(FORGETFUL, 12), after=histories(FORGETFUL, 16), seed=st.integers(0, 1000))
 def test_devices_that_forget_hold_the_same_as_those_that_do_not(before: list[Step], after: list[Step], seed: int) -> None:
     with TemporaryDirectory() as folder:

@@ -133,7 +133,7 @@ def links() -> st.SearchStrategy[list[tuple[str, int, str]]]:
 Files = tuple[list[tuple[str, str, int]], list[tuple[str, int, str]]]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     files=st.lists(st.tuples(rows(), links()), min_size=3, max_size=3),
     steps=histories([*KINDS, "grow"], 20),

@@ -47,7 +47,7 @@ def after_joining(step: Step) -> Step:
     return replace(step, device=(step.device + step.count) % 4)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     files=st.lists(st.tuples(rows(), links()), max_size=3),
     before=long_histories(KINDS, 20),
@@ -104,7 +104,7 @@ class Schemas:
             self.widen(index)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     before=long_histories(MIGRATIONS, 18),
     after=long_histories(MIGRATIONS, 12),
@@ -215,7 +215,7 @@ class History:
             device.receive(*news)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(story=stories(), point=st.integers(1, 3), writer=DEVICES)
 def test_rows_that_are_set_aside_are_so_where_a_snapshot_was_loaded(
     blank: Blank, story: tuple[list[Link], list[Round]], point: int, writer: int
