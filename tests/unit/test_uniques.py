@@ -229,6 +229,20 @@ def test_a_row_that_is_aside_is_not_in_the_way_of_others(tmp_path: Path) -> None
     assert pair.aside() == [("note", "c")]
 
 
+def test_a_row_that_has_to_go_later_frees_one_that_it_was_in_the_way_of(tmp_path: Path) -> None:
+    clock, tables = ManualClock(), notes(sa.UniqueConstraint("name"), sa.UniqueConstraint("n"))
+    devices = [Device(tmp_path, name, tables, clock=clock) for name in "xyz"]
+    for device, row in zip(devices, ("('a', 'x', 1)", "('b', 'x', 2)", "('c', 'y', 2)"), strict=True):
+        clock.advance(1)
+        device.write(f"INSERT INTO note VALUES {row}")
+    first, second, third = devices
+    second.receive(*third.sealed())
+    assert second.rows().keys() == {("b",)}
+    second.receive(*first.sealed())  # b has to go, which was in the way of c
+    exchange(*devices)
+    assert [device.rows().keys() for device in devices] == [{("a",), ("c",)}] * 3
+
+
 INDEXES = {
     "of two columns": ("name, n", "('b', 'x', 1)", "('b', 'x', 2)"),
     "of some rows": ("name) WHERE (n > 0", "('b', 'x', 1)", "('b', 'x', 0)"),
