@@ -554,6 +554,21 @@ def test_a_reference_to_a_unique_column_is_repaired_as_well(
 # -- what is remembered
 
 
+def test_clocks_that_tell_which_row_came_first_are_not_forgotten_while_one_is_aside(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, notes(sa.UniqueConstraint("name"), sa.UniqueConstraint("n")))
+    pair.apart("INSERT INTO note VALUES ('a', 'x', 1)", "INSERT INTO note VALUES ('b', 'x', 2)")
+    pair.write(pair.two, "INSERT INTO note VALUES ('c', 'y', 2)")
+    exchange(pair.one, pair.two)
+    assert purge_everything(pair.one) == 0
+    pair.write(pair.two, "DELETE FROM note WHERE id = 'a'")
+    exchange(pair.one, pair.two)
+    assert pair.shown() == [("b", "x", 2)]
+    assert pair.aside() == [("note", "c")]
+    pair.write(pair.two, "DELETE FROM note WHERE id = 'b'")
+    exchange(pair.one, pair.two)
+    assert purge_everything(pair.one) == 3
+
+
 def test_a_row_whose_clock_was_forgotten_before_it_was_set_aside_is_still_there(tmp_path: Path) -> None:
     shared = ("INSERT INTO team VALUES ('a', 'x')", "INSERT INTO member VALUES ('m', 'a', 1)")
     pair = Pair(tmp_path, families(ondelete="CASCADE"), *shared)
