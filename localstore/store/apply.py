@@ -190,7 +190,7 @@ def _take_each(connection: sqlite3.Connection, new_rows: Callable[[], Rows], tur
             new_rows().learn(changeset)  # its writer knows that still, whatever became of its rows
             data = wire.encode(wire.seal(changeset))
             connection.execute(
-                "INSERT OR REPLACE INTO localstore_aside VALUES (?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO localstore_aside (device, number, reason, sealed) VALUES (?, ?, ?, ?)",
                 (changeset.device, changeset.number, str(error), data),
             )
             applied.aside.append((changeset.device, changeset.number, str(error)))

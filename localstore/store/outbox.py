@@ -103,7 +103,10 @@ def refuse(connection: sqlite3.Connection, number: int, reason: str) -> None:
     original = wire.decode(data)
     depends = wire.unseal(original).depends
     # OR IGNORE: when the empty one is refused as well, the original must not make room for it
-    connection.execute("INSERT OR IGNORE INTO localstore_aside VALUES (?, ?, ?, ?)", (original.device, number, reason, data))
+    connection.execute(
+        "INSERT OR IGNORE INTO localstore_aside (device, number, reason, sealed) VALUES (?, ?, ?, ?)",
+        (original.device, number, reason, data),
+    )
     empty = wire.encode(wire.seal(Changeset(original.device, number, stamp, depends, ())))
     connection.execute(
         "UPDATE localstore_outbox SET rows = 0, tables = '{}', bytes = ?, sealed = ? WHERE number = ?",

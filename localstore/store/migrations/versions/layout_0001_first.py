@@ -12,21 +12,35 @@ TABLES = {
     # of the last changeset that left the outbox, or a later stamp that came from elsewhere; folded: own changesets up to
     # this number are in localstore_clock; replay: whether the schema has changed since localstore_unknown was last gone
     # through; unsettled: whether something was written since localstore_repaired was last gone through, 2 when by another
-    # program; purged: records of localstore_clock with nothing from this stamp on may be gone.
+    # program; purged: records of localstore_clock with nothing from this stamp on may be gone; contact_ms: when the remote
+    # answered last, by this device's clock; horizon_s: how long it keeps history, as it said then.
     "state": """
         id INTEGER PRIMARY KEY CHECK (id = 1),
         capturing INTEGER NOT NULL DEFAULT 1,
         device BLOB NOT NULL,
         app TEXT NOT NULL,
         partition TEXT NOT NULL,
+        user TEXT NOT NULL DEFAULT 'local',
         last_number INTEGER NOT NULL DEFAULT 0,
         last_stamp INTEGER NOT NULL DEFAULT 0,
         folded INTEGER NOT NULL DEFAULT 0,
         replay INTEGER NOT NULL DEFAULT 0,
         unsettled INTEGER NOT NULL DEFAULT 0,
         purged INTEGER NOT NULL DEFAULT 0,
+        contact_ms INTEGER NOT NULL DEFAULT 0,
+        horizon_s REAL,
         remote_id TEXT,
         cursor BLOB""",
+    # The client reset that is under way, or was not confirmed by the remote yet; one row at most. mode: what it does with
+    # unsent changes; version: of the library; step: how far it got; backup: where the file as it was before lies.
+    "reset": """
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        mode TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        started_ms INTEGER NOT NULL,
+        version TEXT NOT NULL,
+        step TEXT NOT NULL,
+        backup TEXT""",
     # Synced tables. key, columns: JSON lists; rowid: a name of the rowid, where rows can be logged by it; seeded: stamp of our
     # last changeset with rows from before sync; seeds: whether any device brought such rows; generation: how often columns
     # came later; added: JSON, these columns and the number each came with.
@@ -123,12 +137,14 @@ TABLES = {
         stamp INTEGER NOT NULL,
         tbl TEXT NOT NULL,
         changes BLOB NOT NULL""",
-    # Whole changesets set aside: own ones that the remote refused, and others that could not be applied.
+    # Whole changesets set aside: own ones that the remote refused, and others that could not be applied. undo: 1 as long as
+    # the rows of a refused one are to be put back to what the remote has.
     "aside": """
         device BLOB NOT NULL,
         number INTEGER NOT NULL,
         reason TEXT NOT NULL,
         sealed BLOB NOT NULL,
+        undo INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (device, number)""",
     # Rows that another program wrote and no changeset can hold; told: whether the error handler heard of it.
     "unsealed": """
