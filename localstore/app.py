@@ -19,6 +19,7 @@ from localstore.store.first_data import InitialData
 from localstore.store.open_file import StoreOptions
 from localstore.store.opening import open_synced, prepare
 from localstore.sync.loop import BackgroundLoop
+from localstore.sync.network import NetworkWatch
 from localstore.sync.parts import Limits, SessionParts
 from localstore.sync.retry import BackoffPolicy
 from localstore.sync.session import ErrorHandler, SyncSession
@@ -169,6 +170,7 @@ class AppSync:
         self._files: dict[Path, SyncedFile] = {}
         self._changed = threading.Condition(threading.RLock())
         self._closed = False
+        self._network = NetworkWatch(self._loop, app.environment, self.reconnect) if app.settings.watch_network else None
 
     @property
     def has_sync_sessions(self) -> bool:
@@ -208,6 +210,7 @@ class AppSync:
             names = {table.name for table in tables}
             if file is None:
                 file = self._files[path] = self._open(path, tables, partition, error_handler, initial_data, encryption_key)
+                self._watch_network()
             elif partition != file.partition:
                 raise ValueError(f"{path} is open for the partition {file.partition!r} and cannot hold {partition!r} as well.")
             elif encryption_key != file.encryption_key:
@@ -253,6 +256,7 @@ class AppSync:
         with self._changed:
             self._closed = True
             files = list(self._files.values())
+            self._watch_network()
         try:
             for file in files:
                 file.session.end()
@@ -307,6 +311,11 @@ class AppSync:
         file.session = SyncSession(parts, error_handler=error_handler, on_dead=lambda: self._died(file))
         return file
 
+    def _watch_network(self) -> None:
+        """Watch while there are sessions; for a caller that holds ``_changed``."""
+        if self._network is not None:
+            self._network.keep(bool(self._files) and not self._closed)
+
     def _died(self, file: SyncedFile) -> None:
         """A closed realm's session has finished. Closing the file waits for writers, so the background loop does not do it."""
         threading.Thread(target=self._close_if_unused, args=(file,), name="localstore-close").start()
@@ -324,6 +333,7 @@ class AppSync:
                 file.closing = False
                 if self._files.get(file.store.path) is file:
                     del self._files[file.store.path]
+                    self._watch_network()
                 self._changed.notify_all()
 
 
