@@ -25,6 +25,7 @@ from localstore.app import AppSync, SyncedFile, store_options
 from localstore.configuration import LocalConfiguration, SyncConfiguration, existing, located, owner_of, worth_compacting
 from localstore.environment import Environment
 from localstore.errors import LocalStoreError, RealmClosed
+from localstore.first_download import data_at_opening, first_download, uninterrupted
 from localstore.schema import check_key, check_synced, tables_of
 from localstore.store import files, restoring
 from localstore.store.conflicts import Conflict
@@ -60,17 +61,44 @@ class Realm:
     def open(cls, configuration: SyncConfiguration | LocalConfiguration) -> Realm:
         """Open a file, making it and its tables when they do not exist. A synced realm's session starts here.
 
-        Never waits for the network. What ``initial_data`` raises is raised again, and leaves no new file behind.
+        Never waits for the network, unless the file is new and ``wait_for_initial_remote_data`` says so. What ``initial_data``
+        raises is raised again, and leaves no new file behind.
 
         Raises:
+            InitialDataTimeout: what the remote has did not arrive in time; so do its errors that are fatal.
             SchemaError: a class cannot be opened as declared.
             SchemaMismatch: the file needs a migration.
             StoreUnusable: the file is not one that can be opened so, or not with this encryption key.
             StoreBusy: another program kept it locked.
             ImportError: the configuration needs an extra that is not installed.
         """
+        realm = cls._opened(configuration, stacklevel=3)
+        download = first_download(configuration, realm._file, realm._sync)
+        if download is not None:
+            download.wait()
+        return realm
+
+    @classmethod
+    async def open_async(cls, configuration: SyncConfiguration | LocalConfiguration) -> Realm:
+        """``open`` for any event loop. Cancelled, it leaves no open realm behind, nor a new file that it waited with."""
+        opened: list[Realm] = []
+        try:
+            await uninterrupted(lambda: opened.append(cls._opened(configuration, stacklevel=2)))
+        except asyncio.CancelledError:
+            for realm in opened:
+                download = first_download(configuration, realm._file, realm._sync)
+                await uninterrupted(realm.close if download is None else download.give_up)
+            raise
+        download = first_download(configuration, opened[0]._file, opened[0]._sync)
+        if download is not None:
+            await download.wait_async()
+        return opened[0]
+
+    @classmethod
+    def _opened(cls, configuration: SyncConfiguration | LocalConfiguration, *, stacklevel: int) -> Realm:
+        """The open realm, however much of the remote's data is in it."""
         tables = tables_of(configuration.schema)
-        warn_of_lossy(tables, stacklevel=2)
+        warn_of_lossy(tables, stacklevel=stacklevel)
         recognise_text(configuration.schema)
         if isinstance(configuration, SyncConfiguration):
             check_synced(tables)
@@ -86,15 +114,10 @@ class Realm:
                 tables,
                 partition=configuration.partition,
                 error_handler=configuration.error_handler,
-                initial_data=configuration.initial_data,
+                initial_data=data_at_opening(configuration),
                 encryption_key=configuration.encryption_key,
             )
             return cls(configuration, file.store, file, sync)
-
-    @classmethod
-    async def open_async(cls, configuration: SyncConfiguration | LocalConfiguration) -> Realm:
-        """``open`` for any event loop."""
-        return await asyncio.to_thread(cls.open, configuration)
 
     # -- reading and writing
 
