@@ -19,9 +19,10 @@ from localstore.errors import LocalStoreError, SyncError
 
 PROMISED = {
     "App", "Credentials", "User", "Realm", "LocalConfiguration", "SyncConfiguration", "Settings",
-    "SessionState", "ConnectionState", "ConnectionStateChange", "uuid7",
+    "SessionState", "ConnectionState", "ConnectionStateChange", "Direction", "ProgressMode", "Progress", "uuid7",
+    "SyncStatus", "Reason",
 }  # fmt: skip
-"""What the design fixes, without ``Direction``, ``ProgressMode`` and ``Progress``: there is no progress to be told yet."""
+"""What the design fixes, and what ``session.status`` is made of."""
 
 SLOW_OR_OPTIONAL = (
     "alembic",
