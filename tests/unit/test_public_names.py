@@ -112,8 +112,8 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
 
 def test_an_unknown_name_is_an_ordinary_error() -> None:
-    with pytest.raises(AttributeError, match="'localstore' has no attribute 'Progress'"):
-        _ = localstore.Progress
+    with pytest.raises(AttributeError, match="'localstore' has no attribute 'Counter'"):
+        _ = localstore.Counter
 
 
 class TestErrors:
