@@ -11,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from localstore.app import AppSync, SyncedFile
 from localstore.configuration import LocalConfiguration, SyncConfiguration
 from localstore.errors import InitialDataTimeout, LocalStoreError
 from localstore.store import awaiting
 from localstore.store.first_data import InitialData
+from localstore.sync.synced_file import SyncedFile
 
 __all__ = ["FirstDownload", "data_at_opening", "first_download", "uninterrupted"]
 
@@ -35,13 +35,13 @@ class FirstDownload:
     Args:
         configuration: how it was opened.
         file: the open file, with the realm counted.
-        sync: where it is open.
+        close: closes that realm.
     """
 
-    def __init__(self, configuration: SyncConfiguration, file: SyncedFile, sync: AppSync) -> None:
+    def __init__(self, configuration: SyncConfiguration, file: SyncedFile, close: Callable[[], None]) -> None:
         self._configuration = configuration
         self._file = file
-        self._sync = sync
+        self._close = close
         self._path: Path = file.store.path
 
     def wait(self) -> None:
@@ -78,7 +78,7 @@ class FirstDownload:
     def give_up(self) -> None:
         """Close the realm, and remove its file if the first download is not complete and nobody else uses it."""
         with suppress(LocalStoreError):  # somebody writes to it: then it is not ours alone, and stays
-            self._sync.close_realm(self._file, after_upload=False)
+            self._close()
         if not self._configuration.in_memory:
             awaiting.delete_unfinished(self._path, self._configuration.encryption_key)
 
@@ -93,12 +93,12 @@ class FirstDownload:
 
 
 def first_download(
-    configuration: SyncConfiguration | LocalConfiguration, file: SyncedFile | None, sync: AppSync | None
+    configuration: SyncConfiguration | LocalConfiguration, file: SyncedFile | None, close: Callable[[], None]
 ) -> FirstDownload | None:
     """What a realm that was just opened has to wait for, if it is to."""
-    if isinstance(configuration, LocalConfiguration) or file is None or sync is None:
+    if isinstance(configuration, LocalConfiguration) or file is None:
         return None
-    return FirstDownload(configuration, file, sync) if configuration.waits_for_remote_data else None
+    return FirstDownload(configuration, file, close) if configuration.waits_for_remote_data else None
 
 
 async def uninterrupted(function: Callable[[], T]) -> T:

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, TypeVarTuple, overload
@@ -21,7 +22,7 @@ from sqlalchemy.orm import Session as OrmSession
 from sqlmodel import Session, SQLModel
 from sqlmodel.sql.expression import Select, SelectOfScalar
 
-from localstore.app import AppSync, SyncedFile, store_options
+from localstore.app import AppSync, store_options
 from localstore.configuration import LocalConfiguration, SyncConfiguration, existing, located, owner_of, worth_compacting
 from localstore.environment import Environment
 from localstore.errors import LocalStoreError, RealmClosed
@@ -35,6 +36,7 @@ from localstore.store.in_loop import WriteInLoop
 from localstore.store.opening import open_local
 from localstore.store.outbox import PendingChangeset
 from localstore.sync.session import SyncSession
+from localstore.sync.synced_file import Hold, SyncedFile
 from localstore.types import recognise_text, warn_of_lossy
 
 __all__ = ["Realm"]
@@ -56,6 +58,7 @@ class Realm:
         self._sync = sync
         self._closed = False
         self._closing = threading.Lock()
+        self._hold = Hold()
 
     @classmethod
     def open(cls, configuration: SyncConfiguration | LocalConfiguration) -> Realm:
@@ -73,7 +76,7 @@ class Realm:
             ImportError: the configuration needs an extra that is not installed.
         """
         realm = cls._opened(configuration, stacklevel=3)
-        download = first_download(configuration, realm._file, realm._sync)
+        download = first_download(configuration, realm._file, partial(realm._close, after_upload=False))
         if download is not None:
             download.wait()
         return realm
@@ -86,10 +89,10 @@ class Realm:
             await uninterrupted(lambda: opened.append(cls._opened(configuration, stacklevel=2)))
         except asyncio.CancelledError:
             for realm in opened:
-                download = first_download(configuration, realm._file, realm._sync)
+                download = first_download(configuration, realm._file, partial(realm._close, after_upload=False))
                 await uninterrupted(realm.close if download is None else download.give_up)
             raise
-        download = first_download(configuration, opened[0]._file, opened[0]._sync)
+        download = first_download(configuration, opened[0]._file, partial(opened[0]._close, after_upload=False))
         if download is not None:
             await download.wait_async()
         return opened[0]
@@ -354,14 +357,19 @@ class Realm:
             NestedWrite: this thread is inside a write. The realm stays open.
             StoreBusy: another writer did not finish in time. The realm stays open.
         """
+        self._close(after_upload=getattr(self._configuration, "stop_policy", "") == "after_changes_uploaded")
+
+    def _close(self, *, after_upload: bool) -> None:
+        if self._store.is_inherited:  # by a forked child, in which a block around the fork ends
+            self._closed = True
+            return
         with self._closing:
             if self._closed:
                 return
             if self._sync is None or self._file is None:
                 self._store.close()
             else:
-                assert isinstance(self._configuration, SyncConfiguration)
-                self._sync.close_realm(self._file, after_upload=self._configuration.stop_policy == "after_changes_uploaded")
+                self._sync.close_realm(self._file, self._hold, after_upload=after_upload)
             self._closed = True
 
     async def close_async(self) -> None:
@@ -382,6 +390,7 @@ class Realm:
         return self._file
 
     def _check_open(self) -> None:
+        self._store.check_process()
         if self._closed:
             raise RealmClosed(f"The realm {self.path} was closed.", hint="Open it again with Realm.open().")
 

@@ -25,6 +25,7 @@ from localstore.errors import LocalStoreError, ReadOnlyRealm, SchemaError
 from localstore.schema import SYSTEM_PREFIX, class_of
 from localstore.store.driver import driver_errors, driver_module, unlock, unreadable
 from localstore.store.failures import failure
+from localstore.store.forking import connection_class
 from localstore.store.outdated import check_not_migrated
 
 __all__ = [
@@ -168,9 +169,11 @@ def _engine(
     connect_args: dict[str, Any] = {"timeout": busy_timeout, "check_same_thread": False}
     if key is None and sys.version_info >= (3, 12):
         connect_args["autocommit"] = sqlite3.LEGACY_TRANSACTION_CONTROL
+    module = driver_module(key)
+    connect_args["factory"] = connection_class(module)
     url = sa.URL.create("sqlite", database=str(path))
     pool = {"poolclass": sa.QueuePool, **pool}
-    engine = sa.create_engine(url, module=driver_module(key), connect_args=connect_args, **pool)
+    engine = sa.create_engine(url, module=module, connect_args=connect_args, **pool)
 
     @event.listens_for(engine, "connect")
     def _connected(driver: sqlite3.Connection, _record: object) -> None:

@@ -90,6 +90,11 @@ class NetworkWatch:
             self._wanted = wanted
             self._loop.post(self._start if wanted else self._stop)
 
+    def leave_to_parent(self) -> None:
+        """In a forked child: nothing is watched, and nobody wants it yet."""
+        self._end = self._late = None
+        self._wanted = False
+
     def _start(self) -> None:
         if self._end is None:
             watch = self._environment.watch_network or SystemNetwork(self._environment).watch

@@ -1,4 +1,4 @@
-"""A server that answers ``here`` to whoever connects: ``answering_process.py HOST PORT``. It says ``listening`` once it does."""
+"""A server that answers ``here`` to whoever connects: ``answering_process.py HOST PORT``. It says ``listening``."""
 
 import socket
 import sys

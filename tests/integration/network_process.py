@@ -1,8 +1,8 @@
 """A device whose remote is reached by TCP, for tests that take its network away: ``network_process.py DATABASE HOST PORT``.
 
 Its remote is one in memory behind a check that a server answers. The waits after errors are hours long, so that what happens
-sooner is because the network came back. It says ``connect TIME ok`` or ``connect TIME failed`` for each attempt, ``opened``, and
-``uploaded`` for each line that comes in, which it writes as a note.
+sooner is because the network came back. It says ``connect TIME ok`` or ``connect TIME failed`` for each attempt, ``opened``,
+and ``uploaded`` for each line that comes in, which it writes as a note.
 """
 
 import asyncio

@@ -159,7 +159,7 @@ class TestInVain:
         line = filled.line()
         line.break_down(connect=Raise(Offline("The server is away.")))
         device = filled.device("reader", remote=line)
-        with pytest.raises(InitialDataTimeout, match="did not arrive within 0.05 s: The server is away"):
+        with pytest.raises(InitialDataTimeout, match=r"did not arrive within 0\.05 s: The server is away"):
             device.open(wait_for_initial_remote_data=SOON)
         assert left_over(device) == []
         assert not device.app.sync.has_sync_sessions
@@ -397,8 +397,7 @@ class TestInEventLoops:
 
         async def run() -> list[str]:
             opening = asyncio.ensure_future(open_realm())
-            while not line.held("pull"):
-                await asyncio.sleep(0)
+            await asyncio.to_thread(eventually, lambda: line.held("pull"))
             line.let_go("pull")
             async with asyncio.timeout(PATIENCE):
                 with await opening as realm:
@@ -421,8 +420,7 @@ class TestInEventLoops:
 
         async def run() -> None:
             opening = asyncio.ensure_future(open_realm())
-            while not line.held("pull"):
-                await asyncio.sleep(0)
+            await asyncio.to_thread(eventually, lambda: line.held("pull"))
             opening.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await opening
