@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from localstore.errors import LocalStoreError, ReadOnlyRealm, SchemaError
+from localstore.errors import ForkedProcess, LocalStoreError, ReadOnlyRealm, SchemaError
 from localstore.schema import SYSTEM_PREFIX, class_of
 from localstore.store.driver import driver_errors, driver_module, unlock, unreadable
 from localstore.store.failures import failure
@@ -195,6 +195,8 @@ def _explained(engine: sa.Engine, path: Path, declared: Collection[sa.Table]) ->
 
     @event.listens_for(engine, "handle_error")
     def _failed(context: sa.ExceptionContext) -> None:
+        if isinstance(context.original_exception, ForkedProcess):  # as it is: SQLAlchemy would wrap it
+            raise context.original_exception
         check_not_migrated(context, declared, path)
         missing = _NO_SUCH_TABLE.fullmatch(str(context.original_exception))
         if missing and not missing["name"].startswith(SYSTEM_PREFIX):
