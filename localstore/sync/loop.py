@@ -54,7 +54,7 @@ class BackgroundLoop:
         return threading.current_thread() is self._thread
 
     def stop(self, timeout: float) -> None:
-        """Cancel what runs and end the thread, waiting at most ``timeout`` seconds for it. May be called again, to wait longer."""
+        """Cancel what runs and end the thread, waiting at most ``timeout`` seconds for it; again, it waits longer."""
         with self._lock:
             was_stopped, self._stopped = self._stopped, True
             loop, thread = self._loop, self._thread

@@ -1,4 +1,4 @@
-"""Processes that end with realms open, changes unsent and remotes that hang: in time, in silence, and with all they committed."""
+"""Processes that end with realms open, changes unsent and remotes that hang: in time, in silence, with all they committed."""
 
 from __future__ import annotations
 
