@@ -17,8 +17,11 @@ from localstore import wire
 from localstore.changes import Op
 from localstore.errors import UnsentChanges
 from localstore.store.identity import NOBODY
+from localstore.store.migrating import FileMigration
 from localstore.store.open_file import StoreOptions
+from localstore.store.seal import SealLimits
 from localstore.store.synced_copy import SyncedTarget, copy_as_another_device
+from localstore.testing.clock import ManualClock, environment
 from tests.unit.store_kit import (
     APP,
     LINK,
@@ -296,3 +299,24 @@ def join(network: Network, source: int) -> None:
     for numbers in network.received[:-1]:
         numbers.append(0)
     assert all(wire.unseal(sealed).device == copy.id for sealed in copy.sealed())
+
+
+# -- what else opens a copy first
+
+
+def test_a_migration_of_a_copy_that_was_never_opened_gives_it_its_identity(tmp_path: Path) -> None:
+    x, y = two_devices(tmp_path)
+    x.write("INSERT INTO note VALUES ('c', 'unsent', 1)")
+    path = write_copy(x, "w")
+    with other_program(path) as connection:
+        connection.execute("UPDATE note SET stars = 9 WHERE id = 'b'")
+        connection.execute("BEGIN IMMEDIATE")
+        migration = FileMigration(connection, environment=environment(ManualClock(), 5), limits=SealLimits())
+        connection.execute("ALTER TABLE note ADD COLUMN due VARCHAR")
+        migration.finish()
+        connection.execute("COMMIT")
+    (device,) = {changeset.device for changeset in changesets_in(path)}
+    w = Device(tmp_path, "w")
+    assert w.id == device != x.id
+    y.receive(*w.sealed())
+    assert y.rows() == {key: {"title": row["title"], "stars": row["stars"]} for key, row in w.rows().items()}

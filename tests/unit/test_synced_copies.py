@@ -39,14 +39,14 @@ from tests.unit.session_kit import (
 class Author(Table, table=True):
     """Refers to nothing, and is named after what refers to it."""
 
-    __tablename__ = "z_author"
+    __tablename__ = "z_author"  # pyright: ignore[reportAssignmentType]
 
     id: UUID = Field(default_factory=uuid7, primary_key=True)
     name: str
 
 
 class Book(Table, table=True):
-    __tablename__ = "a_book"
+    __tablename__ = "a_book"  # pyright: ignore[reportAssignmentType]
 
     id: UUID = Field(default_factory=uuid7, primary_key=True)
     author: UUID = Field(foreign_key="z_author.id")
