@@ -1,4 +1,4 @@
-"""A process that forks while realms are open, for tests of what both can do then: ``forking_process.py FOLDER SCENE``.
+"""A process that forks while realms are open, for tests of what child and parent can do: ``forking_process.py FOLDER SCENE``.
 
 It says what came about, a line each, child and parent on the same standard output, and ends with ``children CODE...``.
 """
