@@ -258,8 +258,7 @@ class AppSync:
                 pass  # whoever writes has come to the end
         with self._lock:
             if not hold.is_released:
-                file.realms -= 1
-                hold.is_released = True  # no signal comes between these two
+                hold.is_released, file.realms = True, file.realms - 1  # in one, as no signal comes between
             if file.realms:
                 return
             unsent = after_upload and not self._closed and _has_unsent(file.store)

@@ -27,7 +27,7 @@ from localstore.configuration import LocalConfiguration, SyncConfiguration, exis
 from localstore.copies import write_copy
 from localstore.environment import Environment
 from localstore.errors import LocalStoreError, RealmClosed
-from localstore.first_download import data_at_opening, first_download, uninterrupted
+from localstore.first_download import FirstDownload, data_at_opening, opened_async
 from localstore.schema import check_key, check_synced, tables_of
 from localstore.store import files, restoring
 from localstore.store.conflicts import Conflict
@@ -69,33 +69,21 @@ class Realm:
 
         Raises:
             InitialDataTimeout: what the remote has did not arrive in time; so do its errors that are fatal.
-            SchemaError: a class cannot be opened as declared.
-            SchemaMismatch: the file needs a migration.
-            StoreUnusable: the file is not one that can be opened so, or not with this encryption key.
-            StoreBusy: another program kept it locked.
+            SchemaError, SchemaMismatch: a class cannot be opened as declared; the file needs a migration.
+            StoreUnusable, StoreBusy: it cannot be opened so, or not with this encryption key; another program kept it locked.
             ImportError: the configuration needs an extra that is not installed.
         """
         realm = cls._opened(configuration, stacklevel=3)
-        download = first_download(configuration, realm._file, partial(realm._close, after_upload=False))
-        if download is not None:
-            download.wait()
+        realm._first_download().wait()
         return realm
 
     @classmethod
     async def open_async(cls, configuration: SyncConfiguration | LocalConfiguration) -> Realm:
         """``open`` for any event loop. Cancelled, it leaves no open realm behind, nor a new file that it waited with."""
-        opened: list[Realm] = []
-        try:
-            await uninterrupted(lambda: opened.append(cls._opened(configuration, stacklevel=2)))
-        except asyncio.CancelledError:
-            for realm in opened:
-                download = first_download(configuration, realm._file, partial(realm._close, after_upload=False))
-                await uninterrupted(realm.close if download is None else download.give_up)
-            raise
-        download = first_download(configuration, opened[0]._file, partial(opened[0]._close, after_upload=False))
-        if download is not None:
-            await download.wait_async()
-        return opened[0]
+        return await opened_async(lambda: cls._opened(configuration, stacklevel=2), cls._first_download)
+
+    def _first_download(self) -> FirstDownload:
+        return FirstDownload(self._configuration, self._file, partial(self._close, after_upload=False))
 
     @classmethod
     def _opened(cls, configuration: SyncConfiguration | LocalConfiguration, *, stacklevel: int) -> Realm:
