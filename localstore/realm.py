@@ -57,7 +57,7 @@ class Realm:
         self._file = file
         self._sync = sync
         self._closed = False
-        self._closing = threading.Lock()
+        self._closing = threading.RLock()  # a signal handler may close it in the midst of that
         self._hold = Hold()
 
     @classmethod
