@@ -40,6 +40,7 @@ from localstore.store.apply import Applied
 from localstore.sync.parts import SessionParts
 from localstore.sync.retry import Backoff
 from localstore.sync.state import ConnectionEvent
+from localstore.sync.tokens import TokenUse
 from localstore.sync.waits import Waits
 from localstore.urls import redacted_text
 
@@ -96,6 +97,7 @@ class Cycle:
         self._observer = observer
         self._signals = signals
         self._backoff = Backoff(parts.backoff, parts.environment.random)
+        self._token = TokenUse(parts.tokens, signals.work_came)
         self._cursor: Cursor | None = None
         self._watching: asyncio.Task[None] | None = None
         self._remote_ahead_ms: float | None = None
@@ -113,28 +115,39 @@ class Cycle:
                 try:
                     await self._connect()
                     while True:
+                        if self._token.is_outdated():
+                            await self._connect(quietly=True)
                         await self._pull_to_head()
                         await self._push_outbox()
+                        self._token.worked()
                         await self._in_thread(self._store.purge, self._remote_ms())
                         await self._wait_for_work()
                 except SyncError as error:
                     self._observer.connection(ConnectionEvent.LOST)
                     self._observer.failed(error)
-                    if error.is_fatal:
-                        raise
-                    await self._back_off(self._backoff.failed(error))
+                    problem = await self._token.answer_to(error)
+                    if problem is None:
+                        continue
+                    if problem is not error:
+                        self._observer.failed(problem)
+                    if problem.is_fatal:
+                        raise problem
+                    await self._back_off(self._backoff.failed(problem))
         finally:
             self._stop_watching()
 
-    async def _connect(self) -> None:
+    async def _connect(self, *, quietly: bool = False) -> None:
+        """Introduce this device; quietly on a line that goes on as it is with a new token."""
         self._signals.reconnect.clear()
-        self._observer.connection(ConnectionEvent.ATTEMPT)
+        if not quietly:
+            self._observer.connection(ConnectionEvent.ATTEMPT)
         state = await self._in_thread(self._store.state)
         self._cursor = None if state.cursor is None else Cursor(state.cursor)
         hello = Hello(
             app=self._parts.app,
             partition=self._parts.partition,
             device=state.device,
+            token=self._token.take(),
             remote_id=state.remote_id,
             cursor=self._cursor,
         )
@@ -252,7 +265,7 @@ class Cycle:
     async def _wait_for_work(self) -> None:
         self._watch()
         poll = self._limits.poll or self._adapter.capabilities.poll_seconds
-        await self._sleep_until(self._signals.work, poll)
+        await self._sleep_until(self._signals.work, self._token.at_most(poll))
         self._signals.work.clear()
         self._signals.reconnect.clear()  # connected: the pull that follows shows whether the line still holds
 

@@ -30,6 +30,7 @@ from localstore.sync.state import (
     SessionState,
 )
 from localstore.sync.stream import Stream
+from localstore.sync.tokens import adjusted
 from localstore.sync.waits import Waits
 from localstore.urls import redacted_text
 
@@ -148,6 +149,7 @@ class SyncSession:
             error: why.
             life: the run of the cycle that says so; ignored when it is not the present one.
         """
+        event = adjusted(self._parts.tokens, event)
         with self._lock:
             if self._ended or (life is not None and life is not self._life):
                 return
@@ -159,6 +161,8 @@ class SyncSession:
                 self._waits.abort(error or _aborted(event))
             if Effect.START in transition.effects:
                 self._start()
+            if Effect.RENEW_TOKEN in transition.effects and self._parts.tokens is not None:
+                self._parts.tokens.renew(self.handle)
         if event is Event.CLOSE_AFTER_UPLOAD:
             self._poke()  # the last change may have gone out just before, and the cycle rest already
         if Effect.REPORT in transition.effects and error is not None:
@@ -319,11 +323,11 @@ class _Life:
         self._session._life_connection(self, event)
 
     def report(self, error: SyncError) -> None:
-        redacted_error(error)
+        redacted_error(error, self._parts.secrets)
         self._session.report(error)
 
     def failed(self, error: SyncError) -> None:
-        redacted_error(error)  # before it is the session's last, and ends its waits
+        redacted_error(error, self._parts.secrets)  # before it is the session's last, and ends its waits
         self._session._life_failed(self, error)
 
     def uploaded(self) -> None:
