@@ -123,18 +123,22 @@ class Cycle:
                         await self._in_thread(self._store.purge, self._remote_ms())
                         await self._wait_for_work()
                 except SyncError as error:
-                    self._observer.connection(ConnectionEvent.LOST)
-                    self._observer.failed(error)
-                    problem = await self._token.answer_to(error)
-                    if problem is None:
-                        continue
-                    if problem is not error:
-                        self._observer.failed(problem)
-                    if problem.is_fatal:
-                        raise problem
-                    await self._back_off(self._backoff.failed(problem))
+                    await self._recover(error)
         finally:
             self._stop_watching()
+
+    async def _recover(self, error: SyncError) -> None:
+        """Come to terms with an error, so that the next thing to do is to connect again; raises a fatal one."""
+        self._observer.connection(ConnectionEvent.LOST)
+        self._observer.failed(error)
+        problem = await self._token.answer_to(error)
+        if problem is None:
+            return
+        if problem is not error:
+            self._observer.failed(problem)
+        if problem.is_fatal:
+            raise problem
+        await self._back_off(self._backoff.failed(problem))
 
     async def _connect(self, *, quietly: bool = False) -> None:
         """Introduce this device; quietly on a line that goes on as it is with a new token."""
