@@ -20,6 +20,8 @@
      ├ WriteEnded            use a session inside its block
      ├ CannotRestore         see what is in the way; the conflict stays in the list
      ├ RealmNotEmpty         take the history instead of a snapshot
+     ├ NotLoggedIn           log the user in
+     │  └ UserRemoved        log in again, which makes another user of this device
      └ SyncError             what can go wrong between a device and its remote
         ├ Offline  RateLimited  Busy        try again later (the session does)
         ├ Unauthorized                      log in again
@@ -57,6 +59,7 @@ __all__ = [
     "MalformedChangeset",
     "NestedWrite",
     "NewerFormat",
+    "NotLoggedIn",
     "NotWritable",
     "Offline",
     "OperationAborted",
@@ -81,6 +84,7 @@ __all__ = [
     "Unauthorized",
     "UnsafeMigration",
     "UnsentChanges",
+    "UserRemoved",
     "WriteEnded",
 ]
 
@@ -177,6 +181,14 @@ class CannotRestore(LocalStoreError):
 
 class RealmNotEmpty(LocalStoreError):
     """A snapshot was to be loaded into a realm that has applied or written something. It was left as it is."""
+
+
+class NotLoggedIn(LocalStoreError):
+    """Something was asked for a user who is logged out. The user's realms are untouched."""
+
+
+class UserRemoved(NotLoggedIn):
+    """Something was asked for a user who was removed from this device."""
 
 
 class SyncError(LocalStoreError):

@@ -26,12 +26,26 @@ from localstore.sync.redaction import redacted_error
 from localstore.sync.state import Event
 from localstore.token_file import KeptTokens, TokenFile, unlock
 
-__all__ = ["Freshness", "Renewal", "TokenOwner", "TokenUse", "UserTokens", "adjusted", "freshness", "kept", "seconds_until_due"]
+__all__ = [
+    "LOCAL_TOKENS",
+    "Freshness",
+    "Renewal",
+    "TokenOwner",
+    "TokenUse",
+    "UserTokens",
+    "adjusted",
+    "freshness",
+    "kept",
+    "seconds_until_due",
+]
 
 _DUE_AT = 0.8  # of its life a token is renewed, so that there is time to try again
 _RETRY_SECONDS = 60.0  # until a renewal ahead of time that failed is tried again
 _LOCK_PAUSE_SECONDS = 0.5  # between looks whether another process has renewed the token
 _LIFE_MS_MAX = 100 * 366 * 86_400_000  # so that nothing overflows
+
+LOCAL_TOKENS = KeptTokens(access_token="", refresh_token="", issued_ms=0, expires_ms=2**62)
+"""What the one user of a remote without users holds while logged in: nothing that is shown, and no end to it."""
 
 _STALE = {Event.OPEN: Event.OPEN_STALE, Event.RESUME: Event.RESUME_STALE, Event.LOG_IN: Event.LOG_IN_STALE}
 
@@ -111,7 +125,7 @@ class UserTokens:
 
     Args:
         user_id: whose.
-        file: where they are kept.
+        file: where they are kept; None for the one user of a remote without users.
         make_adapter: a line to the remote.
         loop: where renewals run.
         environment: the world.
@@ -123,7 +137,7 @@ class UserTokens:
         self,
         user_id: str,
         *,
-        file: TokenFile,
+        file: TokenFile | None,
         make_adapter: AdapterFactory,
         loop: BackgroundLoop,
         environment: Environment,
@@ -159,7 +173,7 @@ class UserTokens:
     @property
     def access_token(self) -> str | None:
         held = self._held
-        return None if held is None else held.access_token
+        return None if held is None else held.access_token or None
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -231,21 +245,21 @@ class UserTokens:
             task.exception()  # told to those who wait, if any is left
 
     async def _renew(self) -> Renewal:
-        held = self._held
-        if held is None:
+        held, file = self._held, self._file
+        if held is None or file is None:
             return Renewal(Event.TOKEN_REFUSED, self._logged_out())
         try:
-            async with self._alone():
-                return await self._renew_alone(held)
+            async with self._alone(file):
+                return await self._renew_alone(held, file)
         except SyncError as error:
             return self._kept(error)
         except (LocalStoreError, OSError) as error:  # of the file with tokens: none is shown that could not be remembered
             return self._kept(Busy(f"The user's token could not be renewed. {error}"))
 
-    async def _renew_alone(self, held: KeptTokens) -> Renewal:
+    async def _renew_alone(self, held: KeptTokens, file: TokenFile) -> Renewal:
         """Renew while no other process does, unless one just did."""
         run = self._environment.run_blocking
-        user = (await run(self._file.load)).users.get(self._user_id)
+        user = (await run(file.load)).users.get(self._user_id)
         old = None if user is None else user.tokens
         if old is None:
             return await self._refused(held, self._logged_out())
@@ -265,7 +279,7 @@ class UserTokens:
         new = kept(answer, self._environment.now_ms())
         if answer.user_id != self._user_id:
             raise ProtocolError("The adapter's answer does not fit: the token is another user's. It was not used.")
-        is_replaced = await run(self._replace, old, new)
+        is_replaced = await run(self._replace, file, old, new)
         return _RENEWED if is_replaced else await self._refused(old, self._logged_out())
 
     async def _refused(self, old: KeptTokens, error: Unauthorized) -> Renewal:
@@ -276,9 +290,9 @@ class UserTokens:
         await self._environment.run_blocking(self._owner.refused, self._user_id, old, error)
         return Renewal(Event.TOKEN_REFUSED, error)
 
-    def _replace(self, old: KeptTokens, new: KeptTokens) -> bool:
+    def _replace(self, file: TokenFile, old: KeptTokens, new: KeptTokens) -> bool:
         """Keep new tokens, unless the user was logged out or in anew since."""
-        with self._file.changing() as table:
+        with file.changing() as table:
             user = table.users.get(self._user_id)
             if user is None or user.tokens != old:
                 return False
@@ -301,11 +315,11 @@ class UserTokens:
         )
 
     @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
+    async def _alone(self, file: TokenFile) -> AsyncIterator[None]:
         """No other process renews this user's tokens meanwhile. Asked for again and again, as a thread that waits for a lock
         cannot be cancelled; each look takes no time."""
         until = self._environment.monotonic() + self._seconds
-        while (lock := self._file.try_lock_user(self._user_id)) is None:
+        while (lock := file.try_lock_user(self._user_id)) is None:
             if self._environment.monotonic() >= until:
                 raise Busy("Another process of this application is renewing the user's token, and does not come to an end.")
             await self._environment.sleep(_LOCK_PAUSE_SECONDS)
@@ -363,7 +377,7 @@ class TokenUse:
 
         A token is renewed once for each time that it worked; a remote that refuses the new one as well means the user.
         """
-        if self._tokens is None or not isinstance(error, Unauthorized) or self._has_renewed:
+        if self._tokens is None or self._taken is None or not isinstance(error, Unauthorized) or self._has_renewed:
             return error
         renewal = await self._tokens.renewed(self._taken)
         if renewal.event is not Event.TOKEN_RENEWED:
