@@ -30,11 +30,11 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write_toml(directory: Path, **values: object) -> None:
+def write_toml(directory: Path, /, **values: object) -> None:
     (directory / "localstore.toml").write_text(lines(values), encoding="utf-8")
 
 
-def write_pyproject(directory: Path, **values: object) -> None:
+def write_pyproject(directory: Path, /, **values: object) -> None:
     text = '[project]\nname = "todo"\n\n[tool.other]\npoll = 99\n\n[tool.localstore]\n' + lines(values)
     (directory / "pyproject.toml").write_text(text, encoding="utf-8")
 
