@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from localstore.app import App, Credentials, User
+from localstore.app import App
 from localstore.configuration import LocalConfiguration, SyncConfiguration
+from localstore.credentials import Credentials
 from localstore.ids import uuid7
 from localstore.realm import Realm
 from localstore.sync.state import ConnectionState, ConnectionStateChange, SessionState
+from localstore.user import User, UserState
 
 if TYPE_CHECKING:
     from localstore.settings import Settings
@@ -28,6 +30,7 @@ __all__ = [
     "Settings",
     "SyncConfiguration",
     "User",
+    "UserState",
     "uuid7",
 ]
 __version__ = "0.1.0"

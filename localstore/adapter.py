@@ -1,4 +1,4 @@
-"""The contract between a sync session and a remote: four calls, and three optional powers.
+"""The contract between a sync session and a remote: four calls, and a few optional powers.
 
 An adapter is about transport alone: it does not merge, retry, start threads of its own accord, or log. Every call may be
 cancelled at any await, and is called again later with the same arguments. Errors are named by what the session must do:
@@ -34,6 +34,7 @@ __all__ = [
     "Refusal",
     "SealedChangeset",
     "SnapshotInfo",
+    "SupportsPing",
     "SupportsSnapshots",
     "SupportsUsers",
     "SupportsWatch",
@@ -59,6 +60,7 @@ class Capabilities:
         poll_seconds: how often the session should look for news when no hint came.
         snapshots: the adapter also is a ``SupportsSnapshots``.
         watch: the adapter also is a ``SupportsWatch``.
+        ping: the adapter also is a ``SupportsPing``.
         users: the remote knows users and wants tokens; the adapter also is a ``SupportsUsers``.
         subscriptions: the remote can serve a part of the rows.
     """
@@ -70,6 +72,7 @@ class Capabilities:
     poll_seconds: float = 60.0
     snapshots: bool = False
     watch: bool = False
+    ping: bool = False
     users: bool = False
     subscriptions: bool = False
 
@@ -220,6 +223,19 @@ class SupportsWatch(Protocol):
 
     def watch(self, cursor: Cursor | None) -> AsyncIterator[Hint]:
         """Hints until cancelled or closed. Ends, or raises ``Offline``, when watching is not possible any more."""
+        ...
+
+
+@runtime_checkable
+class SupportsPing(Protocol):
+    """A sign of life, for remotes whose line can be dead without anybody noticing, as a TCP connection."""
+
+    async def ping(self) -> None:
+        """Come back when the remote has answered. May be called while another call is under way.
+
+        Raises:
+            Offline: the line is dead.
+        """
         ...
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import sqlalchemy as sa
 
+from localstore.credentials import Credentials, check_credentials
 from localstore.environment import Environment
-from localstore.errors import StoreUnusable
-from localstore.registry import AdapterFactory, adapter_factory
+from localstore.errors import StoreUnusable, SyncError
+from localstore.registry import AdapterFactory, Lines, adapter_factory
 from localstore.store.file import Store
 from localstore.store.first_data import InitialData
 from localstore.store.open_file import StoreOptions
@@ -23,49 +25,40 @@ from localstore.sync.parts import Limits, SessionParts
 from localstore.sync.retry import BackoffPolicy
 from localstore.sync.session import ErrorHandler, SyncSession
 from localstore.sync.state import Event, SessionState
+from localstore.user import User
+from localstore.users import AppUsers
 
 if TYPE_CHECKING:
     from localstore.settings import Settings
 
-__all__ = ["App", "AppSync", "Credentials", "SyncedFile", "User", "check_settings", "store_options"]
+__all__ = ["App", "AppSync", "SyncedFile", "check_settings", "store_options"]
 
 _STOP_SECONDS = 5.0  # how long closing an app waits for its background thread
 
 
-@dataclass(frozen=True)
-class Credentials:
-    """What a user logs in with. Made by the class methods."""
-
-    provider: str
-
-    @classmethod
-    def anonymous(cls) -> Credentials:
-        """No account: whoever can reach the remote may use it."""
-        return cls("anonymous")
-
-
-@dataclass(frozen=True)
-class User:
-    """Somebody who logged in.
+class App:
+    """One application, with one remote. Make it with ``App.create`` and ``close`` it at the end.
 
     Attributes:
-        app: the application.
-        id: the user's id; remotes without users have the one user ``"local"``.
+        id, settings, environment: what it was made with.
+        sync: its sessions.
+        users: what realms and sessions need to know of its users.
     """
 
-    app: App
-    id: str
-
-
-class App:
-    """One application, with one remote. Make it with ``App.create`` and ``close`` it at the end."""
-
-    def __init__(self, app_id: str, make_adapter: AdapterFactory, settings: Settings, environment: Environment) -> None:
+    def __init__(
+        self,
+        app_id: str,
+        lines: Lines,
+        settings: Settings,
+        environment: Environment,
+        *,
+        remote: str | None = None,
+    ) -> None:
         self.id = app_id
         self.settings = settings
         self.environment = environment
-        self.sync = AppSync(self, make_adapter)
-        self._user: User | None = None
+        self.sync = AppSync(self, lines)
+        self.users = AppUsers(self, lines, remote=remote, loop=self.sync.loop)
 
     @classmethod
     def create(
@@ -102,36 +95,60 @@ class App:
                 " or write remote = ... in localstore.toml."
             )
         if isinstance(remote, str):
-            make_adapter = adapter_factory(remote)
-            make_adapter()  # a URL that makes no sense is refused here, and not by a session in the background
+            lines = Lines(adapter_factory(remote))
+            _ = lines.capabilities  # a URL that makes no sense is refused here, and not by a session in the background
         elif callable(remote):
-            make_adapter = remote
+            lines = Lines(remote)
         else:
             raise TypeError(f"remote is a URL or a callable that makes adapters, not a {type(remote).__name__}.")
-        return cls(app_id, make_adapter, settings, environment or Environment())
+        return cls(app_id, lines, settings, environment or Environment(), remote=remote if isinstance(remote, str) else None)
 
     def login(self, credentials: Credentials) -> User:
-        """Log a user in. The anonymous one needs no network and is the same every time."""
-        if not isinstance(credentials, Credentials):
-            raise TypeError(f"login takes Credentials, such as Credentials.anonymous(), not {credentials!r}.")
-        self._user = self._user or User(self, "local")
-        return self._user
+        """Log a user in, who is the current one then. The user stays logged in when the program ends.
+
+        A remote without users, such as a folder, has one user, who logs in with ``Credentials.anonymous()`` and needs no
+        network; nor does an anonymous user who is logged in already.
+
+        Raises:
+            Unauthorized: the remote does not take the credentials.
+            Offline, Busy, RateLimited: the remote could not be asked.
+            StoreUnusable: the log-in cannot be kept on this device.
+            ValueError: the remote knows no users to log in as.
+        """
+        check_credentials(credentials)
+        future = self.users.log_in(credentials)
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # when Ctrl-C ended the wait
 
     async def login_async(self, credentials: Credentials) -> User:
         """``login`` for any event loop."""
-        return self.login(credentials)
+        check_credentials(credentials)
+        return await asyncio.wrap_future(await asyncio.to_thread(self.users.log_in, credentials))
 
     @property
     def current_user(self) -> User | None:
-        """Who logged in last."""
-        return self._user
+        """Who logged in or was switched to last; when that user is not logged in any more, who was current before."""
+        return self.users.current
 
     def all_users(self) -> list[User]:
-        """Everybody who is logged in."""
-        return [] if self._user is None else [self._user]
+        """Everybody who logged in on this device and was not removed, logged out or not; those who were current last first."""
+        return self.users.all()
+
+    def switch_user(self, user: User) -> None:
+        """Make another user who is logged in the current one. Realms and sessions do not change.
+
+        Raises:
+            NotLoggedIn: the user is logged out.
+        """
+        if not isinstance(user, User):
+            raise TypeError(f"switch_user takes a User, as app.all_users() lists them, not a {type(user).__name__}.")
+        self.users.switch(user)
 
     def close(self) -> None:
         """End all sessions at once and the background thread with them. Open realms can still be read and written."""
+        self.users.close()
         self.sync.close()
 
     def __enter__(self) -> Self:
@@ -144,8 +161,9 @@ class App:
 class SyncedFile:
     """A synced file that is open in this process, shared by all realms on it."""
 
-    def __init__(self, store: Store, partition: str, encryption_key: bytes | None) -> None:
+    def __init__(self, store: Store, user: User, partition: str, encryption_key: bytes | None) -> None:
         self.store = store
+        self.user = user
         self.partition = partition
         self.encryption_key = encryption_key
         self.session: SyncSession
@@ -165,7 +183,7 @@ class AppSync:
     def __init__(self, app: App, make_adapter: AdapterFactory) -> None:
         self._app = app
         self._make_adapter = make_adapter
-        self._loop = BackgroundLoop(f"localstore-{app.id}")
+        self.loop = self._loop = BackgroundLoop(f"localstore-{app.id}")
         self._files: dict[Path, SyncedFile] = {}
         self._changed = threading.Condition(threading.RLock())
         self._closed = False
@@ -194,6 +212,7 @@ class AppSync:
         path: Path,
         tables: Sequence[sa.Table],
         *,
+        user: User,
         partition: str,
         error_handler: ErrorHandler | None,
         initial_data: InitialData | None = None,
@@ -207,7 +226,14 @@ class AppSync:
             file = self._files.get(path)
             names = {table.name for table in tables}
             if file is None:
-                file = self._files[path] = self._open(path, tables, partition, error_handler, initial_data, encryption_key)
+                file = self._files[path] = self._open(
+                    path, tables, user, partition, error_handler, initial_data, encryption_key
+                )
+            elif user is not file.user:
+                raise StoreUnusable(
+                    f"{path} is open for the user {file.user.id!r}, and cannot be opened for {user.id!r}. It was not changed.",
+                    hint="Give each user a file of their own, and close the realms of one who was removed.",
+                )
             elif partition != file.partition:
                 raise ValueError(f"{path} is open for the partition {file.partition!r} and cannot hold {partition!r} as well.")
             elif encryption_key != file.encryption_key:
@@ -223,6 +249,7 @@ class AppSync:
                     tables,
                     app=self._app.id,
                     partition=partition,
+                    user=user.id,
                     options=options,
                     environment=self._app.environment,
                 )
@@ -248,6 +275,16 @@ class AppSync:
             file.session.handle(Event.CLOSE_AFTER_UPLOAD if unsent else Event.CLOSE)
         self._close_if_unused(file)
 
+    def tell(self, user: User, event: Event, error: SyncError | None = None) -> None:
+        """Feed an event to the sessions of a user's files."""
+        with self._changed:
+            files = [file for file in self._files.values() if file.user is user and not file.closing]
+        for file in files:
+            file.session.handle(event, error)
+            if event is Event.LOG_IN and not file.realms:  # closed just before, and not to be kept up by this
+                file.session.handle(Event.CLOSE)
+                self._close_if_unused(file)
+
     def close(self) -> None:
         """End everything."""
         with self._changed:
@@ -266,6 +303,7 @@ class AppSync:
         self,
         path: Path,
         tables: Sequence[sa.Table],
+        user: User,
         partition: str,
         error_handler: ErrorHandler | None,
         initial_data: InitialData | None,
@@ -278,11 +316,12 @@ class AppSync:
             tables,
             app=self._app.id,
             partition=partition,
+            user=user.id,
             options=store_options(settings, encryption_key),
             environment=environment,
             initial_data=initial_data,
         )
-        file = SyncedFile(store, partition, encryption_key)
+        file = SyncedFile(store, user, partition, encryption_key)
         parts = SessionParts(
             store=store,
             app=self._app.id,
@@ -290,19 +329,14 @@ class AppSync:
             make_adapter=self._make_adapter,
             loop=self._loop,
             environment=environment,
-            limits=Limits(
-                connect_timeout=settings.connect_timeout,
-                request_timeout=settings.request_timeout,
-                poll=settings.poll,
-                page_bytes=settings.page_bytes,
-                page_count=settings.page_count,
-            ),
+            limits=Limits(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Limits)}),
             backoff=BackoffPolicy(
                 initial=settings.backoff_initial,
                 factor=settings.backoff_factor,
                 max=settings.backoff_max,
                 jitter=settings.backoff_jitter,
             ),
+            tokens=user.tokens,
         )
         file.session = SyncSession(parts, error_handler=error_handler, on_dead=lambda: self._died(file))
         return file
@@ -319,6 +353,7 @@ class AppSync:
         try:
             file.session.end()
             file.store.close()
+            self._app.users.file_closed(file.user)
         finally:
             with self._changed:
                 file.closing = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Credentials", "Provider"]
+__all__ = ["Credentials", "Provider", "check_credentials"]
 
 Provider = Literal["anonymous", "email_password", "api_key", "jwt"]
 
@@ -73,6 +73,12 @@ class Credentials:
         if len(token.split(".")) != _JWT_PARTS or not all(token.split(".")):
             raise ValueError("The jwt is no signed JSON Web Token: that has three parts with dots between them.")
         return cls("jwt", secret=token)
+
+
+def check_credentials(given: object) -> None:
+    """Refuse what is none. No message quotes what was given: it may be a password."""
+    if not isinstance(given, Credentials):
+        raise TypeError(f"login takes Credentials, such as Credentials.anonymous(), not a {type(given).__name__}.")
 
 
 def _check_text(name: str, value: object) -> None:

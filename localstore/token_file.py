@@ -92,6 +92,10 @@ class TokenFile:
         self.directory = directory
         self.remote = remote
 
+    @property
+    def path(self) -> Path:
+        return self.directory / _FILE
+
     def load(self) -> UserTable:
         """What is kept; users of another remote as logged out. A damaged file is set aside, and everybody has to log in again.
 
@@ -142,13 +146,13 @@ class TokenFile:
             return self._set_aside(locked=locked)
         if kept.format != FORMAT:
             raise StoreUnusable(
-                f"{self.directory / _FILE} is of format {kept.format}; this localstore knows {FORMAT}. It was not changed.",
+                f"{self.path} is of format {kept.format}; this localstore knows {FORMAT}. It was not changed.",
                 hint="Upgrade localstore.",
             )
         return kept
 
     def _content(self) -> bytes | None:
-        path = self.directory / _FILE
+        path = self.path
         try:
             check_ours(self.directory, self.directory.lstat())
             check_ours(path, path.lstat())
@@ -166,10 +170,10 @@ class TokenFile:
             with self.changing() as table:
                 return table
         with suppress(OSError):
-            (self.directory / _FILE).replace(self.directory / _DAMAGED)
+            self.path.replace(self.directory / _DAMAGED)
         _log.warning(
             "%s was damaged, and was set aside. Users have to log in again; their realms are untouched.",
-            self.directory / _FILE,
+            self.path,
         )
         return UserTable()
 
@@ -186,7 +190,7 @@ class TokenFile:
         )
 
     def _write(self, content: bytes) -> None:
-        new, path = self.directory / _NEW, self.directory / _FILE
+        new, path = self.directory / _NEW, self.path
         try:
             new.unlink(missing_ok=True)  # of a process that was killed
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

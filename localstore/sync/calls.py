@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from localstore.adapter import SupportsUsers
+from localstore.environment import Environment
 from localstore.errors import Offline, OperationAborted, ProtocolError, SyncError
 from localstore.registry import AdapterFactory
 from localstore.sync.loop import BackgroundLoop
@@ -80,6 +81,7 @@ async def ask_remote(
     make_adapter: AdapterFactory,
     call: Callable[[SupportsUsers], Awaitable[T]],
     *,
+    environment: Environment,
     seconds: float,
     secrets: Collection[str],
 ) -> T:
@@ -88,6 +90,7 @@ async def ask_remote(
     Args:
         make_adapter: a new line.
         call: what is asked.
+        environment: the world.
         seconds: how long it may take.
         secrets: what no error may quote.
 
@@ -100,7 +103,7 @@ async def ask_remote(
             raise ProtocolError(
                 f"{type(adapter).__name__} says that its remote has users, and cannot log in.", hint="Report this."
             )
-        async with asyncio.timeout(seconds):
+        async with environment.timeout(seconds):
             return await call(adapter)
     except TimeoutError:
         problem: SyncError = Offline(f"The remote did not answer within {seconds:g} s. Local work goes on.")

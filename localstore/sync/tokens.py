@@ -271,6 +271,7 @@ class UserTokens:
             answer = await ask_remote(
                 self._make_adapter,
                 lambda adapter: adapter.refresh(old.refresh_token),
+                environment=self._environment,
                 seconds=self._seconds,
                 secrets=self.secrets,
             )
