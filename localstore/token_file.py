@@ -86,11 +86,13 @@ class TokenFile:
     Args:
         directory: the application's own; made when there is something to be kept.
         remote: the remote whose users are asked for.
+        attempts: how often a lock is asked for, a hundred times a second.
     """
 
-    def __init__(self, directory: Path, remote: str) -> None:
+    def __init__(self, directory: Path, remote: str, *, attempts: int = _ATTEMPTS) -> None:
         self.directory = directory
         self.remote = remote
+        self._attempts = attempts
 
     @property
     def path(self) -> Path:
@@ -179,7 +181,7 @@ class TokenFile:
 
     def _wait_for_lock(self) -> int:
         pause = Event()
-        for _ in range(_ATTEMPTS):
+        for _ in range(self._attempts):
             lock = _try_lock(self.directory / _LOCK)
             if lock is not None:
                 return lock
