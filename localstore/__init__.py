@@ -13,7 +13,9 @@ from localstore.configuration import LocalConfiguration, SyncConfiguration
 from localstore.credentials import Credentials
 from localstore.ids import uuid7
 from localstore.realm import Realm
+from localstore.sync.progress import Direction, Progress, ProgressMode
 from localstore.sync.state import ConnectionState, ConnectionStateChange, SessionState
+from localstore.sync.status import Reason, SyncStatus
 from localstore.user import User, UserState
 
 if TYPE_CHECKING:
@@ -24,11 +26,16 @@ __all__ = [
     "ConnectionState",
     "ConnectionStateChange",
     "Credentials",
+    "Direction",
     "LocalConfiguration",
+    "Progress",
+    "ProgressMode",
     "Realm",
+    "Reason",
     "SessionState",
     "Settings",
     "SyncConfiguration",
+    "SyncStatus",
     "User",
     "UserState",
     "uuid7",
