@@ -242,10 +242,12 @@ def _try_lock(path: Path) -> int | None:
 
 
 def _sync_directory(directory: Path) -> None:
+    """Make the new file's name durable; where that cannot be done the file is there all the same."""
     if sys.platform == "win32":
         return
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with suppress(OSError):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)

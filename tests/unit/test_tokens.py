@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -466,3 +467,83 @@ def test_a_realm_is_not_disturbed_by_the_renewal_for_another(users: Users) -> No
     assert other.sync_session.upload_all_local_changes(timeout=PATIENCE)
     assert lost == []
     assert texts(other) == ["a"]
+
+
+class TestBreakingIt:
+    def test_a_disk_that_takes_no_token_leaves_it_to_the_backoff(self, users: Users) -> None:
+        user = users.app().login(EMMA)
+        realm = users.open(user)
+        assert is_connected(realm)
+        before = users.kept.read_bytes()
+        in_the_way = users.kept.with_name("users.new")
+        in_the_way.mkdir()
+        users.remote.expire_access_tokens()
+        realm.sync_session.reconnect()
+        eventually(lambda: isinstance(realm.sync_session.last_error, Busy))
+        assert realm.sync_session.state is SessionState.ACTIVE
+        assert users.kept.read_bytes() == before
+        in_the_way.rmdir()
+        eventually(lambda: users.clock.advance(10) or realm.sync_session.connection_state is ConnectionState.CONNECTED)
+        assert user.state is UserState.LOGGED_IN
+        assert users.told == []
+
+    def test_a_program_that_dies_before_it_has_kept_the_new_token_is_still_logged_in(self, users: Users) -> None:
+        user = stale_user(users)
+        held = user.tokens.held
+        assert held is not None
+        users.remote.refresh(held.refresh_token)  # answered, and never written down
+        realm = users.open(user)
+        assert is_connected(realm)
+        assert user.state is UserState.LOGGED_IN
+
+    @pytest.mark.parametrize("end", ["log_out", "remove"])
+    def test_an_error_handler_may_log_out(self, users: Users, end: str) -> None:
+        user = users.app().login(EMMA)
+        realm = users.open(user, error_handler=lambda session, error: getattr(user, end)())
+        assert is_connected(realm)
+        users.line.break_down(pull=Raise(ProtocolError("nonsense")))
+        realm.sync_session.reconnect()
+        eventually(lambda: user.state is not UserState.LOGGED_IN)
+        eventually(lambda: users.remote.logged_in() == [])
+        assert realm.sync_session.state is SessionState.INACTIVE
+
+    def test_an_adapter_that_cancels_itself_is_a_bug_in_it(self, users: Users) -> None:
+        user = stale_user(users)
+        users.line.break_next("refresh", Raise(asyncio.CancelledError()))  # type: ignore[arg-type]
+        realm = users.open(user)
+        eventually(lambda: realm.sync_session.state is SessionState.ACTIVE)
+        assert is_connected(realm)
+
+    def test_a_login_that_finds_no_answer_in_time_is_offline(self, users: Users) -> None:
+        app = users.app()
+        users.line.break_down(log_in=Hang())
+        waiting = in_background(lambda: app.login(EMMA))
+        eventually(lambda: users.line.count("log_in"))
+        eventually(lambda: users.clock.advance(130) or waiting.done())
+        with pytest.raises(Offline, match="did not answer within 120 s"):
+            waiting.result(PATIENCE)
+
+    def test_closing_the_app_in_the_middle_of_a_renewal_loses_nothing(self, users: Users) -> None:
+        user = stale_user(users)
+        users.line.hold("refresh")
+        realm = users.open(user)
+        eventually(lambda: users.line.held("refresh"))
+        user.app.close()
+        realm.close()
+        users.line.let_go("refresh")
+        again = users.app().current_user
+        assert again is not None
+        assert is_connected(users.open(again))
+
+    def test_a_file_with_logins_that_vanishes_logs_out_and_keeps_the_data(self, users: Users) -> None:
+        app = users.app()
+        user = app.login(EMMA)
+        realm = users.open(user)
+        assert is_connected(realm)
+        users.kept.unlink()
+        users.remote.expire_access_tokens()
+        realm.sync_session.reconnect()
+        eventually(lambda: user.state is UserState.LOGGED_OUT)
+        add(realm, "kept")
+        assert app.login(EMMA) is user
+        assert realm.sync_session.upload_all_local_changes(timeout=PATIENCE)
