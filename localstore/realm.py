@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, TypeVarTuple, overload
@@ -21,7 +22,7 @@ from sqlalchemy.orm import Session as OrmSession
 from sqlmodel import Session, SQLModel
 from sqlmodel.sql.expression import Select, SelectOfScalar
 
-from localstore.app import AppSync, SyncedFile, store_options
+from localstore.app import AppSync, store_options
 from localstore.configuration import (
     LocalConfiguration,
     SyncConfiguration,
@@ -31,17 +32,19 @@ from localstore.configuration import (
     path_of,
     worth_compacting,
 )
+from localstore.copies import write_copy
 from localstore.environment import Environment
 from localstore.errors import LocalStoreError, RealmClosed
+from localstore.first_download import data_at_opening, first_download, uninterrupted
 from localstore.schema import check_key, check_synced, tables_of
 from localstore.store import files, restoring
 from localstore.store.conflicts import Conflict
-from localstore.store.copy import copy_plain
 from localstore.store.file import Store
 from localstore.store.in_loop import WriteInLoop
 from localstore.store.opening import open_local
 from localstore.store.outbox import PendingChangeset
 from localstore.sync.session import SyncSession
+from localstore.sync.synced_file import Hold, SyncedFile
 from localstore.types import recognise_text, warn_of_lossy
 
 __all__ = ["Realm"]
@@ -63,22 +66,50 @@ class Realm:
         self._sync = sync
         self._closed = False
         self._closing = threading.Lock()
+        self._hold = Hold()
 
     @classmethod
     def open(cls, configuration: SyncConfiguration | LocalConfiguration) -> Realm:
         """Open a file, making it and its tables when they do not exist. A synced realm's session starts here.
 
-        Never waits for the network. What ``initial_data`` raises is raised again, and leaves no new file behind.
+        Never waits for the network, unless the file is new and ``wait_for_initial_remote_data`` says so. What ``initial_data``
+        raises is raised again, and leaves no new file behind.
 
         Raises:
+            InitialDataTimeout: what the remote has did not arrive in time; so do its errors that are fatal.
             SchemaError: a class cannot be opened as declared.
             SchemaMismatch: the file needs a migration.
             StoreUnusable: the file is not one that can be opened so, or not with this encryption key.
             StoreBusy: another program kept it locked.
             ImportError: the configuration needs an extra that is not installed.
         """
+        realm = cls._opened(configuration, stacklevel=3)
+        download = first_download(configuration, realm._file, partial(realm._close, after_upload=False))
+        if download is not None:
+            download.wait()
+        return realm
+
+    @classmethod
+    async def open_async(cls, configuration: SyncConfiguration | LocalConfiguration) -> Realm:
+        """``open`` for any event loop. Cancelled, it leaves no open realm behind, nor a new file that it waited with."""
+        opened: list[Realm] = []
+        try:
+            await uninterrupted(lambda: opened.append(cls._opened(configuration, stacklevel=2)))
+        except asyncio.CancelledError:
+            for realm in opened:
+                download = first_download(configuration, realm._file, partial(realm._close, after_upload=False))
+                await uninterrupted(realm.close if download is None else download.give_up)
+            raise
+        download = first_download(configuration, opened[0]._file, partial(opened[0]._close, after_upload=False))
+        if download is not None:
+            await download.wait_async()
+        return opened[0]
+
+    @classmethod
+    def _opened(cls, configuration: SyncConfiguration | LocalConfiguration, *, stacklevel: int) -> Realm:
+        """The open realm, however much of the remote's data is in it."""
         tables = tables_of(configuration.schema)
-        warn_of_lossy(tables, stacklevel=2)
+        warn_of_lossy(tables, stacklevel=stacklevel)
         recognise_text(configuration.schema)
         if isinstance(configuration, SyncConfiguration):
             check_synced(tables)
@@ -95,15 +126,10 @@ class Realm:
                 user=configuration.user,
                 partition=configuration.partition,
                 error_handler=configuration.error_handler,
-                initial_data=configuration.initial_data,
+                initial_data=data_at_opening(configuration),
                 encryption_key=configuration.encryption_key,
             )
             return cls(configuration, file.store, file, sync)
-
-    @classmethod
-    async def open_async(cls, configuration: SyncConfiguration | LocalConfiguration) -> Realm:
-        """``open`` for any event loop."""
-        return await asyncio.to_thread(cls.open, configuration)
 
     # -- reading and writing
 
@@ -239,31 +265,36 @@ class Realm:
 
     # -- the file
 
-    def write_copy_to(self, configuration: LocalConfiguration) -> None:
-        """Copy everything to a SQLite file outside sync, as it is at this moment: the way to leave sync for good.
+    def write_copy_to(self, configuration: LocalConfiguration | SyncConfiguration, *, with_unsent: bool = False) -> None:
+        """Copy the file, as it is at this moment, to where nothing is yet: compact, whole or not at all, encrypted with the
+        configuration's key, whatever the key of this realm is. Others may go on writing. What a ``write()`` has not
+        committed is not in it.
 
-        The copy is encrypted with the configuration's ``encryption_key``, whatever the key of this realm is.
+        * With a ``LocalConfiguration``: all tables and nothing of sync, the way to leave sync for good.
+        * With a ``SyncConfiguration`` of the same app and partition: a new device that has what this one has; opening the copy,
+          once or many times in further copies, downloads only what came since.
+        * With any other ``SyncConfiguration``, and from a local realm: opening the copy uploads all rows of its schema.
+
+        Args:
+            configuration: of the copy.
+            with_unsent: whether a new device may be made of a realm with unsent changes. The copy has them in its tables, and
+                uploads them as its own; so does this realm, and it does not matter who is first.
 
         Raises:
             TargetExists: something is there already; it was left as it is.
-            StoreUnusable: the copy cannot be written there.
+            UnsentChanges: the remote has not acknowledged all changes, and ``with_unsent`` is not set.
+            SchemaError, SchemaMismatch: the tables cannot be synced, or are not as the classes declare them.
+            StoreUnusable: the copy cannot be written there; ``DiskFull`` when there is no room.
             ImportError: the configuration needs an extra that is not installed.
         """
         self._check_open()
-        if not isinstance(configuration, LocalConfiguration):
-            raise TypeError("write_copy_to takes a LocalConfiguration.")
-        if configuration.in_memory:
-            raise ValueError("write_copy_to writes a file: give it a LocalConfiguration without in_memory.")
-        copy_plain(
-            self._store.path,
-            Path(configuration.path).expanduser().resolve(),
-            source_key=self._configuration.encryption_key,
-            target_key=configuration.encryption_key,
-        )
+        write_copy(self._store, self._configuration, configuration, with_unsent=with_unsent)
 
-    async def write_copy_to_async(self, configuration: LocalConfiguration) -> None:
+    async def write_copy_to_async(
+        self, configuration: LocalConfiguration | SyncConfiguration, *, with_unsent: bool = False
+    ) -> None:
         """``write_copy_to`` for any event loop."""
-        await asyncio.to_thread(self.write_copy_to, configuration)
+        await asyncio.to_thread(self.write_copy_to, configuration, with_unsent=with_unsent)
 
     @classmethod
     def compact(cls, configuration: SyncConfiguration | LocalConfiguration) -> bool:
@@ -340,14 +371,19 @@ class Realm:
             NestedWrite: this thread is inside a write. The realm stays open.
             StoreBusy: another writer did not finish in time. The realm stays open.
         """
+        self._close(after_upload=getattr(self._configuration, "stop_policy", "") == "after_changes_uploaded")
+
+    def _close(self, *, after_upload: bool) -> None:
+        if self._store.is_inherited:  # by a forked child, in which a block around the fork ends
+            self._closed = True
+            return
         with self._closing:
             if self._closed:
                 return
             if self._sync is None or self._file is None:
                 self._store.close()
             else:
-                assert isinstance(self._configuration, SyncConfiguration)
-                self._sync.close_realm(self._file, after_upload=self._configuration.stop_policy == "after_changes_uploaded")
+                self._sync.close_realm(self._file, self._hold, after_upload=after_upload)
             self._closed = True
 
     async def close_async(self) -> None:
@@ -368,6 +404,7 @@ class Realm:
         return self._file
 
     def _check_open(self) -> None:
+        self._store.check_process()
         if self._closed:
             raise RealmClosed(f"The realm {self.path} was closed.", hint="Open it again with Realm.open().")
 

@@ -29,6 +29,11 @@ class Lines:
         self._spare: SyncAdapter | None = None
         self._capabilities: Capabilities | None = None
 
+    def leave_to_parent(self) -> None:
+        """In a forked child: the adapter at hand is the parent's."""
+        self._lock = threading.Lock()
+        self._spare = None
+
     @property
     def capabilities(self) -> Capabilities:
         """What adapters of this remote can do; raises what making one raises."""

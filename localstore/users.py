@@ -20,6 +20,7 @@ from localstore.credentials import Credentials
 from localstore.directories import data_directory, safe_name
 from localstore.errors import LocalStoreError, NotLoggedIn, SyncError
 from localstore.registry import Lines
+from localstore.store.forking import begins_anew
 from localstore.store.state import LOCAL_USER
 from localstore.sync.calls import Calls, ask_remote
 from localstore.sync.loop import BackgroundLoop
@@ -59,6 +60,16 @@ class AppUsers:
         self._current: User | None = None
         self._kept: tuple[TokenFile, UserFiles] | None = None
         self._revoking: set[Future[None]] = set()
+        begins_anew(self)
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: what is under way, and locks that are held, are the parent's."""
+        self._lock = threading.RLock()
+        self._calls = Calls(self._loop)
+        self._revoking = set()
+        self._lines.leave_to_parent()
+        for user in self._users.values():
+            user.tokens.leave_to_parent()
 
     # -- who there is
 

@@ -10,12 +10,13 @@ import sqlalchemy as sa
 from localstore.environment import Environment
 from localstore.errors import StoreUnusable
 from localstore.store import alone, layout
-from localstore.store.capture import attach, captured_tables, follow_migrations, log_all_rows
+from localstore.store.capture import CapturedTable, attach, captured_tables, follow_migrations, log_all_rows
 from localstore.store.clocks import ClockTable
 from localstore.store.column_rules import column_rules
 from localstore.store.engine import driver_connection
 from localstore.store.file import Store
 from localstore.store.first_data import InitialData, first_data
+from localstore.store.identity import ensure_identity
 from localstore.store.open_file import StoreOptions
 from localstore.store.renames import RENAMED, check_additions
 from localstore.store.seal import SealLimits, seal_leftovers, seal_log
@@ -121,6 +122,7 @@ def prepare(  # noqa: PLR0913  as open_synced
                 (environment.new_device(), app, partition, user),
             )
         check_owner(store.path, load_state(driver), app, partition, user)
+        ensure_identity(driver, environment.new_device)
         is_new = new and not _has_tables(connection, tables)
         _prepare(connection, tables, environment.now_ms(), options.limits)
         if is_new and initial_data is not None:
@@ -199,9 +201,15 @@ def _prepare(connection: sa.Connection, tables: Sequence[sa.Table], now_ms: int,
         if name in before and (columns := set(table.columns) - set(before[name].columns)):
             ClockTable(driver).add_columns(table.id, columns)
             wider = True
-    for table in added:
+    for table in _referred_to_first(added, tables):
         log_all_rows(driver, table)
-    if added:
         seal_leftovers(driver, now_ms=now_ms, limits=limits)
     if added or wider:
         driver.execute("UPDATE localstore_state SET replay = 1")
+
+
+def _referred_to_first(added: Sequence[CapturedTable], tables: Sequence[sa.Table]) -> list[CapturedTable]:
+    """So that no device receives rows long before those that they refer to."""
+    found = sa.schema.sort_tables_and_constraints(tables)  # type: ignore[no-untyped-call]
+    order = {table.name: number for number, (table, _) in enumerate(found) if table is not None}
+    return sorted(added, key=lambda table: order.get(table.name, -1))

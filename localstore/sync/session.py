@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 
 from localstore.errors import LocalStoreError, OperationAborted, SyncError
+from localstore.store.forking import of_this_process
 from localstore.sync.cycle import Signals
 from localstore.sync.life import Life
 from localstore.sync.news import Connection, Emptied, Failed, News
@@ -68,6 +69,7 @@ class SyncSession:
         self._life: Life | None = None
         self._ended = False
         parts.store.on_commit(self._committed)
+        of_this_process(self)
 
     # -- what an application sees
 

@@ -158,6 +158,12 @@ class UserTokens:
         self._renewing: asyncio.Task[Renewal] | None = None  # touched in the loop's thread only
         self._askers: set[asyncio.Task[None]] = set()
 
+    def leave_to_parent(self) -> None:
+        """In a forked child: a renewal that is under way is the parent's."""
+        self._lock = threading.Lock()
+        self._renewing = None
+        self._askers = set()
+
     @property
     def held(self) -> KeptTokens | None:
         """What is shown to the remote, None when the user is logged out."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -522,3 +524,29 @@ class TestRemotesWithoutUsers:
             pytest.raises(LocalStoreError, match=r"Realm\.delete_files"),
         ):
             app.login(Credentials.anonymous()).remove()
+
+
+FORKS = """
+import os, sys
+from localstore import App, Credentials, Settings
+from localstore.testing.memory_users import MemoryRemoteWithUsers
+remote = MemoryRemoteWithUsers()
+remote.add_user("emma", Credentials.api_key("key"))
+app = App.create("todo", remote=remote.adapter, settings=Settings(directory=sys.argv[1]))
+app.login(Credentials.api_key("key"))
+app.users._lock.acquire()  # as another thread may at the moment of the fork
+child = os.fork()
+if child == 0:
+    found = app.login(Credentials.api_key("key"))
+    os._exit(0 if app.current_user is found else 1)
+_, status = os.waitpid(child, 0)
+app.users._lock.release()
+app.close()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no forks")
+def test_a_forked_child_can_log_in(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FORKS, str(tmp_path / "data")], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
