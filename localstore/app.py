@@ -45,8 +45,7 @@ class App:
 
     Attributes:
         id, settings, environment: what it was made with.
-        sync: its sessions.
-        users: what realms and sessions need to know of its users.
+        sync, users: its sessions, and what they need to know of its users.
     """
 
     def __init__(
@@ -171,7 +170,6 @@ class AppSync:
         self._begin()
         self._closed = False
         self._network = NetworkWatch(self._loop, app.environment, self.reconnect) if app.settings.watch_network else None
-
         begins_anew(self)
 
     def _begin(self) -> None:

@@ -473,6 +473,52 @@ class TestFiles:
         assert not (users.directory / "todo" / "emma").exists()
 
 
+class TestWholeFiles:
+    """What is done to whole files knows users as well."""
+
+    def test_deleting_and_compacting_find_the_users_file(self, users: Users) -> None:
+        app = users.app()
+        emma, kevin = app.login(EMMA), app.login(KEVIN)
+        with users.open(emma) as realm:
+            add(realm, "a")
+            assert realm.sync_session.upload_all_local_changes(timeout=PATIENCE)
+        assert app.sync.wait_for_sessions_to_terminate(PATIENCE)
+        configuration = SyncConfiguration(emma, {Note})
+        assert Realm.compact(configuration)
+        with pytest.raises(StoreUnusable, match="belongs to the user 'emma'"):
+            Realm.delete_files(SyncConfiguration(kevin, {Note}, realm.path))
+        assert Realm.delete_files(configuration)
+        assert not realm.path.exists()
+        assert not Realm.delete_files(configuration)
+
+    def test_a_copy_for_another_user_lies_in_that_users_directory(self, users: Users) -> None:
+        app = users.app()
+        emma, kevin = app.login(EMMA), app.login(KEVIN)
+        realm = users.open(emma)
+        add(realm, "a")
+        assert realm.sync_session.upload_all_local_changes(timeout=PATIENCE)
+        realm.write_copy_to(SyncConfiguration(kevin, {Note}, partition="kevins"))
+        copy = users.open(kevin, partition="kevins")
+        assert copy.path == users.directory / "todo" / "kevin" / "kevins.db"
+        assert texts(copy) == ["a"]
+        assert copy.sync_session.upload_all_local_changes(timeout=PATIENCE)
+        assert len(users.remote.changesets("kevins")) == 1
+
+    def test_a_user_can_wait_for_the_first_data(self, users: Users, tmp_path: Path) -> None:
+        realm = users.open(users.app().login(EMMA))
+        add(realm, "a")
+        assert realm.sync_session.upload_all_local_changes(timeout=PATIENCE)
+        elsewhere = users.app(directory=tmp_path / "another device").login(EMMA)
+        assert texts(users.open(elsewhere, wait_for_initial_remote_data=PATIENCE)) == ["a"]
+
+    def test_waiting_for_first_data_ends_when_the_remote_refuses_the_user(self, users: Users) -> None:
+        user = users.app().login(EMMA)
+        users.remote.shut_out("emma")
+        with pytest.raises(Unauthorized):
+            users.open(user, wait_for_initial_remote_data=True)
+        assert user.state is UserState.LOGGED_OUT
+
+
 class TestRemotesWithoutUsers:
     def test_there_is_one_user_who_needs_no_network(self, tmp_path: Path) -> None:
         remote = MemoryRemote()
