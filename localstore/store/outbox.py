@@ -23,7 +23,7 @@ class PendingChangeset:
         number: which of this device's changesets it is.
         stamp: its place in the order of all changes; ``time`` is the same for people.
         tables: how many rows it changes, by table.
-        byte_count: its size on the wire.
+        byte_count: about its size on the wire.
         age: seconds since it was written, by this device's clock.
         last_error: why it was not sent when that was tried last; None when nothing went wrong since.
     """
@@ -133,8 +133,8 @@ def refuse(connection: sqlite3.Connection, number: int, reason: str) -> None:
         "INSERT OR IGNORE INTO localstore_aside (device, number, reason, sealed) VALUES (?, ?, ?, ?)",
         (original.device, number, reason, data),
     )
-    empty = wire.encode(wire.seal(Changeset(original.device, number, stamp, depends, ())))
+    empty = wire.seal(Changeset(original.device, number, stamp, depends, ()))
     connection.execute(
         "UPDATE localstore_outbox SET rows = 0, tables = '{}', bytes = ?, sealed = ? WHERE number = ?",
-        (len(empty), empty, number),
+        (empty.byte_count, wire.encode(empty), number),
     )

@@ -88,7 +88,7 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, limits: SealLimits,
     data = wire.encode(sealed)
     connection.execute(
         "INSERT INTO localstore_outbox (number, stamp, rows, bytes, tables, sealed) VALUES (?, ?, ?, ?, ?, ?)",
-        (number, stamp, sealed.rows, len(data), msgspec.json.encode(_rows_by_table(groups)).decode(), data),
+        (number, stamp, sealed.rows, sealed.byte_count, msgspec.json.encode(_rows_by_table(groups)).decode(), data),
     )
     return logged.repaired
 

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 
 from localstore.errors import LocalStoreError, OperationAborted, SyncError
+from localstore.store.forking import of_this_process
 from localstore.sync.cycle import Signals
 from localstore.sync.life import Life
 from localstore.sync.news import Connection, Emptied, News
@@ -67,6 +68,7 @@ class SyncSession:
         self._life: Life | None = None
         self._ended = False
         parts.store.on_commit(self._committed)
+        of_this_process(self)
 
     # -- what an application sees
 
@@ -230,8 +232,7 @@ class SyncSession:
         self._waits.abort(_aborted(Event.CLOSE))
         self._transfers.end()
         self._connections.end()
-        if self._statuses.has_readers:
-            self._tell_status(describe(self._state, self._connection, self._facts, self._transfers.pending))
+        self._statuses.put(describe(self._state, self._connection, self._facts, self._transfers.pending))
         self._statuses.end()
 
     def report(self, error: SyncError) -> None:

@@ -33,8 +33,23 @@ class FolderUnderTest:
 
 class TestFolder(AdapterConformance):
     powers = frozenset({"offline", "wipe", "watch"})
-    skips = frozenset({"refuse"})  # a folder refuses only what is larger than any changeset may be
+    skips = frozenset(
+        {"refuse", "ping"}
+    )  # it refuses only what is larger than any changeset may be; a pull shows whether it is there
 
     @pytest.fixture
     def remote(self, tmp_path: Path) -> FolderUnderTest:
         return FolderUnderTest(tmp_path / "shared")
+
+
+class ThroughWatchfiles(FolderUnderTest):
+    """As on systems that are not asked themselves."""
+
+    def make_adapter(self) -> FolderAdapter:
+        return FolderAdapter(self.folder, listens=False)
+
+
+class TestFolderThroughWatchfiles(TestFolder):
+    @pytest.fixture
+    def remote(self, tmp_path: Path) -> FolderUnderTest:
+        return ThroughWatchfiles(tmp_path / "shared")
