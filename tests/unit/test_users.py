@@ -511,13 +511,6 @@ class TestWholeFiles:
         elsewhere = users.app(directory=tmp_path / "another device").login(EMMA)
         assert texts(users.open(elsewhere, wait_for_initial_remote_data=PATIENCE)) == ["a"]
 
-    def test_waiting_for_first_data_ends_when_the_remote_refuses_the_user(self, users: Users) -> None:
-        user = users.app().login(EMMA)
-        users.remote.shut_out("emma")
-        with pytest.raises(Unauthorized):
-            users.open(user, wait_for_initial_remote_data=True)
-        assert user.state is UserState.LOGGED_OUT
-
 
 class TestRemotesWithoutUsers:
     def test_there_is_one_user_who_needs_no_network(self, tmp_path: Path) -> None:
