@@ -88,7 +88,7 @@ class Realm:
     @classmethod
     async def open_async(cls, configuration: SyncConfiguration | LocalConfiguration) -> Realm:
         """``open`` for any event loop. Cancelled, it leaves no open realm behind, nor a new file that it waited with."""
-        return await opened_async(lambda: cls._opened(configuration, stacklevel=2), cls._first_download)
+        return await opened_async(lambda: cls._opened(configuration, stacklevel=2), Realm._first_download)
 
     def _first_download(self) -> FirstDownload:
         return FirstDownload(self._configuration, self._file, partial(self._close, after_upload=False))
