@@ -283,6 +283,9 @@ class TestEverySetting:
     def test_it_can_be_an_argument(self, name: str) -> None:
         assert getattr(Settings(**{name: VALUES[name]}), name) == VALUES[name]
 
+    def test_a_directory_can_be_a_path(self) -> None:
+        assert Settings(directory=Path("/somewhere")).directory == "/somewhere"  # type: ignore[arg-type]
+
     @pytest.mark.parametrize("name", VALUES)
     def test_it_can_be_set_in_the_environment(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"LOCALSTORE_{name.upper()}", str(VALUES[name]))
