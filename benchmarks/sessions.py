@@ -26,6 +26,7 @@ __all__ = ["CASES"]
 
 SECONDS = 600  # more than any process takes
 GAP_SECONDS = 0.05  # between two commits, as of a person or an instrument, and not of a bulk load
+_LOOKED_MS = 700  # for each of many idle realms: together long enough for each of them to look at the remote once
 _ROOT = Path(__file__).parents[1]
 
 
@@ -117,7 +118,7 @@ def _idle(what: str, realms: int | None = None) -> Callable[[Path, int], float]:
     """One figure of an idle process; the case's number is the milliseconds it is looked at, or that of the realms."""
 
     def measure(directory: Path, number: int) -> float:
-        count, looked_ms = (realms, number) if realms is not None else (number, 100 * number)
+        count, looked_ms = (realms, number) if realms is not None else (number, _LOOKED_MS * number)
         with _Process("idle", directory, count, looked_ms) as process:
             found = process.said()
         assert isinstance(found, dict)
@@ -128,7 +129,7 @@ def _idle(what: str, realms: int | None = None) -> Callable[[Path, int], float]:
 
 def _idle_with_one(what: str) -> Callable[[Path, int], float]:
     """Of one realm, for as long as many are looked at."""
-    return lambda directory, number: _idle(what, realms=1)(directory, 100 * number)
+    return lambda directory, number: _idle(what, realms=1)(directory, _LOOKED_MS * number)
 
 
 # -- commands

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from localstore.app import store_options
 from localstore.configuration import LocalConfiguration, SyncConfiguration, owner_of, path_of, prepare_place
 from localstore.schema import check_synced, tables_of
@@ -38,20 +36,27 @@ def write_copy(store: Store, source: Configuration, target: Configuration, *, wi
     if isinstance(target, LocalConfiguration):
         copy_plain(store.path, path, source_key=source.encryption_key, target_key=target.encryption_key)
         return
-    wanted = _synced_target(path, target)
-    if owner_of(source) == owner_of(target):
+    wanted = _synced_target(target)
+    prepare_place(target)
+    if _history_of(source) == _history_of(target):
         copy_as_another_device(store, wanted, with_unsent=with_unsent)
     else:
         copy_to_upload(store, wanted)
 
 
-def _synced_target(path: Path, target: SyncConfiguration) -> SyncedTarget:
+def _history_of(configuration: Configuration) -> tuple[str, str] | None:
+    """Which history a file is kept in step with, whoever does it; None for a local one."""
+    owner = owner_of(configuration)
+    return None if owner is None else (owner.app, owner.partition)
+
+
+def _synced_target(target: SyncConfiguration) -> SyncedTarget:
     prepare_place(target)
     tables = tables_of(target.schema)
     check_synced(tables)
     app = target.user.app
     return SyncedTarget(
-        path=path,
+        path=path_of(target),
         app=app.id,
         partition=target.partition,
         user=target.user.id,

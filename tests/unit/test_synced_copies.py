@@ -174,7 +174,7 @@ class TestAnotherDevice:
         remote = MemoryRemoteWithUsers()
         emma = Credentials.email_password("emma@example.com", "correct horse")
         remote.add_user("emma", emma)
-        with App.create("kit", remote=remote.adapter, settings=Settings(directory=target.parent / "users")) as app:
+        with App.create("kit", remote=remote.adapter, settings=Settings(directory=str(target.parent / "users"))) as app:
             source.write_copy_to(SyncConfiguration(app.login(emma), schema={Note}, path=target))
         assert sql(target, "SELECT user FROM localstore_state") == [("emma",)]
 
