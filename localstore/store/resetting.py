@@ -154,7 +154,8 @@ class _Reset:
         seeds = self._seed() if self._plan.seed else 0
         # What is in the outbox is in no clock there.
         connection.execute("UPDATE localstore_state SET folded = ?", (max(seeds, self._old.last_number),))
-        mirror(connection, _incoming(connection, store))
+        keeps = self._plan.recover or self._plan.seed
+        mirror(connection, _incoming(connection, store), keep_unsealed=keeps)
         catch_up(connection, self._now_ms, store.rules)
         last_stamp = max(self._old.last_stamp, load_state(connection).last_stamp)
         set_capturing(connection, Capturing.OFF)
@@ -179,7 +180,7 @@ class _Reset:
             self._device,
             recovered=done.number,
             skipped=done.skipped,
-            discarded=0 if self._plan.recover or self._plan.seed else unsent,
+            discarded=0 if keeps else unsent,
             dropped=tuple(done.dropped),
             dropped_count=done.dropped_count,
             undone=undone,
