@@ -12,7 +12,9 @@ from localstore.app import App, Credentials, User
 from localstore.configuration import LocalConfiguration, SyncConfiguration
 from localstore.ids import uuid7
 from localstore.realm import Realm
+from localstore.sync.progress import Direction, Progress, ProgressMode
 from localstore.sync.state import ConnectionState, ConnectionStateChange, SessionState
+from localstore.sync.status import Reason, SyncStatus
 
 if TYPE_CHECKING:
     from localstore.settings import Settings
@@ -22,11 +24,16 @@ __all__ = [
     "ConnectionState",
     "ConnectionStateChange",
     "Credentials",
+    "Direction",
     "LocalConfiguration",
+    "Progress",
+    "ProgressMode",
     "Realm",
+    "Reason",
     "SessionState",
     "Settings",
     "SyncConfiguration",
+    "SyncStatus",
     "User",
     "uuid7",
 ]

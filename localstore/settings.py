@@ -24,7 +24,7 @@ __all__ = ["Settings"]
 
 _DAY = 86_400.0
 _YEAR = 366 * _DAY
-_TEXTS = ("remote", "synchronous")
+_NO_NUMBERS = ("remote", "synchronous", "watch_network")
 
 
 class Settings(BaseSettings):
@@ -43,10 +43,15 @@ class Settings(BaseSettings):
             changed for twice that time are forgotten. The same for all devices.
         connect_timeout: for reaching the remote.
         request_timeout: for one push or pull.
+        ping_period: how often an idle session asks the remote for a sign of life, where the adapter can.
+        pong_timeout: how long it waits for that before it takes the connection for dead.
+        urgent_pong_timeout: the same after ``app.sync.reconnect()``, which asks at once.
+        fast_reconnect_limit: after a shorter loss of the connection uploads begin at once; else what others did comes first.
         poll: how often to look for news without a hint; None leaves it to the adapter.
         backoff_initial, backoff_factor, backoff_max, backoff_jitter: waits after errors; the jitter is the largest part
             of a wait that is taken off at random.
         page_bytes, page_count: largest page to pull and apply in one transaction.
+        watch_network: whether sessions try again at once when the network comes back or the device wakes up.
 
     Raises:
         ValueError: a setting cannot be used, does not exist, or a file cannot be read; says which, where and why.
@@ -67,6 +72,10 @@ class Settings(BaseSettings):
     client_maximum_offline_time: float = Field(default=30 * _DAY, ge=3600, le=_YEAR)
     connect_timeout: float = Field(default=120.0, ge=1, le=_DAY)
     request_timeout: float = Field(default=120.0, gt=0, le=_DAY)
+    ping_period: float = Field(default=60.0, gt=5, le=_DAY)
+    pong_timeout: float = Field(default=120.0, gt=5, le=_DAY)
+    urgent_pong_timeout: float = Field(default=15.0, ge=1, le=_DAY)
+    fast_reconnect_limit: float = Field(default=60.0, gt=1, le=_DAY)
     poll: float | None = Field(default=None, gt=0, le=_DAY)
     backoff_initial: float = Field(default=1.0, gt=0, le=_DAY)
     backoff_factor: float = Field(default=2.0, ge=1, le=100)
@@ -74,12 +83,13 @@ class Settings(BaseSettings):
     backoff_jitter: float = Field(default=0.25, ge=0, lt=1)
     page_bytes: int = Field(default=4 * 1024 * 1024, gt=0, le=1024**3)  # a page is held in memory
     page_count: int = Field(default=5000, gt=0, le=1_000_000)
+    watch_network: bool = True
 
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_truth(cls, value: Any, info: ValidationInfo) -> Any:
         """``true`` would be taken for 1."""
-        if isinstance(value, bool) and info.field_name not in _TEXTS:
+        if isinstance(value, bool) and info.field_name not in _NO_NUMBERS:
             raise PydanticCustomError("truth", "it should be a number, not true or false")
         return value
 

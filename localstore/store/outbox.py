@@ -14,7 +14,18 @@ from localstore.changes import Changeset, RowGroup
 from localstore.clock import stamp_ms, stamp_time
 from localstore.wire import SealedChangeset
 
-__all__ = ["PendingChangeset", "acknowledge", "acknowledged", "add", "batch", "last_pending", "pending", "refuse"]
+__all__ = [
+    "Pending",
+    "PendingChangeset",
+    "acknowledge",
+    "acknowledged",
+    "add",
+    "batch",
+    "last_pending",
+    "pending",
+    "refuse",
+    "totals",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +36,7 @@ class PendingChangeset:
         number: which of this device's changesets it is.
         stamp: its place in the order of all changes; ``time`` is the same for people.
         tables: how many rows it changes, by table.
-        byte_count: its size on the wire.
+        byte_count: about its size on the wire.
         age: seconds since it was written, by this device's clock.
         last_error: why it was not sent when that was tried last; None when nothing went wrong since.
     """
@@ -47,16 +58,42 @@ class PendingChangeset:
         return stamp_time(self.stamp).isoformat()
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """How much the remote has not acknowledged.
+
+    Attributes:
+        changesets: how many; a transaction each.
+        byte_count: their size on the wire.
+        acknowledged: the highest number that was acknowledged, 0 for none.
+        unsealed: whether another program wrote to the file and nothing has sealed that yet.
+    """
+
+    changesets: int = 0
+    byte_count: int = 0
+    acknowledged: int = 0
+    unsealed: bool = False
+
+    def __bool__(self) -> bool:
+        return self.changesets > 0 or self.unsealed
+
+
 def add(connection: sqlite3.Connection, sealed: SealedChangeset, groups: Iterable[RowGroup]) -> None:
     """Put a changeset in, whose groups of changes are given beside its sealed form."""
     tables: dict[str, int] = {}
     for group in groups:
         tables[group.table] = tables.get(group.table, 0) + group.row_count
-    data = wire.encode(sealed)
+    listed = msgspec.json.encode(tables).decode()
     connection.execute(
         "INSERT INTO localstore_outbox (number, stamp, rows, bytes, tables, sealed) VALUES (?, ?, ?, ?, ?, ?)",
-        (sealed.number, sealed.stamp, sealed.rows, len(data), msgspec.json.encode(tables).decode(), data),
+        (sealed.number, sealed.stamp, sealed.rows, sealed.byte_count, listed, wire.encode(sealed)),
     )
+
+
+def totals(connection: sqlite3.Connection, *, unsealed: bool) -> Pending:
+    """What is unsent, without a list of it."""
+    count, size = connection.execute("SELECT count(*), coalesce(sum(bytes), 0) FROM localstore_outbox").fetchone()
+    return Pending(count, size, acknowledged(connection), unsealed)
 
 
 def pending(connection: sqlite3.Connection, *, now_ms: int, last_error: str | None = None) -> list[PendingChangeset]:
@@ -122,8 +159,8 @@ def refuse(connection: sqlite3.Connection, number: int, reason: str) -> None:
         "INSERT OR IGNORE INTO localstore_aside (device, number, reason, sealed, undo) VALUES (?, ?, ?, ?, 1)",
         (original.device, number, reason, data),
     )
-    empty = wire.encode(wire.seal(Changeset(original.device, number, stamp, depends, ())))
+    empty = wire.seal(Changeset(original.device, number, stamp, depends, ()))
     connection.execute(
         "UPDATE localstore_outbox SET rows = 0, tables = '{}', bytes = ?, sealed = ? WHERE number = ?",
-        (len(empty), empty, number),
+        (empty.byte_count, wire.encode(empty), number),
     )

@@ -40,7 +40,8 @@ def write_pyproject(directory: Path, **values: object) -> None:
 
 
 def lines(values: dict[str, object]) -> str:
-    return "".join(f"{name} = {value!r}\n" for name, value in values.items())
+    toml = {name: str(value).lower() if isinstance(value, bool) else repr(value) for name, value in values.items()}
+    return "".join(f"{name} = {value}\n" for name, value in toml.items())
 
 
 UPPER_BOUNDS: dict[str, Any] = {
@@ -53,6 +54,10 @@ UPPER_BOUNDS: dict[str, Any] = {
     "client_maximum_offline_time": 366 * 86_400,
     "connect_timeout": 86_400,
     "request_timeout": 86_400,
+    "ping_period": 86_400,
+    "pong_timeout": 86_400,
+    "urgent_pong_timeout": 86_400,
+    "fast_reconnect_limit": 86_400,
     "poll": 86_400,
     "backoff_initial": 86_400,
     "backoff_factor": 100,
@@ -62,7 +67,7 @@ UPPER_BOUNDS: dict[str, Any] = {
     "page_count": 1_000_000,
 }
 UPPER_BOUNDS_AND_MORE = {name: value + 1 for name, value in UPPER_BOUNDS.items()}
-VALUES: dict[str, Any] = {**UPPER_BOUNDS, "remote": "memory://x", "synchronous": "FULL"}
+VALUES: dict[str, Any] = {**UPPER_BOUNDS, "remote": "memory://x", "synchronous": "FULL", "watch_network": False}
 """A value of each setting that is not its default."""
 
 
@@ -72,7 +77,8 @@ class TestOrder:
         assert settings.remote is None
         assert settings.busy_timeout == 10
         assert settings.synchronous == "NORMAL"
-        assert settings.connect_timeout == settings.request_timeout == 120
+        assert settings.connect_timeout == settings.request_timeout == settings.pong_timeout == 120
+        assert settings.ping_period == settings.fast_reconnect_limit == 60
         assert settings.max_clock_drift == 300
         assert settings.client_maximum_offline_time == 30 * 86_400
         assert settings.poll is None
@@ -81,6 +87,7 @@ class TestOrder:
         assert settings.max_changeset_rows == 1_000_000
         assert (settings.backoff_initial, settings.backoff_factor, settings.backoff_max) == (1, 2, 300)
         assert settings.backoff_jitter == 0.25
+        assert settings.watch_network is True
 
     def test_each_place_beats_those_below_it(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_pyproject(directory, poll=1.0)
@@ -146,6 +153,10 @@ class TestValues:
             ("conflicts_max_count", 1.5),
             ("connect_timeout", 0.5),
             ("request_timeout", 0),
+            ("ping_period", 5),
+            ("pong_timeout", 5),
+            ("urgent_pong_timeout", 0.9),
+            ("fast_reconnect_limit", 1),
             ("poll", 0),
             ("poll", -5),
             ("backoff_initial", 0),
@@ -160,7 +171,7 @@ class TestValues:
             *((name, math.inf) for name in ("busy_timeout", "poll", "backoff_max", "request_timeout")),
             *((name, value) for name, value in UPPER_BOUNDS_AND_MORE.items()),
             ("remote", ""),
-            *((name, True) for name in VALUES),
+            *((name, True) for name in VALUES if name != "watch_network"),
         ],
     )
     def test_a_bad_value_is_refused_and_named(self, name: str, value: Any) -> None:
