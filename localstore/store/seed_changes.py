@@ -1,8 +1,8 @@
 """The changes that would make a file's merged rows anew, each with the stamp that it had.
 
 What merging knows of a row is less than its history, and enough: when it was inserted and deleted last, and when each column
-was set. So a row becomes an insert with all its values, an update for every later stamp at which columns were set, and a delete
-for its tombstone. Inserts bring what the row holds in the end, so that no row is ever seen with half of its values.
+was set. So a row becomes an insert with all its values, an update for every later stamp at which columns were set, and a
+delete for its tombstone. Inserts bring what the row holds in the end, so that no row is ever seen with half of its values.
 
 What is older than a horizon, or has no clock at all, becomes a row from before sync (``Op.SEED``), as other devices may have
 forgotten the clocks by which they would have to tell which is newer. Tombstones that old are left out.
@@ -112,11 +112,10 @@ def _changes_of(state: RowState, merged: Mapping[str, Value], columns: tuple[str
         yield 0, Op.SEED, {name: _oldest(values, before) for name, values in offers.items() if values}
     died = state.died if state.died is not None and state.died[0] >= before else None
     for life in (life for life in state.lives if life[0] >= before):
-        replaces = died is not None and life[0] == died[0]
         inserted.add(life[0])
-        yield life[0], Op.REPLACE if replaces else Op.INSERT, dict(_brought(offers, life, is_last=life == state.lives[-1]))
-    if died is not None and died[0] not in inserted:
-        yield died[0], Op.DELETE, {}
+        yield life[0], Op.INSERT, dict(_brought(offers, life, is_last=life == state.lives[-1]))
+    if died is not None:  # a replacement is taken apart: as one, it would end the life that another device's makes of it
+        yield died[0] - (died[0] in inserted), Op.DELETE, {}
     for stamp in sorted({mark.version[0] for values in offers.values() for mark, _ in values}):
         if stamp >= before and stamp not in inserted:
             yield (

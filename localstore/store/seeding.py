@@ -94,7 +94,9 @@ class _Seeding:
         self.number = 0
 
     def put(self, stamp: int, kind: _Kind, row: _Row) -> None:
-        if stamp != self._stamp or self._count >= min(_ROWS, self._limits.max_rows):
+        # Deletes are spread only if they must be: a row that was made again has a stamp that may be greater by one only.
+        most = self._limits.max_rows if kind[1] is Op.DELETE else min(_ROWS, self._limits.max_rows)
+        if stamp != self._stamp or self._count >= most:
             self.finish()
         self._stamp = stamp
         self._groups.setdefault(kind, []).append(row)

@@ -110,6 +110,24 @@ def test_what_was_inserted_again_holds_only_what_that_brought(tmp_path: Path) ->
     check_equal(x, y)
 
 
+@pytest.mark.parametrize("order", ["xy", "yx"])
+@pytest.mark.parametrize("names", ["xy", "pq", "vw"], ids=lambda names: f"as {names}")
+def test_what_was_written_to_a_replaced_row_outlives_another_devices_seeding(tmp_path: Path, names: str, order: str) -> None:
+    remote, x, y = began(tmp_path, INSERT_A)
+    x.write("INSERT OR REPLACE INTO note VALUES ('a', 'replaced', 2)")
+    remote.exchange(x, y)
+    remote.clock.advance(1)
+    x.write("UPDATE note SET title = 'later'")
+    wipe(remote)
+    for letter in order:
+        device = {"x": x, "y": y}[letter]
+        remote.reset(device, SEED, names["xy".index(letter)])
+        settled(remote, device)
+    settled(remote, x, y)
+    assert x.rows() == y.rows() == {("a",): {"title": "later", "stars": 2}}
+    check_equal(x, y)
+
+
 def test_no_row_is_ever_seen_with_half_of_its_values(tmp_path: Path) -> None:
     remote, x, _ = began(tmp_path, INSERT_A)
     x.write("UPDATE note SET title = 'later'")
