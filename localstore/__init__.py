@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from localstore.app import App, Credentials, User
+from localstore.app import App
 from localstore.configuration import LocalConfiguration, SyncConfiguration
+from localstore.credentials import Credentials
 from localstore.ids import uuid7
 from localstore.realm import Realm
 from localstore.sync.progress import Direction, Progress, ProgressMode
 from localstore.sync.state import ConnectionState, ConnectionStateChange, SessionState
 from localstore.sync.status import Reason, SyncStatus
+from localstore.user import User, UserState
 
 if TYPE_CHECKING:
     from localstore.settings import Settings
@@ -35,6 +37,7 @@ __all__ = [
     "SyncConfiguration",
     "SyncStatus",
     "User",
+    "UserState",
     "uuid7",
 ]
 __version__ = "0.1.0"

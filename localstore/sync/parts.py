@@ -9,6 +9,7 @@ from localstore.registry import AdapterFactory
 from localstore.store.file import Store
 from localstore.sync.loop import BackgroundLoop
 from localstore.sync.retry import BackoffPolicy
+from localstore.sync.tokens import UserTokens
 
 __all__ = ["Limits", "SessionParts"]
 
@@ -39,6 +40,7 @@ class SessionParts:
         loop: where the cycle runs.
         environment: the world.
         limits, backoff: figures.
+        tokens: the user's; None where the remote has no users.
     """
 
     store: Store
@@ -49,3 +51,9 @@ class SessionParts:
     environment: Environment
     limits: Limits
     backoff: BackoffPolicy
+    tokens: UserTokens | None = None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no error may quote."""
+        return () if self.tokens is None else self.tokens.secrets
