@@ -150,7 +150,12 @@ class _Undoing:
             self._put_back(portion)
         for refusal in self._refusals:
             self.conflicts += note_lost(
-                self._here, self._rows, refusal.changeset, own=(self._own,), rules=(refusal.rule,) * 2, now_ms=self._now_ms
+                self._here,
+                self._rows,
+                refusal.changeset,
+                own=(self._own,),
+                rules=(refusal.rule, refusal.rule),
+                now_ms=self._now_ms,
             )
 
     def _put_back(self, reasons: Mapping[tuple[str, Key], str]) -> None:
