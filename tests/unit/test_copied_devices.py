@@ -49,7 +49,7 @@ def tidy() -> Iterator[None]:
 
 def write_copy(source: Device, name: str, *, with_unsent: bool = True) -> Path:
     path = source.path.with_name(f"{name}.db")
-    target = SyncedTarget(path=path, app=APP, partition="default", user="somebody", tables=[NOTE], options=StoreOptions())
+    target = SyncedTarget(path=path, app=APP, partition="default", user="local", tables=[NOTE], options=StoreOptions())
     copy_as_another_device(source.store, target, with_unsent=with_unsent)
     return path
 
@@ -77,7 +77,7 @@ def two_devices(folder: Path) -> tuple[Device, Device]:
 def test_a_copy_is_nobody_until_it_is_opened(tmp_path: Path) -> None:
     x, _ = two_devices(tmp_path)
     path = write_copy(x, "w", with_unsent=False)
-    assert query(path, "SELECT device, user, last_number FROM localstore_state") == [(NOBODY, "somebody", 0)]
+    assert query(path, "SELECT device, user, last_number FROM localstore_state") == [(NOBODY, "local", 0)]
     w = Device(tmp_path, "w")
     assert w.id not in (NOBODY, x.id)
     assert w.store.state().cursor == x.store.state().cursor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -168,13 +167,6 @@ class TestAnotherDevice:
         add(source, "from the source")
         for realm in (copy, source):
             comes_to_hold(realm, "a", "from the copy", "from the source")
-
-    def test_it_is_for_the_user_of_its_configuration(self, world: World, target: Path) -> None:
-        source = world.open()
-        other = world.device("other")
-        user = dataclasses.replace(other.user, id="somebody else")
-        source.write_copy_to(dataclasses.replace(other.configuration(path=target), user=user))
-        assert sql(target, "SELECT user FROM localstore_state") == [("somebody else",)]
 
     def test_unsent_changes_are_refused(self, world: World, target: Path) -> None:
         source = world.open()
