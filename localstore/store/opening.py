@@ -140,6 +140,8 @@ def _opened(store: Store, key: bytes | None, prepare_file: Callable[[], None]) -
         with alone.settling(store.path) as is_ours:
             store.connect()
         prepare_file()
+        if is_ours:
+            store.forget_statements()
     except BaseException:
         store.close()
         if is_ours:

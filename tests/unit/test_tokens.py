@@ -354,6 +354,7 @@ class TestRefusedTokens:
     def test_a_renewal_that_fails_otherwise_leaves_it_to_the_backoff(self, users: Users, error: Exception) -> None:
         realm = users.open(users.app().login(EMMA))
         assert is_connected(realm)
+        eventually(lambda: users.line.count("watch"), "the session to rest: else reconnecting would cut the wait short")
         users.remote.expire_access_tokens()
         users.line.break_next("refresh", Raise(error))
         realm.sync_session.reconnect()
