@@ -97,6 +97,11 @@ class Settings(BaseSettings):
             raise PydanticCustomError("truth", "it should be a number, not true or false")
         return value
 
+    @field_validator("directory", mode="before")
+    @classmethod
+    def _take_path(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else value
+
     if not TYPE_CHECKING:  # type checkers know the arguments by the fields
 
         def __init__(self, **values: Any) -> None:

@@ -262,6 +262,9 @@ class TestValues:
         settings = Settings()
         assert (settings.busy_timeout, settings.page_count, settings.synchronous) == (2.5, 7, "FULL")
 
+    def test_a_directory_may_be_a_path(self, tmp_path: Path) -> None:
+        assert Settings(directory=tmp_path).directory == str(tmp_path)  # type: ignore[arg-type]
+
     def test_settings_cannot_be_changed(self) -> None:
         settings = Settings(poll=2)
         with pytest.raises(ValueError, match=r"frozen: poll was not changed.*Settings\(poll="):
