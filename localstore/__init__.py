@@ -9,28 +9,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from localstore.app import App, Credentials, User
+from localstore.client_reset import ClientResetReport, Discard, Manual, Recover, RecoverOrDiscard, SeedRemote
 from localstore.configuration import LocalConfiguration, SyncConfiguration
 from localstore.ids import uuid7
 from localstore.realm import Realm
+from localstore.reasons import ResetReason
 from localstore.sync.state import ConnectionState, ConnectionStateChange, SessionState
+from localstore.version import VERSION
 
 if TYPE_CHECKING:
     from localstore.settings import Settings
 
 __all__ = [
     "App",
+    "ClientResetReport",
     "ConnectionState",
     "ConnectionStateChange",
     "Credentials",
+    "Discard",
     "LocalConfiguration",
+    "Manual",
     "Realm",
+    "Recover",
+    "RecoverOrDiscard",
+    "ResetReason",
+    "SeedRemote",
     "SessionState",
     "Settings",
     "SyncConfiguration",
     "User",
     "uuid7",
 ]
-__version__ = "0.1.0"
+__version__ = VERSION
 
 
 def __getattr__(name: str) -> Any:

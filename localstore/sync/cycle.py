@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from localstore.adapter import (
@@ -37,6 +38,7 @@ from localstore.errors import (
     SyncError,
 )
 from localstore.store.apply import Applied
+from localstore.sync.offline_time import OfflineTime
 from localstore.sync.parts import SessionParts
 from localstore.sync.retry import Backoff
 from localstore.sync.state import ConnectionEvent
@@ -72,6 +74,7 @@ class Observer(Protocol):
     def report(self, error: SyncError) -> None: ...
     def failed(self, error: SyncError) -> None: ...
     def uploaded(self) -> None: ...
+    async def caught_up(self) -> None: ...
 
 
 class Cycle:
@@ -101,6 +104,8 @@ class Cycle:
         self._remote_ahead_ms: float | None = None
         self._drift_reported: set[bytes] = set()
         self._warned: set[str] = set()
+        self._offline_time = OfflineTime(parts.store, parts.environment)
+        self._device = b""
 
     async def run(self) -> None:
         """Sync until cancelled.
@@ -108,29 +113,60 @@ class Cycle:
         Raises:
             SyncError: a fatal one.
         """
+        await self._through_errors(self._go_on)
+
+    async def fill(self, then: Callable[[], Awaitable[None]]) -> None:
+        """Connect, pull to the head and do something, once, through errors that pass by themselves.
+
+        Raises:
+            SyncError: a fatal one.
+        """
+
+        async def work() -> None:
+            await self._pull_to_head()
+            await then()
+
+        await self._through_errors(work)
+
+    async def fill_once(self) -> None:
+        """Connect and pull to the head.
+
+        Raises:
+            SyncError: it did not succeed.
+        """
+        await self._connect()
+        await self._pull_to_head()
+
+    async def _through_errors(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             while True:
                 try:
                     await self._connect()
-                    while True:
-                        await self._pull_to_head()
-                        await self._push_outbox()
-                        await self._in_thread(self._store.purge, self._remote_ms())
-                        await self._wait_for_work()
+                    return await work()
                 except SyncError as error:
                     self._observer.connection(ConnectionEvent.LOST)
                     self._observer.failed(error)
                     if error.is_fatal:
                         raise
+                    await self._warn_of_offline_time()
                     await self._back_off(self._backoff.failed(error))
         finally:
             self._stop_watching()
+
+    async def _go_on(self) -> None:
+        while True:
+            await self._pull_to_head()
+            await self._push_outbox()
+            await self._observer.caught_up()
+            await self._in_thread(self._store.purge, self._remote_ms())
+            await self._wait_for_work()
 
     async def _connect(self) -> None:
         self._signals.reconnect.clear()
         self._observer.connection(ConnectionEvent.ATTEMPT)
         state = await self._in_thread(self._store.state)
         self._cursor = None if state.cursor is None else Cursor(state.cursor)
+        self._device = state.device
         hello = Hello(
             app=self._parts.app,
             partition=self._parts.partition,
@@ -161,6 +197,8 @@ class Cycle:
                 f"device forked (the remote has changeset {welcome.last_number} of this device, the file {made})",
                 hint="The file was copied, or restored from a backup. Its data and unsent changes are untouched.",
             )
+        await self._in_thread(self._offline_time.reached, welcome.horizon_days)
+        self._waits.count_by(state.device, await self._in_thread(self._store.last_pending))
         self._observer.connection(ConnectionEvent.WELCOME)
 
     async def _pull_to_head(self) -> None:
@@ -183,6 +221,8 @@ class Cycle:
             if page.changesets:
                 self._backoff.reset()
         self._waits.reached_head(mark)
+        if self._offline_time.is_due():
+            await self._in_thread(self._offline_time.again)
 
     async def _push_outbox(self) -> None:
         capabilities = self._adapter.capabilities
@@ -210,6 +250,8 @@ class Cycle:
 
     async def _push(self, batch: Sequence[SealedChangeset]) -> PushResult:
         """Push a batch; an answer that makes no sense must not make us forget what was never stored."""
+        if batch[0].device != self._device:
+            raise Offline("Another process reset this file, which is another device now. The session connects again.")
         try:
             result: PushResult = await self._request(self._adapter.push(batch))
         except Refused as error:
@@ -255,6 +297,12 @@ class Cycle:
         await self._sleep_until(self._signals.work, poll)
         self._signals.work.clear()
         self._signals.reconnect.clear()  # connected: the pull that follows shows whether the line still holds
+
+    async def _warn_of_offline_time(self) -> None:
+        with suppress(Busy):  # which is for the next attempt to find
+            warning = await self._in_thread(self._offline_time.warning)
+            if warning is not None:
+                self._observer.report(warning)
 
     async def _back_off(self, seconds: float) -> None:
         self._stop_watching()

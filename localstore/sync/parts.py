@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from localstore.client_reset import ClientReset
 from localstore.environment import Environment
 from localstore.registry import AdapterFactory
 from localstore.store.file import Store
 from localstore.sync.loop import BackgroundLoop
 from localstore.sync.retry import BackoffPolicy
 
-__all__ = ["Limits", "SessionParts"]
+if TYPE_CHECKING:
+    from localstore.realm import Realm
+
+__all__ = ["Limits", "ResetParts", "SessionParts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +33,19 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResetParts:
+    """What a client reset needs of the application.
+
+    Attributes:
+        strategy: what it is to do.
+        view: a realm that can only be read, on the file's backup, for the strategy's callbacks.
+    """
+
+    strategy: ClientReset
+    view: Callable[[Path], AbstractContextManager[Realm]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class SessionParts:
     """What a session is made of.
 
@@ -35,6 +56,7 @@ class SessionParts:
         loop: where the cycle runs.
         environment: the world.
         limits, backoff: figures.
+        reset: for a client reset; None when the session is to stop instead.
     """
 
     store: Store
@@ -45,3 +67,4 @@ class SessionParts:
     environment: Environment
     limits: Limits
     backoff: BackoffPolicy
+    reset: ResetParts | None = None

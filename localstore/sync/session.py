@@ -15,10 +15,13 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from localstore.adapter import SyncAdapter
-from localstore.errors import LocalStoreError, OperationAborted, ProtocolError, SyncError
+from localstore.client_reset import ClientResetReport
+from localstore.errors import LocalStoreError, OperationAborted, ProtocolError, ResetRequired, SyncError
+from localstore.store.contact import last_contact
 from localstore.sync.cycle import Cycle, Signals
 from localstore.sync.parts import SessionParts
 from localstore.sync.redaction import redacted_error
+from localstore.sync.reset import Resets
 from localstore.sync.state import (
     CONNECTIONS,
     TRANSITIONS,
@@ -33,7 +36,7 @@ from localstore.sync.stream import Stream
 from localstore.sync.waits import Waits
 from localstore.urls import redacted_text
 
-__all__ = ["ErrorHandler", "SyncSession"]
+__all__ = ["ErrorHandler", "Life", "SyncSession"]
 
 ErrorHandler = Callable[["SyncSession", SyncError], object]
 """Called in the background thread with errors that a user should know of; what it raises is logged and dropped."""
@@ -54,9 +57,10 @@ class SyncSession:
         self._connection = ConnectionState.DISCONNECTED
         self._streams: list[Stream[ConnectionStateChange]] = []
         self._waits = Waits()
-        self._life: _Life | None = None
+        self._life: Life | None = None
         self._last_error: SyncError | None = None
         self._ended = False
+        self._resets = Resets(parts, session=self)
         parts.store.on_commit(self._poke)
 
     # -- what an application sees
@@ -75,6 +79,18 @@ class SyncSession:
     def last_error(self) -> SyncError | None:
         """The error that the session met last, transient ones too; None when there was none since it connected."""
         return self._last_error
+
+    @property
+    def last_reset(self) -> ClientResetReport | None:
+        """The last client reset of this file, and where the backup from before it lies; None when there was none since it was
+        opened, nor one before that the remote has not confirmed."""
+        return self._resets.last
+
+    @property
+    def offline_deadline_ms(self) -> int | None:
+        """When the remote will have forgotten what this device has missed, if it cannot be reached until then: milliseconds
+        since the Unix epoch. None when it keeps history for ever, or was never reached."""
+        return last_contact(self._parts.store).deadline_ms
 
     def connection_state_changes(self) -> Stream[ConnectionStateChange]:
         """Changes from now on, for ``for`` or ``async for``; the stream ends when the realm is closed."""
@@ -140,7 +156,7 @@ class SyncSession:
         """End a wait after errors, or look at the remote at once."""
         self._signal(Signals.reconnect_now)
 
-    def handle(self, event: Event, error: SyncError | None = None, *, life: _Life | None = None) -> None:
+    def handle(self, event: Event, error: SyncError | None = None, *, life: Life | None = None) -> None:
         """Feed an event to the state table and carry out what it asks for.
 
         Args:
@@ -190,7 +206,7 @@ class SyncSession:
 
     def _start(self) -> None:
         self._last_error = None
-        life = self._life = _Life(self, self._parts, self._waits)
+        life = self._life = Life(self, self._parts, self._waits)
         self._parts.loop.post(life.start)
 
     def _stop(self) -> None:
@@ -207,21 +223,21 @@ class SyncSession:
             for stream in list(self._streams):
                 stream.put(change)
 
-    def _life_connection(self, life: _Life, event: ConnectionEvent) -> None:
+    def _life_connection(self, life: Life, event: ConnectionEvent) -> None:
         with self._lock:
             if life is self._life:
                 if event is ConnectionEvent.WELCOME:
                     self._last_error = None
                 self._connect(event)
 
-    def _life_uploaded(self, life: _Life) -> None:
+    def _life_uploaded(self, life: Life) -> None:
         with self._lock:  # a realm may have been opened, written and closed since the cycle found nothing to upload
             if life is self._life and self._state is SessionState.DYING and self._parts.store.last_pending() is not None:
                 self._poke()
             else:
                 self.handle(Event.UPLOADED, life=life)
 
-    def _life_failed(self, life: _Life, error: SyncError) -> None:
+    def _life_failed(self, life: Life, error: SyncError) -> None:
         with self._lock:
             if life is self._life:
                 self._last_error = error
@@ -237,12 +253,12 @@ class SyncSession:
     def _wait_for_upload(self) -> concurrent.futures.Future[bool] | None:
         store = self._parts.store
         store.seal()
-        last = store.last_pending()
-        if last is None:
+        if store.last_pending() is None:
             return None
-        future = self._waits.upload(last)
+        state = store.state()
+        future = self._waits.upload(state.last_number, state.device)
         if store.last_pending() is None:  # acknowledged before the wait was known
-            self._waits.acknowledged(last)
+            self._waits.acknowledged(state.last_number)
         self._waiting_has_begun()
         return future
 
@@ -258,10 +274,10 @@ class SyncSession:
             self._waits.abort(_aborted(Event.CLOSE))
 
     def _check_may_wait(self) -> None:
-        if self._parts.loop.is_current():
+        if self._parts.loop.is_current() or self._resets.is_calling_back():
             raise LocalStoreError(
                 "The background thread cannot wait for itself: all sync would stand still.",
-                hint="Wait in another thread, not in an error handler.",
+                hint="Wait in another thread, not in an error handler or a callback of a client reset.",
             )
 
     def _forget_stream(self, stream: Stream[ConnectionStateChange]) -> None:
@@ -270,13 +286,14 @@ class SyncSession:
                 self._streams.remove(stream)
 
 
-class _Life:
+class Life:
     """One run of the cycle, from START to STOP; what comes from it later is ignored."""
 
     def __init__(self, session: SyncSession, parts: SessionParts, waits: Waits) -> None:
         self._session = session
         self._parts = parts
         self._waits = waits
+        self._resets = session._resets
         self._task: asyncio.Task[None] | None = None
         self._failed = False
         self.signals = Signals()
@@ -292,11 +309,19 @@ class _Life:
         parts = self._parts
         adapter: SyncAdapter | None = None
         try:
-            adapter = parts.make_adapter()
-            cycle = Cycle(parts, adapter=adapter, waits=self._waits, observer=self, signals=self.signals)
-            await cycle.run()
+            await self._resets.take_up()
+            while True:
+                adapter = parts.make_adapter()
+                cycle = Cycle(parts, adapter=adapter, waits=self._waits, observer=self, signals=self.signals)
+                try:
+                    await cycle.run()
+                except ResetRequired as error:
+                    await _let_go(adapter)
+                    adapter = None
+                    await self._resets.carry_out(error, self)
         except SyncError as error:
-            self._fail(error)
+            if self._fail(error):
+                await self._resets.tell(error)
         except LocalStoreError as error:  # of the file, and nothing that passes by itself
             broken = ProtocolError(f"Sync stopped: {error.message} Local data is untouched.", hint=error.hint)
             broken.__cause__ = error
@@ -310,10 +335,13 @@ class _Life:
             if adapter is not None:
                 await _let_go(adapter)
 
-    def _fail(self, error: SyncError) -> None:
+    def _fail(self, error: SyncError) -> bool:
+        """End the session; returns whether the application is to hear of it."""
         self._failed = True  # what is left to do is closing the adapter
         self.failed(error)
+        is_heard = self._session._life is self and self._session.state is SessionState.ACTIVE
         self._session.handle(Event.FATAL_ERROR, error, life=self)
+        return is_heard
 
     def connection(self, event: ConnectionEvent) -> None:
         self._session._life_connection(self, event)
@@ -328,6 +356,9 @@ class _Life:
 
     def uploaded(self) -> None:
         self._session._life_uploaded(self)
+
+    async def caught_up(self) -> None:
+        await self._resets.caught_up(self)
 
 
 async def _let_go(adapter: SyncAdapter) -> None:

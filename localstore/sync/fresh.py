@@ -1,0 +1,164 @@
+"""A second file that is filled with the remote's whole history through a line of its own, as by a device that is new to it.
+
+What it is for is not known here: a client reset, or the undoing of refused changes. It is removed in the end, and one that
+was left behind by a crash is removed before a new one is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from localstore.adapter import Capabilities, Cursor, Hello, Limit, Page, PushResult, SealedChangeset, SyncAdapter, Welcome
+from localstore.errors import LocalStoreError, SyncError
+from localstore.store.file import Store
+from localstore.store.likeness import open_like, remove_like
+from localstore.sync.cycle import Cycle, Observer, Signals
+from localstore.sync.parts import SessionParts
+from localstore.sync.redaction import redacted_error
+from localstore.sync.state import ConnectionEvent
+from localstore.sync.waits import Waits
+
+__all__ = ["Beside", "Fresh", "Wanted", "fresh_file", "fresh_path"]
+
+_log = logging.getLogger("localstore.sync")
+
+_CLOSE_SECONDS = 10.0  # how long its adapter may take to let go
+
+
+def fresh_path(store: Store) -> Path:
+    """Where the second file of a store lies as long as it is needed."""
+    return store.path.with_name(f"{store.path.name}.fresh")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Changesets of which we want to know whether the remote has them: those of a device after a number."""
+
+    device: bytes
+    after: int
+
+
+@dataclass
+class Fresh:
+    """A file that is being filled.
+
+    Attributes:
+        store: the file.
+        cycle: fills it: ``cycle.fill()``.
+        stored: digests of the wanted changesets that came by, by number.
+    """
+
+    store: Store
+    cycle: Cycle
+    stored: dict[int, bytes] = field(default_factory=dict)
+
+
+@asynccontextmanager
+async def fresh_file(
+    parts: SessionParts, wanted: Wanted, *, observer: Observer, signals: Signals
+) -> AsyncIterator[Fresh]:
+    """A file like that of a session, and what fills it, for the block.
+
+    Args:
+        parts: of the session.
+        wanted: changesets to look out for.
+        observer: hears of the line to the remote.
+        signals: the session's pokes, so that ``reconnect()`` ends a wait here as well.
+    """
+    path = fresh_path(parts.store)
+    in_thread = parts.environment.run_blocking
+    store: Store | None = None
+    adapter: _Noting | None = None
+    try:
+        await in_thread(remove_like, parts.store, path)
+        store = await in_thread(open_like, parts.store, path, parts.environment)
+        adapter = _Noting(parts.make_adapter(), wanted)
+        cycle = Cycle(replace(parts, store=store), adapter=adapter, waits=Waits(), observer=observer, signals=signals)
+        yield Fresh(store, cycle, adapter.stored)
+    finally:
+        if adapter is not None:
+            await _let_go(adapter)
+        await in_thread(_remove, parts.store, store, path)
+
+
+class Beside:
+    """What the session hears of a line beside its own.
+
+    Args:
+        observer: the session.
+        instead: whether the line stands in for the session's own, so that its connection and errors are the session's.
+    """
+
+    def __init__(self, observer: Observer, *, instead: bool) -> None:
+        self._observer = observer
+        self._instead = instead
+
+    def connection(self, event: ConnectionEvent) -> None:
+        if self._instead:
+            self._observer.connection(event)
+
+    def report(self, error: SyncError) -> None:
+        self._observer.report(error)
+
+    def failed(self, error: SyncError) -> None:
+        if self._instead:
+            self._observer.failed(error)
+
+    def uploaded(self) -> None:
+        """Nothing is uploaded by it."""
+
+    async def caught_up(self) -> None:
+        """What is done then is said to ``Cycle.fill``."""
+
+
+class _Noting:
+    """An adapter that notes which of the wanted changesets its pages hold."""
+
+    def __init__(self, inner: SyncAdapter, wanted: Wanted) -> None:
+        self._inner = inner
+        self._wanted = wanted
+        self.stored: dict[int, bytes] = {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(self._inner.capabilities, watch=False, snapshots=False)
+
+    async def connect(self, hello: Hello) -> Welcome:
+        return await self._inner.connect(hello)
+
+    async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
+        return await self._inner.push(batch)
+
+    async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
+        page = await self._inner.pull(cursor, limit)
+        for sealed in page.changesets:
+            if sealed.device == self._wanted.device and sealed.number > self._wanted.after:
+                self.stored[sealed.number] = sealed.digest
+        return page
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+async def _let_go(adapter: SyncAdapter) -> None:
+    """Close an adapter. That it fails or hangs concerns nobody: it is not used any more."""
+    try:
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await adapter.close()
+    except Exception as error:  # noqa: BLE001
+        _log.warning("The second line to the remote could not be closed.", exc_info=redacted_error(error))
+
+
+def _remove(original: Store, store: Store | None, path: Path) -> None:
+    """Remove the file. What cannot be removed now is when the next one is made."""
+    try:
+        if store is not None:
+            store.close()
+        remove_like(original, path)
+    except LocalStoreError as error:
+        _log.warning("%s could not be removed: %s", path.name, error)

@@ -1,0 +1,53 @@
+"""Undoing what the remote refused: the rows go back to what the remote has, and the application hears which, and why.
+
+What is to be undone is in the file, marked when it was refused, so that a crash forgets nothing. The remote's state comes from
+a second file that is filled from its history, one for all that was refused together.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from localstore.errors import CompensatingWrite
+from localstore.store.undoing import UndoneWrite, has_refused, undo_refused
+from localstore.sync.blocking import in_thread
+from localstore.sync.fresh import Beside, Wanted, fresh_file
+from localstore.sync.parts import SessionParts
+
+if TYPE_CHECKING:
+    from localstore.sync.session import Life
+
+__all__ = ["undo"]
+
+_TRIES = 5  # other processes of this device that read on meanwhile
+
+
+async def undo(parts: SessionParts, life: Life) -> None:
+    """Undo what was refused, if anything was.
+
+    Raises:
+        SyncError: the remote's state cannot be had now. It is tried again after the next pull.
+    """
+    environment, store = parts.environment, parts.store
+    if not await in_thread(environment, has_refused, store):
+        return
+    beside = Beside(life, instead=False)
+    async with fresh_file(parts, Wanted(b"", 0), observer=beside, signals=life.signals) as fresh:
+        for _ in range(_TRIES):
+            cursor = (await in_thread(environment, store.state)).cursor
+            await fresh.cycle.fill_once()
+            writes = await in_thread(environment, undo_refused, store, fresh.store, cursor=cursor)
+            if writes is not None:
+                break
+    if writes:
+        life.report(_told(writes))
+
+
+def _told(writes: list[UndoneWrite]) -> CompensatingWrite:
+    rows = "A row was" if len(writes) == 1 else f"{len(writes)} rows were"
+    return CompensatingWrite(
+        f"{rows} put back to what the remote has, as it refused what was written here, the first in {writes[0].table}:"
+        f" {writes[0].reason} What was written is kept in realm.conflicts().",
+        writes=tuple((write.table, write.key, write.reason) for write in writes),
+        hint="Later changes go on. Change what the remote refuses, and write it again.",
+    )
