@@ -15,10 +15,13 @@ import msgspec
 from localstore.changes import Key, Value
 from localstore.clock import Version, stamp_at
 
-__all__ = ["A_DELETE_WINS", "Conflict", "conflicts", "find", "forget", "forget_oldest", "note", "of_one_loss"]
+__all__ = ["A_DELETE_WINS", "NOT_IN_REMOTE", "Conflict", "conflicts", "find", "forget", "forget_oldest", "note", "of_one_loss"]
 
 A_DELETE_WINS = "a delete beats every update"
 """The rule by which a value goes together with its row."""
+
+NOT_IN_REMOTE = "the remote has no such row any more"
+"""The rule by which a value is lost at a client reset whose row the remote does not have, nor knows to be deleted."""
 
 _PORTION = 1000  # forgotten beyond as many as were added, so that no transaction is long after the bounds were lowered
 _FIRST_ID = 1 << 32

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from localstore import wire
-from localstore.changes import Changeset
+from localstore.changes import Changeset, RowGroup
 from localstore.clock import stamp_ms, stamp_time
 from localstore.wire import SealedChangeset
 
-__all__ = ["PendingChangeset", "acknowledge", "acknowledged", "batch", "last_pending", "pending", "refuse"]
+__all__ = ["PendingChangeset", "acknowledge", "acknowledged", "add", "batch", "last_pending", "pending", "refuse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,18 @@ class PendingChangeset:
     @property
     def time(self) -> str:
         return stamp_time(self.stamp).isoformat()
+
+
+def add(connection: sqlite3.Connection, sealed: SealedChangeset, groups: Iterable[RowGroup]) -> None:
+    """Put a changeset in, whose groups of changes are given beside its sealed form."""
+    tables: dict[str, int] = {}
+    for group in groups:
+        tables[group.table] = tables.get(group.table, 0) + group.row_count
+    data = wire.encode(sealed)
+    connection.execute(
+        "INSERT INTO localstore_outbox (number, stamp, rows, bytes, tables, sealed) VALUES (?, ?, ?, ?, ?, ?)",
+        (sealed.number, sealed.stamp, sealed.rows, len(data), msgspec.json.encode(tables).decode(), data),
+    )
 
 
 def pending(connection: sqlite3.Connection, *, now_ms: int, last_error: str | None = None) -> list[PendingChangeset]:

@@ -6,7 +6,7 @@ Nothing here knows in which order changesets may come; that is ``store.apply``'s
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -63,10 +63,12 @@ class Rows:
         self._decides = decides_conflicts(connection, self._tables.values())
         self.conflicts = 0
 
-    def take(self, changeset: Changeset) -> None:
-        """Merge another device's changeset."""
-        self.learn(changeset)
-        self._take(changeset, self.knowledge.of(changeset.device))
+    def take(self, changeset: Changeset, seen: Mapping[bytes, int] | None = None) -> None:
+        """Merge another device's changeset. ``seen`` is what its writer knew, where that is not what its device is known to."""
+        if seen is None:
+            self.learn(changeset)
+            seen = self.knowledge.of(changeset.device)
+        self._take(changeset, seen)
 
     def learn(self, changeset: Changeset) -> None:
         """Note what the writer of a changeset had seen."""
@@ -96,6 +98,30 @@ class Rows:
             defaults = self._columns[known.table]
             for row, change in self._with_rows(known, own=True):
                 merge(row.state, change, _version(changeset, known), lambda _: True, lambda _: None, defaults)
+
+    def table_of(self, group: RowGroup) -> CapturedTable | None:
+        """The table of this schema that a group's rows are in, None when it has none."""
+        name = group.table if group.table in self._tables else self._renames.table(group.table, self._tables)
+        return self._tables[name] if name is not None and len(self._tables[name].key) == len(group.key) else None
+
+    def look_up(self, table: CapturedTable, keys: Iterable[Key]) -> Iterator[tuple[RowState, Callable[[str], Value]]]:
+        """The clock of each row as it is by now, and what reads its merged values."""
+        keys, working = list(keys), self._rows.get(table.name, {})
+        recorded = dict(self.clocks.load(table.id, (value for value in map(key_value, keys) if value not in working)))
+        repaired = self._repairs.records.load(table, keys)
+        for key in keys:
+            row = working.get(key_value(key))
+            if row is None:
+                state = recorded.get(key_value(key))
+                if state is None:
+                    state = RowState(lives=(PURGED,) if holds(self._connection, table, key) else ())
+                row = _Row(key, state, existed=bool(state.lives), repaired=repaired.get(key))
+            yield row.state, self._reader(table, row)
+
+    @property
+    def size(self) -> int:
+        """How many rows are at work."""
+        return sum(map(len, self._rows.values()))
 
     def flush(self) -> None:
         """Write rows and clocks, and repair what cannot be shown then."""
