@@ -19,7 +19,7 @@ from localstore.store.first_data import InitialData
 from localstore.store.open_file import StoreOptions
 from localstore.store.opening import open_synced, prepare
 from localstore.sync.loop import BackgroundLoop
-from localstore.sync.parts import Limits, SessionParts
+from localstore.sync.parts import Limits, ResetParts, SessionParts
 from localstore.sync.retry import BackoffPolicy
 from localstore.sync.session import ErrorHandler, SyncSession
 from localstore.sync.state import Event, SessionState
@@ -198,6 +198,7 @@ class AppSync:
         error_handler: ErrorHandler | None,
         initial_data: InitialData | None = None,
         encryption_key: bytes | None = None,
+        reset: ResetParts | None = None,
     ) -> SyncedFile:
         """The open file at a path, and a running session for it. For ``Realm.open``."""
         with self._changed:
@@ -207,7 +208,9 @@ class AppSync:
             file = self._files.get(path)
             names = {table.name for table in tables}
             if file is None:
-                file = self._files[path] = self._open(path, tables, partition, error_handler, initial_data, encryption_key)
+                file = self._files[path] = self._open(
+                    path, tables, partition, error_handler, initial_data, encryption_key, reset
+                )
             elif partition != file.partition:
                 raise ValueError(f"{path} is open for the partition {file.partition!r} and cannot hold {partition!r} as well.")
             elif encryption_key != file.encryption_key:
@@ -270,6 +273,7 @@ class AppSync:
         error_handler: ErrorHandler | None,
         initial_data: InitialData | None,
         encryption_key: bytes | None,
+        reset: ResetParts | None,
     ) -> SyncedFile:
         settings = self._app.settings
         environment = self._app.environment
@@ -303,6 +307,7 @@ class AppSync:
                 max=settings.backoff_max,
                 jitter=settings.backoff_jitter,
             ),
+            reset=reset,
         )
         file.session = SyncSession(parts, error_handler=error_handler, on_dead=lambda: self._died(file))
         return file

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class _FrozenStore(Store):
 
 
 @contextmanager
-def frozen(path: Path, tables: list[sa.Table], options: StoreOptions, now_ms: Callable[[], int]) -> Iterator[Store]:
+def frozen(path: Path, tables: Sequence[sa.Table], options: StoreOptions, now_ms: Callable[[], int]) -> Iterator[Store]:
     """A file that can only be read, as long as the block.
 
     Args:
