@@ -201,7 +201,7 @@ class _Watch:
         self._began = not driver.in_transaction
         if self._began:  # the driver would commit statement by statement
             driver.execute("BEGIN IMMEDIATE")
-        self._migration = FileMigration(driver, now_ms=Environment().now_ms(), limits=SealLimits())
+        self._migration = FileMigration(driver, environment=Environment(), limits=SealLimits())
         self._silenced = True
 
     def _end(self, *, commit: bool) -> None:

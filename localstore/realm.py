@@ -24,12 +24,12 @@ from sqlmodel.sql.expression import Select, SelectOfScalar
 
 from localstore.app import AppSync, SyncedFile, store_options
 from localstore.configuration import LocalConfiguration, SyncConfiguration, existing, located, owner_of, worth_compacting
+from localstore.copies import write_copy
 from localstore.environment import Environment
 from localstore.errors import LocalStoreError, RealmClosed
 from localstore.schema import check_key, check_synced, tables_of
 from localstore.store import files, restoring
 from localstore.store.conflicts import Conflict
-from localstore.store.copy import copy_plain
 from localstore.store.file import Store
 from localstore.store.frozen import frozen
 from localstore.store.in_loop import WriteInLoop
@@ -234,31 +234,36 @@ class Realm:
 
     # -- the file
 
-    def write_copy_to(self, configuration: LocalConfiguration) -> None:
-        """Copy everything to a SQLite file outside sync, as it is at this moment: the way to leave sync for good.
+    def write_copy_to(self, configuration: LocalConfiguration | SyncConfiguration, *, with_unsent: bool = False) -> None:
+        """Copy the file, as it is at this moment, to where nothing is yet: compact, whole or not at all, encrypted with the
+        configuration's key, whatever the key of this realm is. Others may go on writing. What a ``write()`` has not
+        committed is not in it.
 
-        The copy is encrypted with the configuration's ``encryption_key``, whatever the key of this realm is.
+        * With a ``LocalConfiguration``: all tables and nothing of sync, the way to leave sync for good.
+        * With a ``SyncConfiguration`` of the same app and partition: a new device that has what this one has; opening the copy,
+          once or many times in further copies, downloads only what came since.
+        * With any other ``SyncConfiguration``, and from a local realm: opening the copy uploads all rows of its schema.
+
+        Args:
+            configuration: of the copy.
+            with_unsent: whether a new device may be made of a realm with unsent changes. The copy has them in its tables, and
+                uploads them as its own; so does this realm, and it does not matter who is first.
 
         Raises:
             TargetExists: something is there already; it was left as it is.
-            StoreUnusable: the copy cannot be written there.
+            UnsentChanges: the remote has not acknowledged all changes, and ``with_unsent`` is not set.
+            SchemaError, SchemaMismatch: the tables cannot be synced, or are not as the classes declare them.
+            StoreUnusable: the copy cannot be written there; ``DiskFull`` when there is no room.
             ImportError: the configuration needs an extra that is not installed.
         """
         self._check_open()
-        if not isinstance(configuration, LocalConfiguration):
-            raise TypeError("write_copy_to takes a LocalConfiguration.")
-        if configuration.in_memory:
-            raise ValueError("write_copy_to writes a file: give it a LocalConfiguration without in_memory.")
-        copy_plain(
-            self._store.path,
-            Path(configuration.path).expanduser().resolve(),
-            source_key=self._configuration.encryption_key,
-            target_key=configuration.encryption_key,
-        )
+        write_copy(self._store, self._configuration, configuration, with_unsent=with_unsent)
 
-    async def write_copy_to_async(self, configuration: LocalConfiguration) -> None:
+    async def write_copy_to_async(
+        self, configuration: LocalConfiguration | SyncConfiguration, *, with_unsent: bool = False
+    ) -> None:
         """``write_copy_to`` for any event loop."""
-        await asyncio.to_thread(self.write_copy_to, configuration)
+        await asyncio.to_thread(self.write_copy_to, configuration, with_unsent=with_unsent)
 
     @classmethod
     def compact(cls, configuration: SyncConfiguration | LocalConfiguration) -> bool:

@@ -169,6 +169,40 @@ class ClockTable:
         added = {names[column]: number for column, number in generation.added.items() if column in names}
         self._set_generation(table, _Generation(generation.current, added))
 
+    def hand_over(self, device: bytes, heir: bytes, since: int) -> None:
+        """Let all records name ``heir`` as the author of what ``device`` changed from a stamp on."""
+        old, new = self.id_of(device), self.id_of(heir)
+        for stamp, by in (("born", "born_by"), ("died", "died_by")):
+            self._connection.execute(f"UPDATE localstore_clock SET {by} = ? WHERE {by} = ? AND {stamp} >= ?", (new, old, since))
+        found = self._connection.execute("SELECT tbl, key, detail FROM localstore_clock WHERE detail IS NOT NULL")
+        self._rewrite(found.fetchall(), lambda stamp, by: new if by == old and stamp >= since else by)
+
+    def hand_over_seeds(self, table: int, keys: Sequence[Value], device: bytes, heir: bytes) -> None:
+        """The same for rows from before sync."""
+        old, new = self.id_of(device), self.id_of(heir)
+        sql = f"UPDATE localstore_clock SET born_by = ? WHERE tbl = ? AND born = 0 AND born_by = ? AND key IN {GIVEN}"
+        execute_given(self._connection, sql, [keys], (new, table, old))
+        sql = f"SELECT tbl, key, detail FROM localstore_clock WHERE tbl = ? AND detail IS NOT NULL AND key IN {GIVEN}"
+        found = execute_given(self._connection, sql, [keys], (table,))
+        self._rewrite(found, lambda stamp, by: new if by == old and not stamp else by)
+
+    def _rewrite(self, found: Iterable[tuple[int, Value, bytes]], author: Callable[[int, int], int]) -> None:
+        """Let details name other authors, by stamp and the author so far."""
+
+        def renamed(numbers: list[Any]) -> list[Any]:
+            versions = [part for at in (0, 2) for part in (*numbers[at : at + 1], *_author(numbers, at, author))]
+            return versions + numbers[4:]
+
+        changed = []
+        for table, key, data in found:
+            detail = _decode(data)
+            detail.marks = {column: renamed(mark) for column, mark in detail.marks.items()}
+            detail.lives = [renamed(life) for life in detail.lives]
+            detail.runners_up = {column: [renamed(one) for one in kept] for column, kept in detail.runners_up.items()}
+            if (encoded := _encode(detail)) != data:
+                changed.append((encoded, table, key))
+        self._connection.executemany("UPDATE localstore_clock SET detail = ? WHERE tbl = ? AND key = ?", changed)
+
     def _set_generation(self, table: int, generation: _Generation) -> None:
         self._generations[table] = generation
         self._connection.execute(
@@ -212,6 +246,11 @@ class ClockTable:
                 Candidate(Mark(self._version(stamp, by), self._version(life, life_by)), value)
                 for stamp, by, life, life_by, value in candidates
             )
+
+
+def _author(numbers: list[Any], at: int, author: Callable[[int, int], int]) -> list[int]:
+    """The new author of the version that begins at a place of a detail's numbers, if one does."""
+    return [author(numbers[at], numbers[at + 1])] if len(numbers) > at + 1 else []
 
 
 def saw_up_to(device: bytes, stamp_then: int, seen: Mapping[bytes, int]) -> Callable[[Version], bool]:

@@ -1,67 +1,129 @@
-"""Copying a store to a SQLite file without sync: the way to leave it for good, and to change the encryption key."""
+"""Copying an open file to a new one, as it is at one moment: the file work, whatever the copy is for.
+
+A copy is made beside its target and gets its name when it is complete and on the disk, so that no crash leaves half a file
+under that name. What a killed process leaves beside it, the next copy to the same target removes.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 import threading
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from localstore.errors import StoreUnusable, TargetExists
+from localstore.errors import DiskFull, LocalStoreError, StoreUnusable, TargetExists
 from localstore.schema import SYSTEM_PREFIX
 from localstore.store.driver import connect, driver_errors, driver_module
 from localstore.store.engine import quote
+from localstore.store.failures import DISK_ERRORS, failure
 from localstore.store.transfer import transfer
 
-__all__ = ["copy_plain"]
+__all__ = ["copy_plain", "copy_whole"]
+
+Finish = Callable[[Path], None]
+"""What is done to a copy before it gets its name; it lies at the path."""
+_BESIDE = ("-wal", "-shm", "-journal")
 
 
-def copy_plain(source: Path, target: Path, *, source_key: bytes | None = None, target_key: bytes | None = None) -> None:
+def _as_it_is(_: Path) -> None:
+    pass
+
+
+def copy_plain(
+    source: Path,
+    target: Path,
+    *,
+    source_key: bytes | None = None,
+    target_key: bytes | None = None,
+    finish: Finish = _as_it_is,
+) -> None:
     """Write the application's tables as they are at this moment to a new file, compact and with nothing of sync in it.
 
-    The copy is made beside the target and renamed in, so that a crash leaves no half file under its name. It is encrypted
-    from its first byte if the target is. Others may go on writing to the source meanwhile.
+    The copy is encrypted from its first byte if the target is. Others may go on writing to the source meanwhile.
 
     Args:
         source: an open store's file.
         target: a path where nothing is yet.
         source_key, target_key: the files' encryption keys, None for plain files.
+        finish: what it raises is raised again, and there is no copy.
 
     Raises:
         TargetExists: something is there already; it was left as it is.
-        StoreUnusable: the target's folder is missing or cannot be written.
+        StoreUnusable: the target's folder is missing or cannot be written; ``DiskFull`` when there is no room.
         ImportError: encryption needs an extra that is not installed.
     """
-    driver_module(target_key)
-    if target.exists():
-        raise TargetExists(f"{target} exists already and was left as it is.", hint="Choose another path, or delete it first.")
-    aside = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        aside.unlink(missing_ok=True)
+    with _new_file(target, target_key) as aside:
         if source_key is None and target_key is None:
-            _vacuum_into(source, aside)
+            _vacuum_into(source, aside, None)
             _strip(aside)
         else:
-            _transfer(source, aside, source_key, target_key)
-        _publish(aside, target)
+            _transfer(source, aside, source_key, target_key, with_ours=False)
+        finish(aside)
+
+
+def copy_whole(
+    source: Path, target: Path, *, source_key: bytes | None, target_key: bytes | None, finish: Finish = _as_it_is
+) -> None:
+    """The same with all that we keep in the file. It is the same device as the source, unless ``finish`` changes that."""
+    with _new_file(target, target_key) as aside:
+        if source_key == target_key:
+            _vacuum_into(source, aside, source_key)
+        else:
+            _transfer(source, aside, source_key, target_key, with_ours=True)
+        finish(aside)
+
+
+@contextmanager
+def _new_file(target: Path, key: bytes | None) -> Iterator[Path]:
+    """Where to make a file that is to have a name; it gets it at the end of the block, unless that was left by an exception."""
+    driver_module(key)
+    _check_free(target)
+    aside = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    _remove_leftovers(target)
+    try:
+        with _held(aside):
+            yield aside
+            _publish(aside, target)
     except driver_errors("DatabaseError", also=OSError) as error:
-        raise StoreUnusable(
+        raise _kind_of(error, target)(
             f"The copy {target} could not be written ({error}). The store itself is untouched.",
             hint="Check that its folder exists, may be written, and has room.",
         ) from error
     finally:
-        for path in (aside, aside.with_name(aside.name + "-journal")):
-            path.unlink(missing_ok=True)
+        _remove(aside)
 
 
-def _vacuum_into(source: Path, aside: Path) -> None:
-    with closing(connect(source, None)) as connection:
+def _kind_of(error: Exception, target: Path) -> type[LocalStoreError]:
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull
+    found = failure(str(getattr(error, "sqlite_errorname", "")), str(error), target, writing=True)
+    return type(found) if isinstance(found, DISK_ERRORS) else StoreUnusable
+
+
+def _check_free(target: Path) -> None:
+    if os.path.lexists(target):
+        raise TargetExists(f"{target} exists already and was left as it is.", hint="Choose another path, or delete it first.")
+    for suffix in _BESIDE:
+        beside = target.with_name(target.name + suffix)
+        if os.path.lexists(beside):
+            raise TargetExists(
+                f"{beside} exists, and would be taken for a part of the copy. Nothing was written.",
+                hint="It is left of another database of this name. Choose another path, or delete it first.",
+            )
+
+
+def _vacuum_into(source: Path, aside: Path, key: bytes | None) -> None:
+    """SQLite's own way, which keeps the source's key."""
+    with closing(connect(source, key)) as connection:
         connection.execute("VACUUM INTO ?", (str(aside),))
 
 
-def _transfer(source: Path, aside: Path, source_key: bytes | None, target_key: bytes | None) -> None:
+def _transfer(source: Path, aside: Path, source_key: bytes | None, target_key: bytes | None, *, with_ours: bool) -> None:
     with closing(connect(source, source_key)) as reading, closing(connect(aside, target_key)) as writing:
-        transfer(reading, writing)
+        transfer(reading, writing, with_ours=with_ours)
 
 
 def _strip(path: Path) -> None:
@@ -89,3 +151,68 @@ def _publish(aside: Path, target: Path) -> None:
         raise TargetExists(f"{target} exists already and was left as it is.", hint="Choose another path.") from None
     except OSError:  # a file system without links
         aside.rename(target)
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the new name to the disk, where the system can say so."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# -- what a killed process left
+
+
+@contextmanager
+def _held(aside: Path) -> Iterator[None]:
+    """Make an empty file and keep it locked, by which others see that somebody works on it."""
+    descriptor = os.open(aside, os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        _lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what copies to this target left that were broken off, as far as it can be told."""
+    if sys.platform == "win32":
+        return
+    with suppress(OSError):
+        names = os.listdir(target.parent)  # noqa: PTH208  no pattern: the name may hold any character
+        for name in names:
+            if name.startswith(f".{target.name}.") and name.endswith(".tmp"):
+                _remove_unless_held(target.with_name(name))
+
+
+def _remove_unless_held(leftover: Path) -> None:
+    with suppress(OSError):
+        descriptor = os.open(leftover, os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            if _lock(descriptor):
+                _remove(leftover)
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Take the lock that goes with the process; False when another has it, or nobody can tell."""
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def _remove(aside: Path) -> None:
+    for path in (aside, *(aside.with_name(aside.name + suffix) for suffix in _BESIDE)):
+        path.unlink(missing_ok=True)

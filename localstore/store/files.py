@@ -10,12 +10,13 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from localstore.errors import StoreBusy, StoreUnusable, UnsentChanges
-from localstore.store import layout, outbox, seal
+from localstore.store import layout
 from localstore.store.alone import alone_with, remove
 from localstore.store.driver import driver_errors
 from localstore.store.engine import driver_connection
 from localstore.store.opening import check_not_synced, check_owner
 from localstore.store.state import load_state
+from localstore.store.unsent import has_unsent
 
 __all__ = ["IsWorthwhile", "Owner", "compact", "compact_at_launch", "delete", "is_half_empty"]
 
@@ -109,9 +110,7 @@ def _check_is_of(owner: Owner | None, path: Path, connection: sa.Connection) -> 
 def _check_nothing_unsent(path: Path, connection: sa.Connection) -> None:
     if layout.layout_of(connection) is None:
         return
-    driver = driver_connection(connection)
-    held_back = driver.execute("SELECT 1 FROM localstore_unsealed").fetchone() is not None
-    if held_back or seal.has_unsealed(driver) or outbox.last_pending(driver) is not None:
+    if has_unsent(driver_connection(connection)):
         raise UnsentChanges(
             f"{path} holds changes that the remote has not acknowledged. It was not deleted.",
             hint="Open and upload them first, or lose them for good with delete_files(..., discard_unsent=True).",

@@ -17,11 +17,13 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from localstore.environment import Environment
 from localstore.store.apply import fold
 from localstore.store.capture import LOGS, CapturedTable, attach, captured_tables, follow_migrations
 from localstore.store.clocks import ClockTable
 from localstore.store.dropped import keep_columns, keep_table
 from localstore.store.engine import quote
+from localstore.store.identity import ensure_identity
 from localstore.store.renames import RENAMED, record
 from localstore.store.repaired import rename_columns
 from localstore.store.seal import SealLimits, seal_leftovers
@@ -47,12 +49,14 @@ class FileMigration:
 
     Args:
         connection: in a transaction, in which nothing was written yet.
-        now_ms: the wall clock.
+        environment: clock, and an identity for a copy that was not opened yet.
         limits: what a changeset may hold, for what was captured before.
     """
 
-    def __init__(self, connection: sqlite3.Connection, *, now_ms: int, limits: SealLimits) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, environment: Environment, limits: SealLimits) -> None:
         self._connection = connection
+        now_ms = environment.now_ms()
+        ensure_identity(connection, environment.new_device)
         follow_migrations(connection)
         seal_leftovers(connection, now_ms=now_ms, limits=limits)
         while fold(connection, _FOLD_CHUNK):

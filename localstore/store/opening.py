@@ -16,6 +16,7 @@ from localstore.store.column_rules import column_rules
 from localstore.store.engine import driver_connection
 from localstore.store.file import Store
 from localstore.store.first_data import InitialData, first_data
+from localstore.store.identity import ensure_identity
 from localstore.store.open_file import StoreOptions
 from localstore.store.renames import RENAMED, check_additions
 from localstore.store.seal import SealLimits, seal_leftovers, seal_log
@@ -118,6 +119,7 @@ def prepare(
                 (environment.new_device(), app, partition),
             )
         check_owner(store.path, load_state(driver), app, partition)
+        ensure_identity(driver, environment.new_device)
         is_new = new and not _has_tables(connection, tables)
         _prepare(connection, tables, environment.now_ms(), options.limits)
         if is_new and initial_data is not None:

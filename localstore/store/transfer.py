@@ -46,12 +46,13 @@ class _Entry(NamedTuple):
         return bool(self.root)
 
 
-def transfer(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    """Write the application's tables, indexes, views and triggers, as they are at this moment, and leave ours out.
+def transfer(source: sqlite3.Connection, target: sqlite3.Connection, *, with_ours: bool = False) -> None:
+    """Write the application's tables, indexes, views and triggers, as they are at this moment.
 
     Args:
         source: others may write to its file meanwhile.
         target: of an empty file that nobody else knows, and that is worth nothing if this fails.
+        with_ours: our tables and triggers as well.
     """
     for pragma in ("journal_mode=OFF", "synchronous=OFF", "ignore_check_constraints=ON", "temp_store=MEMORY"):
         target.execute(f"PRAGMA {pragma}")
@@ -59,16 +60,16 @@ def transfer(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
     try:
         _take_over(source, target, _BEFORE)
         target.execute("BEGIN")
-        _transfer_all(source, target)
+        _transfer_all(source, target, with_ours)
         _take_over(source, target, _AFTER)
         target.execute("COMMIT")
     finally:
         source.execute("ROLLBACK")
 
 
-def _transfer_all(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+def _transfer_all(source: sqlite3.Connection, target: sqlite3.Connection, with_ours: bool) -> None:
     everything = list(map(_Entry._make, source.execute("SELECT type, name, tbl_name, rootpage, sql FROM sqlite_master")))
-    theirs = [entry for entry in everything if not entry.is_ours and not entry.is_sqlites]
+    theirs = [entry for entry in everything if (with_ours or not entry.is_ours) and not entry.is_sqlites]
     tables = [entry.name for entry in theirs if entry.type == "table" and entry.is_stored]
     for type_ in ("table", "index"):
         _create(target, (entry for entry in theirs if entry.type == type_ and entry.is_stored))
