@@ -1,4 +1,4 @@
-"""The contract between a sync session and a remote: four calls, and two optional powers.
+"""The contract between a sync session and a remote: four calls, and a few optional powers.
 
 An adapter is about transport alone: it does not merge, retry, start threads of its own accord, or log. Every call may be
 cancelled at any await, and is called again later with the same arguments. Errors are named by what the session must do:
@@ -32,6 +32,7 @@ __all__ = [
     "Refusal",
     "SealedChangeset",
     "SnapshotInfo",
+    "SupportsPing",
     "SupportsSnapshots",
     "SupportsWatch",
     "SyncAdapter",
@@ -55,6 +56,7 @@ class Capabilities:
         poll_seconds: how often the session should look for news when no hint came.
         snapshots: the adapter also is a ``SupportsSnapshots``.
         watch: the adapter also is a ``SupportsWatch``.
+        ping: the adapter also is a ``SupportsPing``.
         users: the remote knows users and wants tokens.
         subscriptions: the remote can serve a part of the rows.
     """
@@ -66,6 +68,7 @@ class Capabilities:
     poll_seconds: float = 60.0
     snapshots: bool = False
     watch: bool = False
+    ping: bool = False
     users: bool = False
     subscriptions: bool = False
 
@@ -215,6 +218,19 @@ class SupportsWatch(Protocol):
 
     def watch(self, cursor: Cursor | None) -> AsyncIterator[Hint]:
         """Hints until cancelled or closed. Ends, or raises ``Offline``, when watching is not possible any more."""
+        ...
+
+
+@runtime_checkable
+class SupportsPing(Protocol):
+    """A sign of life, for remotes whose line can be dead without anybody noticing, as a TCP connection."""
+
+    async def ping(self) -> None:
+        """Come back when the remote has answered. May be called while another call is under way.
+
+        Raises:
+            Offline: the line is dead.
+        """
         ...
 
 

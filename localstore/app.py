@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -294,13 +295,7 @@ class AppSync:
             make_adapter=self._make_adapter,
             loop=self._loop,
             environment=environment,
-            limits=Limits(
-                connect_timeout=settings.connect_timeout,
-                request_timeout=settings.request_timeout,
-                poll=settings.poll,
-                page_bytes=settings.page_bytes,
-                page_count=settings.page_count,
-            ),
+            limits=Limits(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Limits)}),
             backoff=BackoffPolicy(
                 initial=settings.backoff_initial,
                 factor=settings.backoff_factor,

@@ -12,11 +12,12 @@ import functools
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ["DEVICE_BYTES", "Environment"]
+__all__ = ["DEVICE_BYTES", "Deadline", "Environment"]
 
 DEVICE_BYTES = 16
 
@@ -28,6 +29,27 @@ async def _run_blocking(function: Callable[..., Any], /, *args: Any, **kwargs: A
     except RuntimeError as error:  # the interpreter is ending and starts no more threads: nobody is left to be told
         raise asyncio.CancelledError("the interpreter is ending") from error
     return await future
+
+
+class Deadline(Protocol):
+    """The end of a time limit, while it runs. To be used in its own event loop."""
+
+    def expire(self) -> None:
+        """The time is up now."""
+
+
+class _Deadline:
+    def __init__(self, limit: asyncio.Timeout) -> None:
+        self._limit = limit
+
+    def expire(self) -> None:
+        self._limit.reschedule(asyncio.get_running_loop().time())
+
+
+@asynccontextmanager
+async def _timeout(seconds: float) -> AsyncIterator[Deadline]:
+    async with asyncio.timeout(seconds) as limit:
+        yield _Deadline(limit)
 
 
 def _now_ms() -> int:
@@ -44,6 +66,7 @@ class Environment:
         random: a number in [0, 1), for jitter.
         random_bytes: the given number of random bytes, for device identities.
         sleep: wait for so many seconds; cancellable.
+        timeout: a block that may take so many seconds, and raises ``TimeoutError`` then.
         run_blocking: run a function that blocks without holding up the event loop.
     """
 
@@ -52,6 +75,7 @@ class Environment:
     random: Callable[[], float] = random.random
     random_bytes: Callable[[int], bytes] = os.urandom
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep
+    timeout: Callable[[float], AbstractAsyncContextManager[Deadline]] = _timeout
     run_blocking: Callable[..., Awaitable[Any]] = _run_blocking
 
     def new_device(self) -> bytes:

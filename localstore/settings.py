@@ -43,6 +43,10 @@ class Settings(BaseSettings):
             changed for twice that time are forgotten. The same for all devices.
         connect_timeout: for reaching the remote.
         request_timeout: for one push or pull.
+        ping_period: how often an idle session asks the remote for a sign of life, where the adapter can.
+        pong_timeout: how long it waits for that before it takes the connection for dead.
+        urgent_pong_timeout: the same after ``app.sync.reconnect()``, which asks at once.
+        fast_reconnect_limit: after a shorter loss of the connection uploads begin at once; else what others did comes first.
         poll: how often to look for news without a hint; None leaves it to the adapter.
         backoff_initial, backoff_factor, backoff_max, backoff_jitter: waits after errors; the jitter is the largest part
             of a wait that is taken off at random.
@@ -67,6 +71,10 @@ class Settings(BaseSettings):
     client_maximum_offline_time: float = Field(default=30 * _DAY, ge=3600, le=_YEAR)
     connect_timeout: float = Field(default=120.0, ge=1, le=_DAY)
     request_timeout: float = Field(default=120.0, gt=0, le=_DAY)
+    ping_period: float = Field(default=60.0, gt=5, le=_DAY)
+    pong_timeout: float = Field(default=120.0, gt=5, le=_DAY)
+    urgent_pong_timeout: float = Field(default=15.0, ge=1, le=_DAY)
+    fast_reconnect_limit: float = Field(default=60.0, gt=1, le=_DAY)
     poll: float | None = Field(default=None, gt=0, le=_DAY)
     backoff_initial: float = Field(default=1.0, gt=0, le=_DAY)
     backoff_factor: float = Field(default=2.0, ge=1, le=100)

@@ -25,7 +25,7 @@ from localstore.store.ending import ending
 from localstore.store.engine import GIVE_UP, driver_connection, translated
 from localstore.store.failures import DISK_ERRORS, is_unread
 from localstore.store.open_file import OpenFile, StoreOptions
-from localstore.store.outbox import PendingChangeset
+from localstore.store.outbox import Pending, PendingChangeset
 from localstore.store.purge import Purging
 from localstore.store.reading import snapshot
 from localstore.store.repaired import SetAside, has_untold, take_set_aside
@@ -188,6 +188,11 @@ class Store(OpenFile):
                 return
         with self.transaction() as connection:
             self._seal_leftovers(connection)
+
+    def totals(self) -> Pending:
+        """How much is unsent."""
+        with self._reading() as connection:
+            return outbox.totals(connection, unsealed=has_unsealed(connection))
 
     def last_pending(self) -> int | None:
         """The highest unsent number, None when everything was acknowledged."""

@@ -14,7 +14,18 @@ from localstore.changes import Changeset, RowGroup
 from localstore.clock import stamp_ms, stamp_time
 from localstore.wire import SealedChangeset
 
-__all__ = ["PendingChangeset", "acknowledge", "acknowledged", "add", "batch", "last_pending", "pending", "refuse"]
+__all__ = [
+    "Pending",
+    "PendingChangeset",
+    "acknowledge",
+    "acknowledged",
+    "add",
+    "batch",
+    "last_pending",
+    "pending",
+    "refuse",
+    "totals",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,32 @@ class PendingChangeset:
     @property
     def time(self) -> str:
         return stamp_time(self.stamp).isoformat()
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """How much the remote has not acknowledged.
+
+    Attributes:
+        changesets: how many; a transaction each.
+        byte_count: their size on the wire.
+        acknowledged: the highest number that was acknowledged, 0 for none.
+        unsealed: whether another program wrote to the file and nothing has sealed that yet.
+    """
+
+    changesets: int = 0
+    byte_count: int = 0
+    acknowledged: int = 0
+    unsealed: bool = False
+
+    def __bool__(self) -> bool:
+        return self.changesets > 0 or self.unsealed
+
+
+def totals(connection: sqlite3.Connection, *, unsealed: bool) -> Pending:
+    """What is unsent, without a list of it."""
+    count, size = connection.execute("SELECT count(*), coalesce(sum(bytes), 0) FROM localstore_outbox").fetchone()
+    return Pending(count, size, acknowledged(connection), unsealed)
 
 
 def add(connection: sqlite3.Connection, sealed: SealedChangeset, groups: Iterable[RowGroup]) -> None:

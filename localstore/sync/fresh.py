@@ -6,7 +6,6 @@ was left behind by a crash is removed before a new one is made.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,16 +17,14 @@ from localstore.errors import LocalStoreError, SyncError
 from localstore.store.file import Store
 from localstore.store.likeness import open_like, remove_like
 from localstore.sync.cycle import Cycle, Observer, Signals
+from localstore.sync.line import Line, let_go
+from localstore.sync.news import Connection, Failed, News
 from localstore.sync.parts import SessionParts
-from localstore.sync.redaction import redacted_error
-from localstore.sync.state import ConnectionEvent
 from localstore.sync.waits import Waits
 
 __all__ = ["Beside", "Fresh", "Wanted", "fresh_file", "fresh_path"]
 
 _log = logging.getLogger("localstore.sync")
-
-_CLOSE_SECONDS = 10.0  # how long its adapter may take to let go
 
 
 def fresh_path(store: Store) -> Path:
@@ -78,11 +75,12 @@ async def fresh_file(
         await in_thread(remove_like, parts.store, path)
         store = await in_thread(open_like, parts.store, path, parts.environment)
         adapter = _Noting(parts.make_adapter(), wanted)
-        cycle = Cycle(replace(parts, store=store), adapter=adapter, waits=Waits(), observer=observer, signals=signals)
+        line = Line(adapter, parts.limits, parts.environment)
+        cycle = Cycle(replace(parts, store=store), line=line, waits=Waits(), observer=observer, signals=signals)
         yield Fresh(store, cycle, adapter.stored)
     finally:
         if adapter is not None:
-            await _let_go(adapter)
+            await let_go(adapter)
         await in_thread(_remove, parts.store, store, path)
 
 
@@ -98,19 +96,13 @@ class Beside:
         self._observer = observer
         self._instead = instead
 
-    def connection(self, event: ConnectionEvent) -> None:
-        if self._instead:
-            self._observer.connection(event)
+    def tell(self, news: News) -> None:
+        """Pass on what concerns the line, and not what its file came to hold."""
+        if self._instead and isinstance(news, Connection | Failed):
+            self._observer.tell(news)
 
     def report(self, error: SyncError) -> None:
         self._observer.report(error)
-
-    def failed(self, error: SyncError) -> None:
-        if self._instead:
-            self._observer.failed(error)
-
-    def uploaded(self) -> None:
-        """Nothing is uploaded by it."""
 
     async def caught_up(self) -> None:
         """What is done then is said to ``Cycle.fill``."""
@@ -126,7 +118,7 @@ class _Noting:
 
     @property
     def capabilities(self) -> Capabilities:
-        return replace(self._inner.capabilities, watch=False, snapshots=False)
+        return replace(self._inner.capabilities, watch=False, snapshots=False, ping=False)
 
     async def connect(self, hello: Hello) -> Welcome:
         return await self._inner.connect(hello)
@@ -143,15 +135,6 @@ class _Noting:
 
     async def close(self) -> None:
         await self._inner.close()
-
-
-async def _let_go(adapter: SyncAdapter) -> None:
-    """Close an adapter. That it fails or hangs concerns nobody: it is not used any more."""
-    try:
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await adapter.close()
-    except Exception as error:  # noqa: BLE001
-        _log.warning("The second line to the remote could not be closed.", exc_info=redacted_error(error))
 
 
 def _remove(original: Store, store: Store | None, path: Path) -> None:

@@ -33,22 +33,23 @@ class OfflineTime:
         self._due: float | None = None
         self._warned = False
 
-    def reached(self, horizon_days: float | None) -> None:
-        """The remote answered a connect, and said how long it keeps history."""
+    def reached(self, horizon_days: float | None) -> int | None:
+        """The remote answered a connect, and said how long it keeps history; returns until when this device may stay away."""
         self._horizon_s = None if horizon_days is None else horizon_days * _DAY_S
-        self.again()
+        return self.again()
 
     def is_due(self) -> bool:
         """Whether the last contact was noted so long ago that ``again`` has something to write."""
         return self._due is not None and self._environment.monotonic() >= self._due
 
-    def again(self) -> None:
-        """The remote answered."""
+    def again(self) -> int | None:
+        """The remote answered; returns until when this device may stay away."""
         self._due = self._environment.monotonic() + _NOTE_MS / 1000
         now = Contact(self._environment.now_ms(), self._horizon_s)
         known = last_contact(self._store)
         if known.horizon_s != now.horizon_s or not 0 <= now.time_ms - known.time_ms < _NOTE_MS:
             note_contact(self._store, now)
+        return now.deadline_ms
 
     def warning(self) -> OfflineTooLong | None:
         """What to tell the user when the remote cannot be reached: once, when little time is left."""

@@ -27,6 +27,10 @@ class Limits:
 
     connect_timeout: float
     request_timeout: float
+    ping_period: float
+    pong_timeout: float
+    urgent_pong_timeout: float
+    fast_reconnect_limit: float
     poll: float | None
     page_bytes: int
     page_count: int

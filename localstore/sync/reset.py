@@ -30,6 +30,7 @@ from localstore.errors import (
     Unauthorized,
 )
 from localstore.reasons import ResetReason
+from localstore.store.contact import last_contact
 from localstore.store.engine import driver_connection
 from localstore.store.reset_record import ResetRecord, forget_reset, is_blank, last_reset, note_reset, note_step
 from localstore.store.resetting import ResetOutcome, ResetPlan, reset
@@ -37,6 +38,7 @@ from localstore.sync.backups import save_backup
 from localstore.sync.blocking import in_thread
 from localstore.sync.fresh import Beside, Fresh, Wanted, fresh_file
 from localstore.sync.manual import manual_reset
+from localstore.sync.news import Failed, MayStayAway, Resetting
 from localstore.sync.parts import ResetParts, SessionParts
 from localstore.sync.reset_rules import Attempt, Mode, decide
 from localstore.sync.retry import Backoff
@@ -44,7 +46,8 @@ from localstore.sync.undo import undo
 from localstore.version import VERSION
 
 if TYPE_CHECKING:
-    from localstore.sync.session import Life, SyncSession
+    from localstore.sync.life import Life
+    from localstore.sync.session import SyncSession
 
 __all__ = ["Resets"]
 
@@ -86,13 +89,15 @@ class Resets:
         """Whether this thread is inside a callback of the application's, for which the session waits."""
         return self._calling == threading.get_ident()
 
-    async def take_up(self) -> None:
+    async def take_up(self, life: Life) -> None:
         """Before a life's first connect: do what was left to be done of a reset that was carried out.
 
         Raises:
             ClientResetFailed: a callback raised.
         """
         self._confirmed = False
+        contact = await in_thread(self._parts.environment, last_contact, self._store)
+        life.tell(MayStayAway(contact.deadline_ms))
         if self._parts.reset is not None:
             await self._persist(_Attempt(self).finish)
 
@@ -111,6 +116,7 @@ class Resets:
         if isinstance(reset_parts.strategy, Manual):
             raise await in_thread(self._parts.environment, manual_reset, self._parts, error) from error
         attempt = _Attempt(self)
+        life.tell(Resetting(under_way=True))
         try:
             await self._persist(attempt.begin, error)
             await self._fill_and_exchange(attempt, life)
@@ -119,6 +125,8 @@ class Resets:
             failure.__cause__ = failure.__cause__ or error
             await in_thread(self._parts.environment, attempt.note_failure)
             raise
+        finally:
+            life.tell(Resetting(under_way=False))
 
     async def caught_up(self, life: Life) -> None:
         """The head was reached and the outbox is empty: the remote has confirmed the last reset, if there was one; and what it
@@ -128,7 +136,7 @@ class Resets:
             self._confirmed = True
         await undo(self._parts, life)
 
-    async def tell(self, error: SyncError) -> None:
+    async def tell_application(self, error: SyncError) -> None:
         """Tell the application, in a worker thread, that a reset is up to it."""
         strategy = None if self._parts.reset is None else self._parts.reset.strategy
         if strategy is None:
@@ -166,8 +174,9 @@ class Resets:
                 why = error
                 tries += 1
             except Busy as error:
-                life.failed(error)
-                await self._parts.environment.sleep(backoff.failed(error))
+                seconds = backoff.failed(error)
+                life.tell(Failed(error, seconds))
+                await self._parts.environment.sleep(seconds)
             except (Unauthorized, ClientResetFailed):
                 raise
             except RealmClosed:

@@ -12,15 +12,14 @@ import concurrent.futures
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 
-from localstore.adapter import SyncAdapter
 from localstore.client_reset import ClientResetReport
-from localstore.errors import LocalStoreError, OperationAborted, ProtocolError, ResetRequired, SyncError
-from localstore.store.contact import last_contact
-from localstore.sync.cycle import Cycle, Signals
+from localstore.errors import LocalStoreError, OperationAborted, SyncError
+from localstore.sync.cycle import Signals
+from localstore.sync.life import Life
+from localstore.sync.news import Connection, Emptied, News
 from localstore.sync.parts import SessionParts
-from localstore.sync.redaction import redacted_error
+from localstore.sync.progress import Direction, Progress, ProgressMode
 from localstore.sync.reset import Resets
 from localstore.sync.state import (
     CONNECTIONS,
@@ -32,17 +31,20 @@ from localstore.sync.state import (
     Event,
     SessionState,
 )
-from localstore.sync.stream import Stream
-from localstore.sync.waits import Waits
-from localstore.urls import redacted_text
+from localstore.sync.status import Facts, SyncStatus, describe, note
+from localstore.sync.stream import Broadcast, Stream
+from localstore.sync.telling import Coalesced
+from localstore.sync.transfers import Transfers
+from localstore.sync.waits import Waits, check_timeout, result, result_async
 
-__all__ = ["ErrorHandler", "Life", "SyncSession"]
+__all__ = ["ErrorHandler", "SyncSession"]
 
 ErrorHandler = Callable[["SyncSession", SyncError], object]
 """Called in the background thread with errors that a user should know of; what it raises is logged and dropped."""
 
+_STATUS_SECONDS = 0.2  # between two values of ``status_changes()``
+
 _log = logging.getLogger("localstore.sync")
-_CLOSE_SECONDS = 10.0  # how long an adapter may take to let go
 
 
 class SyncSession:
@@ -55,13 +57,19 @@ class SyncSession:
         self._lock = threading.RLock()
         self._state = SessionState.INACTIVE
         self._connection = ConnectionState.DISCONNECTED
-        self._streams: list[Stream[ConnectionStateChange]] = []
+        self._facts = Facts()
+        self._connections = Broadcast[ConnectionStateChange]()
+        self._statuses = Broadcast[SyncStatus]()
+        self._status_teller = Coalesced(
+            parts.loop, parts.environment, self._look_at_status, self._tell_status, quiet_s=_STATUS_SECONDS
+        )
+        self._told: SyncStatus | None = None
+        self._transfers = Transfers(parts)
         self._waits = Waits()
         self._life: Life | None = None
-        self._last_error: SyncError | None = None
         self._ended = False
         self._resets = Resets(parts, session=self)
-        parts.store.on_commit(self._poke)
+        parts.store.on_commit(self._committed)
 
     # -- what an application sees
 
@@ -78,7 +86,21 @@ class SyncSession:
     @property
     def last_error(self) -> SyncError | None:
         """The error that the session met last, transient ones too; None when there was none since it connected."""
-        return self._last_error
+        return self._facts.error
+
+    @property
+    def status(self) -> SyncStatus:
+        """Everything about the session at this moment, as one value.
+
+        Raises:
+            RealmClosed: the file was closed.
+        """
+        return self._look_at_status()
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether nothing is pending, and everything that the remote is known to have is in the file."""
+        return self.status.is_synced
 
     @property
     def last_reset(self) -> ClientResetReport | None:
@@ -86,21 +108,44 @@ class SyncSession:
         opened, nor one before that the remote has not confirmed."""
         return self._resets.last
 
-    @property
-    def offline_deadline_ms(self) -> int | None:
-        """When the remote will have forgotten what this device has missed, if it cannot be reached until then: milliseconds
-        since the Unix epoch. None when it keeps history for ever, or was never reached."""
-        return last_contact(self._parts.store).deadline_ms
-
     def connection_state_changes(self) -> Stream[ConnectionStateChange]:
         """Changes from now on, for ``for`` or ``async for``; the stream ends when the realm is closed."""
-        stream: Stream[ConnectionStateChange] = Stream(self._forget_stream)
-        with self._lock:
-            if self._ended:
-                stream.end()
-            else:
-                self._streams.append(stream)
+        return self._connections.stream()
+
+    def on_connection_state_change(self, callback: Callable[[ConnectionStateChange], object]) -> Callable[[], None]:
+        """Call back with each change from now on, in the thread that causes it: mostly the background thread, which the
+        callback must not hold up.
+
+        Returns:
+            What ends that; may be called inside the callback.
+        """
+        return self._connections.listen(callback)
+
+    def status_changes(self) -> Stream[SyncStatus]:
+        """The status now and each time it has changed, for ``for`` or ``async for``; ends when the realm is closed.
+
+        At most every 200 ms. A slow reader misses values that were overtaken, and never the last one.
+        """
+        stream = self._statuses.stream(latest_only=True)
+        if not self._ended:
+            stream.put(self.status)
         return stream
+
+    def on_status_change(self, callback: Callable[[SyncStatus], object]) -> Callable[[], None]:
+        """Call back in the background thread each time that the status has changed, at most every 200 ms.
+
+        Returns:
+            What ends that; may be called inside the callback.
+        """
+        return self._statuses.listen(callback)
+
+    def progress(self, direction: Direction, mode: ProgressMode) -> Stream[Progress]:
+        """How far a transfer is, by bytes, for ``for`` or ``async for``; ends when the realm is closed.
+
+        The first value comes at once, or as soon as the remote has said how much there is. ``CURRENT_CHANGES`` ends with 1.0;
+        at 1.0 everything is acknowledged, or in the file. A slow reader misses values that were overtaken.
+        """
+        return self._transfers.progress(direction, mode)
 
     def pause(self) -> None:
         """Stop syncing, both ways and at once, until ``resume()``. Reading and writing go on as ever."""
@@ -125,48 +170,51 @@ class SyncSession:
             LocalStoreError: this is the background thread, as in an error handler, which would wait for itself.
             ValueError: the timeout is not positive.
         """
-        _check_timeout(timeout)
+        check_timeout(timeout)
         self._check_may_wait()
         future = self._wait_for_upload()
-        return future is None or _result(future, timeout)
+        return future is None or result(future, timeout)
 
     async def upload_all_local_changes_async(self, timeout: float | None = None) -> bool:
         """``upload_all_local_changes`` for any event loop."""
-        _check_timeout(timeout)
+        check_timeout(timeout)
         future = await asyncio.to_thread(self._wait_for_upload)
-        return future is None or await _result_async(future, timeout)
+        return future is None or await result_async(future, timeout)
 
     def download_all_server_changes(self, timeout: float | None = None) -> bool:
         """Wait until everything that the remote had at some time after this call is in the file.
 
         It needs a connection. Arguments, results and errors are those of ``upload_all_local_changes``.
         """
-        _check_timeout(timeout)
+        check_timeout(timeout)
         self._check_may_wait()
-        return _result(self._wait_for_download(), timeout)
+        return result(self._wait_for_download(), timeout)
 
     async def download_all_server_changes_async(self, timeout: float | None = None) -> bool:
         """``download_all_server_changes`` for any event loop."""
-        _check_timeout(timeout)
-        return await _result_async(self._wait_for_download(), timeout)
+        check_timeout(timeout)
+        return await result_async(self._wait_for_download(), timeout)
 
     # -- what the app does with it
 
     def reconnect(self) -> None:
-        """End a wait after errors, or look at the remote at once."""
+        """End a wait after errors, or see at once whether the remote still answers."""
         self._signal(Signals.reconnect_now)
 
-    def handle(self, event: Event, error: SyncError | None = None, *, life: Life | None = None) -> None:
+    def handle(self, event: Event, error: SyncError | None = None, *, life: Life | None = None) -> bool:
         """Feed an event to the state table and carry out what it asks for.
 
         Args:
             event: what happened.
             error: why.
             life: the run of the cycle that says so; ignored when it is not the present one.
+
+        Returns:
+            Whether the error was reported.
         """
         with self._lock:
             if self._ended or (life is not None and life is not self._life):
-                return
+                return False
             before, transition = self._state, TRANSITIONS[self._state, event]
             self._state = transition.state
             if Effect.STOP in transition.effects:
@@ -175,22 +223,29 @@ class SyncSession:
                 self._waits.abort(error or _aborted(event))
             if Effect.START in transition.effects:
                 self._start()
+        self._connections.deliver()
+        self._status_changed()
         if event is Event.CLOSE_AFTER_UPLOAD:
             self._poke()  # the last change may have gone out just before, and the cycle rest already
         if Effect.REPORT in transition.effects and error is not None:
             self.report(error)
         if before is SessionState.DYING and transition.state in (SessionState.INACTIVE, SessionState.PAUSED):
             self._on_dead()
+        return Effect.REPORT in transition.effects
 
     def end(self) -> None:
         """The file or the app was closed: nothing more will happen, nor be told."""
         with self._lock:
             self.handle(Event.CLOSE)
-            self._ended = True
-            for stream in self._streams:
-                stream.end()
-            self._streams.clear()
+            was_ended, self._ended = self._ended, True
+        if was_ended:
+            return
         self._waits.abort(_aborted(Event.CLOSE))
+        self._transfers.end()
+        self._connections.end()
+        if self._statuses.has_readers:
+            self._tell_status(describe(self._state, self._connection, self._facts, self._transfers.pending))
+        self._statuses.end()
 
     def report(self, error: SyncError) -> None:
         """Give an error to the error handler, or log it when there is none."""
@@ -202,45 +257,55 @@ class SyncSession:
         except Exception:  # noqa: BLE001  a handler of the application's must not stop its sync
             _log.exception("The error handler of %s failed; sync goes on.", self._parts.store.path.name)
 
+    def hear(self, life: Life, news: News) -> None:
+        """Take in what a life of the cycle tells; ignored when it is not the present one."""
+        with self._lock:
+            if life is not self._life:
+                return
+            note(self._facts, news, self._parts.environment.now_ms())
+            if isinstance(news, Connection):
+                self._connect(news.event)
+        if isinstance(news, Connection):
+            self._connections.deliver()
+        if isinstance(news, Emptied):
+            self._emptied(life)
+        self._transfers.hear(news)
+        self._status_changed()
+
     # -- inside
 
     def _start(self) -> None:
-        self._last_error = None
-        life = self._life = Life(self, self._parts, self._waits)
+        self._facts.error = None
+        life = self._life = Life(self, self._parts, self._waits, self._resets)
         self._parts.loop.post(life.start)
 
     def _stop(self) -> None:
         life, self._life = self._life, None
         if life is not None:
             self._parts.loop.post(life.stop)
-        self._connect(ConnectionEvent.LOST)
+        lost = Connection(ConnectionEvent.LOST)
+        note(self._facts, lost, self._parts.environment.now_ms())
+        self._facts.retry_ms, self._facts.resetting = None, False
+        self._transfers.hear(lost)
+        self._connect(lost.event)
 
     def _connect(self, event: ConnectionEvent) -> None:
         new = CONNECTIONS[self._connection, event]
         if new is not self._connection:
-            change = ConnectionStateChange(self._connection, new)
+            self._connections.put(ConnectionStateChange(self._connection, new))
             self._connection = new
-            for stream in list(self._streams):
-                stream.put(change)
 
-    def _life_connection(self, life: Life, event: ConnectionEvent) -> None:
-        with self._lock:
-            if life is self._life:
-                if event is ConnectionEvent.WELCOME:
-                    self._last_error = None
-                self._connect(event)
-
-    def _life_uploaded(self, life: Life) -> None:
+    def _emptied(self, life: Life) -> None:
         with self._lock:  # a realm may have been opened, written and closed since the cycle found nothing to upload
             if life is self._life and self._state is SessionState.DYING and self._parts.store.last_pending() is not None:
                 self._poke()
             else:
                 self.handle(Event.UPLOADED, life=life)
 
-    def _life_failed(self, life: Life, error: SyncError) -> None:
-        with self._lock:
-            if life is self._life:
-                self._last_error = error
+    def _committed(self) -> None:
+        self._poke()
+        self._transfers.changed()
+        self._status_changed()
 
     def _poke(self) -> None:
         self._signal(Signals.work_came)
@@ -249,6 +314,21 @@ class SyncSession:
         life = self._life
         if life is not None:
             self._parts.loop.post(lambda: poke(life.signals))
+
+    def _look_at_status(self) -> SyncStatus:
+        pending = self._transfers.look()
+        with self._lock:
+            return describe(self._state, self._connection, self._facts, pending)
+
+    def _status_changed(self) -> None:
+        if self._statuses.has_readers and not self._ended:
+            self._status_teller.poke()
+
+    def _tell_status(self, status: SyncStatus) -> None:
+        if status != self._told and not self._ended:
+            self._told = status
+            self._statuses.put(status)
+            self._statuses.deliver()
 
     def _wait_for_upload(self) -> concurrent.futures.Future[bool] | None:
         store = self._parts.store
@@ -280,95 +360,6 @@ class SyncSession:
                 hint="Wait in another thread, not in an error handler or a callback of a client reset.",
             )
 
-    def _forget_stream(self, stream: Stream[ConnectionStateChange]) -> None:
-        with self._lock:
-            if stream in self._streams:
-                self._streams.remove(stream)
-
-
-class Life:
-    """One run of the cycle, from START to STOP; what comes from it later is ignored."""
-
-    def __init__(self, session: SyncSession, parts: SessionParts, waits: Waits) -> None:
-        self._session = session
-        self._parts = parts
-        self._waits = waits
-        self._resets = session._resets
-        self._task: asyncio.Task[None] | None = None
-        self._failed = False
-        self.signals = Signals()
-
-    def start(self) -> None:
-        self._task = asyncio.ensure_future(self._run())
-
-    def stop(self) -> None:
-        if self._task is not None and not self._failed:
-            self._task.cancel()
-
-    async def _run(self) -> None:
-        parts = self._parts
-        adapter: SyncAdapter | None = None
-        try:
-            await self._resets.take_up()
-            while True:
-                adapter = parts.make_adapter()
-                cycle = Cycle(parts, adapter=adapter, waits=self._waits, observer=self, signals=self.signals)
-                try:
-                    await cycle.run()
-                except ResetRequired as error:
-                    await _let_go(adapter)
-                    adapter = None
-                    await self._resets.carry_out(error, self)
-        except SyncError as error:
-            if self._fail(error):
-                await self._resets.tell(error)
-        except LocalStoreError as error:  # of the file, and nothing that passes by itself
-            broken = ProtocolError(f"Sync stopped: {error.message} Local data is untouched.", hint=error.hint)
-            broken.__cause__ = error
-            self._fail(broken)
-        except Exception as error:  # noqa: BLE001  a bug must be told, not lost with its task
-            told = redacted_text(f"{type(error).__name__}: {error}")
-            broken = ProtocolError(f"Sync stopped: {told}. Local data is untouched.", hint="Report this.")
-            broken.__cause__ = error
-            self._fail(broken)
-        finally:
-            if adapter is not None:
-                await _let_go(adapter)
-
-    def _fail(self, error: SyncError) -> bool:
-        """End the session; returns whether the application is to hear of it."""
-        self._failed = True  # what is left to do is closing the adapter
-        self.failed(error)
-        is_heard = self._session._life is self and self._session.state is SessionState.ACTIVE
-        self._session.handle(Event.FATAL_ERROR, error, life=self)
-        return is_heard
-
-    def connection(self, event: ConnectionEvent) -> None:
-        self._session._life_connection(self, event)
-
-    def report(self, error: SyncError) -> None:
-        redacted_error(error)
-        self._session.report(error)
-
-    def failed(self, error: SyncError) -> None:
-        redacted_error(error)  # before it is the session's last, and ends its waits
-        self._session._life_failed(self, error)
-
-    def uploaded(self) -> None:
-        self._session._life_uploaded(self)
-
-    async def caught_up(self) -> None:
-        await self._resets.caught_up(self)
-
-
-async def _let_go(adapter: SyncAdapter) -> None:
-    """Close an adapter. That it fails or hangs concerns nobody: it is not used any more."""
-    try:
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await adapter.close()
-    except Exception as error:  # noqa: BLE001
-        _log.warning("%s could not be closed.", type(adapter).__name__, exc_info=redacted_error(error))
-
 
 def _aborted(event: Event) -> OperationAborted:
     reason = {Event.PAUSE: "paused", Event.CLOSE: "closed", Event.LOG_OUT: "ended by logging out"}.get(event, "ended")
@@ -376,36 +367,3 @@ def _aborted(event: Event) -> OperationAborted:
         f"The wait was broken off because the session was {reason}. All changes are safe in the file.",
         hint="Wait again when the session is active.",
     )
-
-
-def _check_timeout(timeout: float | None) -> None:
-    if timeout is not None and not timeout > 0:
-        raise ValueError(
-            f"A timeout must be a positive number of seconds, or None to wait as long as it takes; got {timeout!r}."
-        )
-
-
-def _result(future: concurrent.futures.Future[bool], timeout: float | None) -> bool:
-    try:
-        return future.result(None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
-    except concurrent.futures.TimeoutError:
-        return not future.cancel() and future.result()
-
-
-async def _result_async(future: concurrent.futures.Future[bool], timeout: float | None) -> bool:
-    loop = asyncio.get_running_loop()
-    resolved = asyncio.Event()
-
-    def tell(_: concurrent.futures.Future[bool]) -> None:
-        with suppress(RuntimeError):  # the caller's event loop is gone, and so is the caller
-            loop.call_soon_threadsafe(resolved.set)
-
-    future.add_done_callback(tell)
-    try:
-        async with asyncio.timeout(timeout):
-            await resolved.wait()
-    except TimeoutError:
-        pass
-    finally:
-        gave_up = future.cancel()
-    return not gave_up and future.result()

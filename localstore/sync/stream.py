@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,20 +13,23 @@ from typing import Generic, Self, TypeVar
 
 from localstore.errors import StreamOverflow
 
-__all__ = ["Stream"]
+__all__ = ["Broadcast", "Stream"]
 
 T = TypeVar("T")
 _BUFFER = 64
+_log = logging.getLogger("localstore.sync")
 
 
 class Stream(Generic[T]):
     """Values from the moment it was made, in order, until its source closes it.
 
-    One reader each. A reader that falls more than 64 values behind gets ``StreamOverflow`` after those it still has.
+    One reader each. A reader that falls more than 64 values behind gets ``StreamOverflow`` after those it still has; one
+    that wants the ``latest_only`` misses values that were overtaken before it read them, and never the last one.
     """
 
-    def __init__(self, on_close: Callable[[Stream[T]], None]) -> None:
+    def __init__(self, on_close: Callable[[Stream[T]], None], *, latest_only: bool = False) -> None:
         self._on_close = on_close
+        self._latest_only = latest_only
         self._values: deque[T] = deque()
         self._changed = threading.Condition()
         self._ended = False
@@ -37,6 +41,8 @@ class Stream(Generic[T]):
         with self._changed:
             if self._ended:
                 return
+            if self._latest_only:
+                self._values.clear()
             if len(self._values) >= _BUFFER:
                 self._overflown = self._ended = True
             else:
@@ -100,3 +106,100 @@ class Stream(Generic[T]):
             with suppress(RuntimeError):  # the reader's event loop is gone, and so is the reader
                 wake()
         self._wakers.clear()
+
+
+class Broadcast(Generic[T]):
+    """Values for any number of streams and callbacks, in the same order for all of them.
+
+    ``put`` never waits and calls nobody, so that it may be used under a lock; ``deliver``, without any, calls the callbacks.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._streams: list[Stream[T]] = []
+        self._listeners: list[Callable[[T], object]] = []
+        self._undelivered: deque[T] = deque()
+        self._delivering = False
+        self._ended = False
+
+    @property
+    def has_readers(self) -> bool:
+        """Whether anybody would get a value."""
+        return bool(self._streams or self._listeners)
+
+    def stream(self, *, latest_only: bool = False) -> Stream[T]:
+        """All values from now on."""
+        stream: Stream[T] = Stream(self._forget, latest_only=latest_only)
+        with self._lock:
+            if not self._ended:
+                self._streams.append(stream)
+                return stream
+        stream.end()
+        return stream
+
+    def listen(self, callback: Callable[[T], object]) -> Callable[[], None]:
+        """Call back with each value from now on.
+
+        Returns:
+            What ends that; to be called from anywhere, also inside the callback, and as often as one likes.
+        """
+
+        def listener(value: T) -> object:  # the same callback may be registered twice, and each is ended by itself
+            return callback(value)
+
+        with self._lock:
+            if not self._ended:
+                self._listeners.append(listener)
+
+        def stop() -> None:
+            with self._lock:
+                if listener in self._listeners:
+                    self._listeners.remove(listener)
+
+        return stop
+
+    def put(self, value: T) -> None:
+        """Give a value to all streams, and note it for the callbacks."""
+        with self._lock:
+            streams = list(self._streams)
+            if self._listeners:
+                self._undelivered.append(value)
+        for stream in streams:
+            stream.put(value)
+
+    def deliver(self) -> None:
+        """Call the callbacks with what was put. One thread at a time does so, for all; what a callback raises is logged."""
+        while True:
+            with self._lock:
+                if self._delivering or not self._undelivered:
+                    return
+                self._delivering = True
+                value, listeners = self._undelivered.popleft(), list(self._listeners)
+            try:
+                for listener in listeners:
+                    if listener in self._listeners:  # one before it may have ended it
+                        _call(listener, value)
+            finally:
+                self._delivering = False
+
+    def end(self) -> None:
+        """No more values will come: streams end, and callbacks are forgotten once they have heard what was put."""
+        self.deliver()
+        with self._lock:
+            self._ended = True
+            streams, self._streams = self._streams, []
+            self._listeners = []
+        for stream in streams:
+            stream.end()
+
+    def _forget(self, stream: Stream[T]) -> None:
+        with self._lock:
+            if stream in self._streams:
+                self._streams.remove(stream)
+
+
+def _call(listener: Callable[[T], object], value: T) -> None:
+    try:
+        listener(value)
+    except Exception:  # noqa: BLE001  a callback of the application's must not stop its sync
+        _log.exception("A callback failed; sync goes on.")

@@ -15,7 +15,7 @@ from localstore.sync.fresh import Beside, Wanted, fresh_file
 from localstore.sync.parts import SessionParts
 
 if TYPE_CHECKING:
-    from localstore.sync.session import Life
+    from localstore.sync.life import Life
 
 __all__ = ["undo"]
 

@@ -6,11 +6,13 @@ those who waited for a number of the old one wait for all that was brought along
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import threading
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 
-__all__ = ["Waits"]
+__all__ = ["Waits", "check_timeout", "result", "result_async"]
 
 
 class Waits:
@@ -87,6 +89,18 @@ class Waits:
             self._downloads = [wait for wait in self._downloads if wait[0] > mark]
         _resolve(done)
 
+    def renumbered(self, last: int | None) -> None:
+        """The file took on another identity, under which unsent changesets have other numbers.
+
+        Args:
+            last: the highest of them; None when none is left, so that there is nothing to wait for.
+        """
+        with self._lock:
+            futures = [future for _, future in self._uploads]
+            self._uploads = [] if last is None else [(last, future) for future in futures]
+        if last is None:
+            _resolve(futures)
+
     def abort(self, error: Exception) -> None:
         """Break all waits off."""
         with self._lock:
@@ -101,3 +115,39 @@ def _resolve(futures: list[Future[bool]]) -> None:
     for future in futures:
         with suppress(InvalidStateError):
             future.set_result(True)
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Raise ``ValueError`` for what is no time to wait."""
+    if timeout is not None and not timeout > 0:
+        raise ValueError(
+            f"A timeout must be a positive number of seconds, or None to wait as long as it takes; got {timeout!r}."
+        )
+
+
+def result(future: Future[bool], timeout: float | None) -> bool:
+    """What a wait comes to; False when the time was up, and then nobody waits any more."""
+    try:
+        return future.result(None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
+    except concurrent.futures.TimeoutError:
+        return not future.cancel() and future.result()
+
+
+async def result_async(future: Future[bool], timeout: float | None) -> bool:
+    """``result`` for any event loop."""
+    loop = asyncio.get_running_loop()
+    resolved = asyncio.Event()
+
+    def tell(_: Future[bool]) -> None:
+        with suppress(RuntimeError):  # the caller's event loop is gone, and so is the caller
+            loop.call_soon_threadsafe(resolved.set)
+
+    future.add_done_callback(tell)
+    try:
+        async with asyncio.timeout(timeout):
+            await resolved.wait()
+    except TimeoutError:
+        pass
+    finally:
+        gave_up = future.cancel()
+    return not gave_up and future.result()

@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import random
 import threading
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from localstore.environment import Environment
+from localstore.environment import Deadline, Environment
 
 __all__ = ["ManualClock", "environment"]
 
@@ -29,6 +30,23 @@ class _Sleeper:
             self.loop.call_soon_threadsafe(self.awake.set)
 
 
+@dataclass(eq=False, slots=True)
+class _Limit:
+    """A time limit of a block in some event loop."""
+
+    deadline_ns: int
+    loop: asyncio.AbstractEventLoop
+    timeout: asyncio.Timeout
+
+    def expire(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the block has just ended
+            self.timeout.reschedule(self.loop.time())
+
+    def wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # its loop was closed
+            self.loop.call_soon_threadsafe(self.expire)
+
+
 class ManualClock:
     """A wall clock and a monotonic one, both moved by hand.
 
@@ -40,6 +58,7 @@ class ManualClock:
         self._wall_offset_ms = now_ms
         self._elapsed_ns = 0  # whole nanoseconds, so that ten tenths of a second are a second
         self._sleepers: dict[_Sleeper, None] = {}  # a set that keeps its order
+        self._limits: dict[_Limit, None] = {}
         self._changed = threading.Condition()
 
     def now_ms(self) -> int:
@@ -54,9 +73,10 @@ class ManualClock:
             raise ValueError("Time does not run backwards; use set() for a wall clock that steps.")
         with self._changed:
             self._elapsed_ns += round(seconds * 1e9)
-            due = [sleeper for sleeper in self._sleepers if sleeper.deadline_ns <= self._elapsed_ns]
-        for sleeper in sorted(due, key=lambda sleeper: sleeper.deadline_ns):
-            sleeper.wake()
+            waiting: list[_Sleeper | _Limit] = [*self._sleepers, *self._limits]
+            due = [one for one in waiting if one.deadline_ns <= self._elapsed_ns]
+        for one in sorted(due, key=lambda one: one.deadline_ns):
+            one.wake()
 
     def set(self, now_ms: int) -> None:
         """Step the wall clock, forwards or back; the monotonic clock and sleepers do not notice."""
@@ -79,6 +99,19 @@ class ManualClock:
                 self._sleepers.pop(sleeper, None)
                 self._changed.notify_all()
 
+    @contextlib.asynccontextmanager
+    async def timeout(self, seconds: float) -> AsyncIterator[Deadline]:
+        """A block that may take so many seconds on this clock. Whoever is in it does not count as a sleeper."""
+        async with asyncio.timeout(None) as timeout:
+            with self._changed:
+                limit = _Limit(self._elapsed_ns + round(seconds * 1e9), asyncio.get_running_loop(), timeout)
+                self._limits[limit] = None
+            try:
+                yield limit
+            finally:
+                with self._changed:
+                    del self._limits[limit]
+
     def next_wake(self) -> float | None:
         """Seconds to the earliest end of a sleep, None when nobody sleeps."""
         with self._changed:
@@ -100,4 +133,5 @@ def environment(clock: ManualClock, seed: int = 0) -> Environment:
         random=source.random,
         random_bytes=source.randbytes,
         sleep=clock.sleep,
+        timeout=clock.timeout,
     )

@@ -22,6 +22,7 @@ from localstore.adapter import (
     Page,
     PushResult,
     SealedChangeset,
+    SupportsPing,
     SupportsWatch,
     SyncAdapter,
     Welcome,
@@ -38,7 +39,7 @@ class Call:
     """A call that is about to be made.
 
     Attributes:
-        name: ``connect``, ``push``, ``pull``, ``watch`` or ``close``.
+        name: ``connect``, ``push``, ``pull``, ``ping``, ``watch`` or ``close``.
         index: how many calls of that name this adapter had before, from 0.
     """
 
@@ -121,6 +122,12 @@ class FaultyAdapter:
         if isinstance(fault, SmallPage):
             limit = dataclasses.replace(limit, max_count=min(limit.max_count, fault.max_count))
         return await _with_fault(fault, lambda: self._inner.pull(cursor, limit))
+
+    async def ping(self) -> None:
+        inner = self._inner
+        if not isinstance(inner, SupportsPing):
+            raise Offline("The adapter inside cannot be pinged.")
+        await self._call("ping", inner.ping)
 
     async def close(self) -> None:
         await self._call("close", self._inner.close)

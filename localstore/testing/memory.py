@@ -300,7 +300,11 @@ class MemoryAdapter:
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(
-            ordered=True, watch=True, poll_seconds=_POLL_SECONDS, max_changeset_bytes=self._remote.max_changeset_bytes
+            ordered=True,
+            watch=True,
+            ping=True,
+            poll_seconds=_POLL_SECONDS,
+            max_changeset_bytes=self._remote.max_changeset_bytes,
         )
 
     async def connect(self, hello: Hello) -> Welcome:
@@ -337,6 +341,11 @@ class MemoryAdapter:
                     yield Hint()
         finally:
             self._bells.pop(bell, None)
+
+    async def ping(self) -> None:
+        await _pause()
+        self._remote.has_news(self._connected(), None)  # raises when the remote is offline or replaced
+        await _pause()
 
     async def close(self) -> None:
         self._line = None

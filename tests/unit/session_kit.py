@@ -142,7 +142,8 @@ class Line:
 
     Args:
         remote: where it leads.
-        capabilities: what its adapters say of themselves other than the remote's own.
+        capabilities: what its adapters say of themselves other than the remote's own; they give no signs of life unless
+            ``ping`` is among them, so that a session at rest waits for one thing only.
 
     Attributes:
         calls: names of all calls made, over all adapters.
@@ -152,7 +153,7 @@ class Line:
     def __init__(self, remote: MemoryRemote, **capabilities: Any) -> None:
         self.calls: list[str] = []
         self.made = 0
-        self.capabilities = capabilities
+        self.capabilities = {"ping": False, **capabilities}
         self._remote = remote
         self._always: dict[str, Fault] = {}
         self._next: dict[str, list[Fault | None]] = {}

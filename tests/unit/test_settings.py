@@ -53,6 +53,10 @@ UPPER_BOUNDS: dict[str, Any] = {
     "client_maximum_offline_time": 366 * 86_400,
     "connect_timeout": 86_400,
     "request_timeout": 86_400,
+    "ping_period": 86_400,
+    "pong_timeout": 86_400,
+    "urgent_pong_timeout": 86_400,
+    "fast_reconnect_limit": 86_400,
     "poll": 86_400,
     "backoff_initial": 86_400,
     "backoff_factor": 100,
@@ -72,7 +76,8 @@ class TestOrder:
         assert settings.remote is None
         assert settings.busy_timeout == 10
         assert settings.synchronous == "NORMAL"
-        assert settings.connect_timeout == settings.request_timeout == 120
+        assert settings.connect_timeout == settings.request_timeout == settings.pong_timeout == 120
+        assert settings.ping_period == settings.fast_reconnect_limit == 60
         assert settings.max_clock_drift == 300
         assert settings.client_maximum_offline_time == 30 * 86_400
         assert settings.poll is None
@@ -146,6 +151,10 @@ class TestValues:
             ("conflicts_max_count", 1.5),
             ("connect_timeout", 0.5),
             ("request_timeout", 0),
+            ("ping_period", 5),
+            ("pong_timeout", 5),
+            ("urgent_pong_timeout", 0.9),
+            ("fast_reconnect_limit", 1),
             ("poll", 0),
             ("poll", -5),
             ("backoff_initial", 0),
