@@ -143,7 +143,8 @@ def acknowledge(connection: sqlite3.Connection, number: int, *, limit: int) -> i
 
 
 def refuse(connection: sqlite3.Connection, number: int, reason: str) -> None:
-    """Set a changeset aside that the remote will never take.
+    """Set a changeset aside that the remote will never take. Its rows stay as they are until they are put back to what the
+    remote has, see ``store.undoing``.
 
     An empty one goes in its place, so that no other device waits for its number for ever.
     """
@@ -155,7 +156,7 @@ def refuse(connection: sqlite3.Connection, number: int, reason: str) -> None:
     depends = wire.unseal(original).depends
     # OR IGNORE: when the empty one is refused as well, the original must not make room for it
     connection.execute(
-        "INSERT OR IGNORE INTO localstore_aside (device, number, reason, sealed) VALUES (?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO localstore_aside (device, number, reason, sealed, undo) VALUES (?, ?, ?, ?, 1)",
         (original.device, number, reason, data),
     )
     empty = wire.encode(wire.seal(Changeset(original.device, number, stamp, depends, ())))

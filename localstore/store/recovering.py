@@ -20,11 +20,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import compress
 from typing import Protocol
 
 from localstore import wire
-from localstore.changes import Change, Changeset, Dependency, Key, Op, RowGroup, Value, row_changes
+from localstore.changes import Change, Changeset, Dependency, Key, Op, RowGroup, Value, is_same, row_changes
 from localstore.clock import Version, next_stamp
 from localstore.store.apply import cannot_apply
 from localstore.store.capture import CapturedTable
@@ -224,10 +223,7 @@ class _Recovery:
         kept = [
             rule(unsent, table, change, state, current) for change, (state, current) in zip(changes, looked_up, strict=True)
         ]
-        if all(kept):
-            return group
-        values = [list(compress(column, kept)) for column in group.values]
-        return RowGroup(group.table, group.op, group.key, group.columns, values) if any(kept) else None
+        return group if all(kept) else group.only(kept)
 
     def _update(
         self, unsent: Changeset, table: CapturedTable, change: Change, state: RowState, _: Callable[[str], Value]
@@ -259,7 +255,7 @@ class _Recovery:
         """List the values that a change brought in vain."""
         differs = False
         for column, value in change.values.items():
-            if won[0][column] != value or type(won[0][column]) is not type(value):
+            if reason != _FROM_BEFORE or not is_same(value, won[0][column]):
                 differs = True
                 where = (table.name, change.key, column)
                 note(self._connection, self._now_ms, where, lost=(value, lost), won=(won[0][column], won[1]), rule=reason)
