@@ -71,7 +71,7 @@ class Observer(Protocol):
 
     def tell(self, news: News) -> None: ...
     def report(self, error: SyncError) -> None: ...
-    async def caught_up(self) -> None: ...
+    async def caught_up(self, pull: Callable[[], Awaitable[None]]) -> None: ...
 
 
 class Cycle:
@@ -167,7 +167,7 @@ class Cycle:
             await self._pull_to_head()
             await self._push_outbox()
             self._backoff.reset()
-            await self._observer.caught_up()
+            await self._observer.caught_up(self._pull_to_head)
             await self._in_thread(self._store.purge, self._remote_ms())
             await self._wait_for_work(heartbeat)
             push_first, self._signals.committed = self._signals.committed, False
@@ -278,7 +278,6 @@ class Cycle:
                     hint="Ask whoever runs the remote.",
                 )
             await self._in_thread(self._store.refuse, refusal.number, redacted_text(refusal.reason))
-            self._report(self._reports.of_refusal(refusal))
 
     def _remote_ms(self) -> int | None:
         """The remote's clock by now, which went on since it was told at the connect."""

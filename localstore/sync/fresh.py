@@ -7,7 +7,7 @@ was left behind by a crash is removed before a new one is made.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -104,7 +104,7 @@ class Beside:
     def report(self, error: SyncError) -> None:
         self._observer.report(error)
 
-    async def caught_up(self) -> None:
+    async def caught_up(self, pull: Callable[[], Awaitable[None]]) -> None:
         """What is done then is said to ``Cycle.fill``."""
 
 

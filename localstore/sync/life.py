@@ -7,6 +7,7 @@ is ignored when it is not its session's present life any more.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from localstore.adapter import SyncAdapter
@@ -95,9 +96,9 @@ class Life:
         self.tell(Failed(error, None))
         return self._owner.handle(Event.FATAL_ERROR, error, life=self)
 
-    async def caught_up(self) -> None:
-        """The head was reached and the outbox is empty."""
-        await self._resets.caught_up(self)
+    async def caught_up(self, pull: Callable[[], Awaitable[None]]) -> None:
+        """The head was reached and the outbox is empty; ``pull`` looks for more."""
+        await self._resets.caught_up(self, pull)
 
     def tell(self, news: News) -> None:
         """Pass on what the cycle tells."""

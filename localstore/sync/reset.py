@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,8 +96,9 @@ class Resets:
             ClientResetFailed: a callback raised.
         """
         self._confirmed = False
-        contact = await in_thread(self._parts.environment, last_contact, self._store)
-        life.tell(MayStayAway(contact.deadline_ms))
+        with suppress(Busy):
+            contact = await in_thread(self._parts.environment, last_contact, self._store)
+            life.tell(MayStayAway(contact.deadline_ms))
         if self._parts.reset is not None:
             await self._persist(_Attempt(self).finish)
 
@@ -128,13 +129,13 @@ class Resets:
         finally:
             life.tell(Resetting(under_way=False))
 
-    async def caught_up(self, life: Life) -> None:
+    async def caught_up(self, life: Life, pull: Callable[[], Awaitable[None]]) -> None:
         """The head was reached and the outbox is empty: the remote has confirmed the last reset, if there was one; and what it
         refused is undone."""
         if not self._confirmed:
             await in_thread(self._parts.environment, forget_reset, self._store)
             self._confirmed = True
-        await undo(self._parts, life)
+        await undo(self._parts, life, pull)
 
     async def tell_application(self, error: SyncError) -> None:
         """Tell the application, in a worker thread, that a reset is up to it."""
@@ -247,6 +248,7 @@ class _Attempt:
         self._mode = Mode.RECOVER
         self._blank = False
         self._saved_at: int | None = None
+        self._saved_number = 0
         self._has_called_before = False
         self.given_up = threading.Event()
         self.wanted = Wanted(b"", 0)
@@ -339,7 +341,9 @@ class _Attempt:
     def _save(self) -> None:
         self._check_wanted()
         try:
+            self._store.seal()
             version = self._store.version()
+            self._saved_number = self._store.state().last_number
             self.backup = save_backup(self._store, self._now_ms(), instead_of=self.backup)
             with self._store.transaction() as connection:
                 connection.execute("UPDATE localstore_reset SET backup = ?", (str(self.backup),))
@@ -351,11 +355,13 @@ class _Attempt:
         self._saved_at = after if after == version + 1 else version
 
     def _plan(self, fresh: Fresh) -> ResetPlan:
+        """To discard is to bring along only what is younger than the backup, should anybody write just now."""
         has_callback = _after(self._reset.strategy, self._mode)[1] is not None
         return ResetPlan(
-            recover=self._mode is not Mode.DISCARD,
+            recover=True,
             seed=self._mode is Mode.SEED,
             stored=dict(fresh.stored),
+            stored_up_to=self._saved_number if self._mode is Mode.DISCARD else 0,
             step=CHANGED if has_callback and not self._blank else DONE,
         )
 

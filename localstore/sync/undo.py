@@ -6,11 +6,15 @@ a second file that is filled from its history, one for all that was refused toge
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from localstore.errors import CompensatingWrite
-from localstore.store.undoing import UndoneWrite, has_refused, undo_refused
+from localstore.store.engine import driver_connection
+from localstore.store.file import Store
+from localstore.store.undoing import UndoneWrite, refusals, undo_refused
 from localstore.sync.blocking import in_thread
+from localstore.sync.cycle import Signals
 from localstore.sync.fresh import Beside, Wanted, fresh_file
 from localstore.sync.parts import SessionParts
 
@@ -19,23 +23,30 @@ if TYPE_CHECKING:
 
 __all__ = ["undo"]
 
-_TRIES = 5  # other processes of this device that read on meanwhile
+_TRIES = 5  # rounds after a remote to which others keep writing; the next pull tries again
 
 
-async def undo(parts: SessionParts, life: Life) -> None:
+async def undo(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[None]]) -> None:
     """Undo what was refused, if anything was.
+
+    Args:
+        parts: of the session.
+        life: hears of it.
+        pull: brings the session's own file to the head.
 
     Raises:
         SyncError: the remote's state cannot be had now. It is tried again after the next pull.
     """
     environment, store = parts.environment, parts.store
-    if not await in_thread(environment, has_refused, store):
+    if not await in_thread(environment, _has_refused, store):
         return
+    writes: list[UndoneWrite] | None = None
     beside = Beside(life, instead=False)
-    async with fresh_file(parts, Wanted(b"", 0), observer=beside, signals=life.signals) as fresh:
+    async with fresh_file(parts, Wanted(b"", 0), observer=beside, signals=Signals()) as fresh:
         for _ in range(_TRIES):
-            cursor = (await in_thread(environment, store.state)).cursor
             await fresh.cycle.fill_once()
+            await pull()
+            cursor = (await in_thread(environment, store.state)).cursor
             writes = await in_thread(environment, undo_refused, store, fresh.store, cursor=cursor)
             if writes is not None:
                 break
@@ -43,11 +54,16 @@ async def undo(parts: SessionParts, life: Life) -> None:
         life.report(_told(writes))
 
 
+def _has_refused(store: Store) -> bool:
+    with store.read() as session:
+        return bool(refusals(driver_connection(session.connection())))
+
+
 def _told(writes: list[UndoneWrite]) -> CompensatingWrite:
     rows = "A row was" if len(writes) == 1 else f"{len(writes)} rows were"
     return CompensatingWrite(
-        f"{rows} put back to what the remote has, as it refused what was written here, the first in {writes[0].table}:"
-        f" {writes[0].reason} What was written is kept in realm.conflicts().",
+        f"{rows} put back to what the remote has, as it refused what was written here, the first in {writes[0].table}"
+        f" ({writes[0].reason}). What was written is kept in realm.conflicts().",
         writes=tuple((write.table, write.key, write.reason) for write in writes),
         hint="Later changes go on. Change what the remote refuses, and write it again.",
     )
