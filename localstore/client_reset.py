@@ -86,7 +86,13 @@ class Recover:
 
 @dataclass(frozen=True, kw_only=True)
 class Discard:
-    """Take the remote's state; changes that it does not have are only in the backup afterwards. Attributes as of ``Recover``."""
+    """Take the remote's state; changes that it does not have are only in the backup afterwards.
+
+    Attributes:
+        on_before: called before the file changes.
+        on_after: called after it has.
+        on_manual_fallback: called when the reset failed.
+    """
 
     on_before: BeforeReset | None = None
     on_after: AfterReset | None = None
@@ -98,8 +104,13 @@ class Discard:
 
 @dataclass(frozen=True, kw_only=True)
 class SeedRemote:
-    """Where the remote lost what it had (it was wiped, replaced, or went back to an old state), give it this device's data again,
-    merged with what others gave it. In all other cases, and in its attributes, it is ``Recover``.
+    """Where the remote lost what it had (it was wiped, replaced, or went back to an old state), give it this device's data
+    again, merged with what others gave it. In all other cases it is ``Recover``.
+
+    Attributes:
+        on_before: called before the file changes.
+        on_after: called after it has.
+        on_manual_fallback: called when the reset failed.
     """
 
     on_before: BeforeReset | None = None
@@ -136,9 +147,11 @@ class ClientResetReport:
         mode: what became of unsent changes: ``"recover"``, ``"discard"``, or ``"seed"`` when the remote was filled again.
         time_ms: when it was done, milliseconds since the Unix epoch.
         backup: the file as it was before; None when it held nothing.
-        recovered: how many unsent changesets were brought along.
-        skipped: how many of them the remote turned out to have.
-        dropped: how many of their changes had lost their object, as the rows were deleted elsewhere.
+        recovered: how many changesets the device made of what it brought along.
+        skipped: how many unsent changesets the remote turned out to have.
+        discarded: how many were not brought along; they are in the backup.
+        dropped: of how many rows changes had no place any more, as the remote does not have the rows. They are in
+            ``realm.conflicts()``.
     """
 
     kind: ResetReason
@@ -148,6 +161,7 @@ class ClientResetReport:
     backup: Path | None
     recovered: int = 0
     skipped: int = 0
+    discarded: int = 0
     dropped: int = 0
 
 

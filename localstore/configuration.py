@@ -84,8 +84,8 @@ class SyncConfiguration:
             should know of. Being offline is not one of them. Without a handler errors are logged. Realms on
             the same file share the handler of the one that was opened first.
         client_reset: what to do when the device and the remote cannot go on with each other: ``RecoverOrDiscard()``,
-            ``Recover()``, ``Discard()``, ``SeedRemote()`` or ``Manual(...)``. Realms on the same file share that of the one that
-            was opened first.
+            ``Recover()``, ``Discard()``, ``SeedRemote()`` or ``Manual(...)``. Realms on the same file share that of the one
+            that was opened first.
         stop_policy: what closing the realm does when changes are unsent: let the session finish first, or end it. Unsent
             changes stay in the file either way.
         in_memory: keep nothing on disk; the realm is gone when it is closed and its session has ended, unsent changes

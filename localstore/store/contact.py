@@ -49,6 +49,4 @@ def last_contact(store: Store) -> Contact:
 def note_contact(store: Store, contact: Contact) -> None:
     """Remember a contact."""
     with store.transaction() as connection:
-        connection.execute(
-            "UPDATE localstore_state SET contact_ms = ?, horizon_s = ?", (contact.time_ms, contact.horizon_s)
-        )
+        connection.execute("UPDATE localstore_state SET contact_ms = ?, horizon_s = ?", (contact.time_ms, contact.horizon_s))

@@ -133,8 +133,7 @@ def _is_same_place(here: sqlite3.Connection, there: sqlite3.Connection, cursor: 
     state = load_state(here)
     own = state.device
     others = [
-        {device: number for device, number in side.execute("SELECT device, number FROM localstore_device WHERE number")}
-        for side in (here, there)
+        dict(side.execute("SELECT device, number FROM localstore_device WHERE number").fetchall()) for side in (here, there)
     ]
     for known in others:
         known.pop(own, None)

@@ -15,19 +15,18 @@ KEPT = 3
 _DIGITS = "%Y%m%dT%H%M%S"
 
 
-def save_backup(store: Store, now_ms: int, *, instead_of: Path | None = None) -> Path:
+def save_backup(store: Store, target: Path, *, instead_of: Path | None = None) -> None:
     """Save a file beside itself; the newest three are kept.
 
     Args:
+        target: a ``free_path``.
         instead_of: an earlier backup that this one makes needless.
     """
-    target = free_path(store.path, "backup", now_ms)
     write_backup(store, target)
     if instead_of is not None:
         _remove(instead_of)
     for old in backups_of(store.path)[:-KEPT]:
         _remove(old)
-    return target
 
 
 def backups_of(path: Path) -> list[Path]:

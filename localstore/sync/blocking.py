@@ -1,4 +1,4 @@
-"""Work on the file from the event loop; what passes by itself is an error like those of the remote, and waited out like them."""
+"""Work on the file from the event loop. What passes by itself is an error like those of the remote, and waited out."""
 
 from __future__ import annotations
 

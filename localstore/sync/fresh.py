@@ -56,9 +56,7 @@ class Fresh:
 
 
 @asynccontextmanager
-async def fresh_file(
-    parts: SessionParts, wanted: Wanted, *, observer: Observer, signals: Signals
-) -> AsyncIterator[Fresh]:
+async def fresh_file(parts: SessionParts, wanted: Wanted, *, observer: Observer, signals: Signals) -> AsyncIterator[Fresh]:
     """A file like that of a session, and what fills it, for the block.
 
     Args:

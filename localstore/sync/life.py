@@ -91,7 +91,7 @@ class Life:
             await let_go(adapter)
 
     def _fail(self, error: SyncError) -> bool:
-        """End the session; returns whether the application heard of it, as it does not when that was closed or paused before."""
+        """End the session; returns whether the application heard of it: not when the session was closed or paused before."""
         self._failed = True  # what is left to do is closing the adapter
         self.tell(Failed(error, None))
         return self._owner.handle(Event.FATAL_ERROR, error, life=self)

@@ -34,7 +34,7 @@ from localstore.store.contact import last_contact
 from localstore.store.engine import driver_connection
 from localstore.store.reset_record import ResetRecord, forget_reset, is_blank, last_reset, note_reset, note_step
 from localstore.store.resetting import ResetOutcome, ResetPlan, reset
-from localstore.sync.backups import save_backup
+from localstore.sync.backups import free_path, save_backup
 from localstore.sync.blocking import in_thread
 from localstore.sync.fresh import Beside, Fresh, Wanted, fresh_file
 from localstore.sync.manual import manual_reset
@@ -224,7 +224,7 @@ class Resets:
         self._calling = threading.get_ident()
         try:
             callback(*args)
-        except Exception as error:  # noqa: BLE001  whatever it is, the reset has failed
+        except Exception as error:
             raise ClientResetFailed(
                 f"The client reset failed: {name} raised {type(error).__name__}: {error}. Nothing that it wrote was kept.",
                 backup=backup,
@@ -340,19 +340,19 @@ class _Attempt:
 
     def _save(self) -> None:
         self._check_wanted()
+        target = free_path(self._store.path, "backup", self._now_ms())
         try:
-            self._store.seal()
-            version = self._store.version()
-            self._saved_number = self._store.state().last_number
-            self.backup = save_backup(self._store, self._now_ms(), instead_of=self.backup)
             with self._store.transaction() as connection:
-                connection.execute("UPDATE localstore_reset SET backup = ?", (str(self.backup),))
+                connection.execute("UPDATE localstore_reset SET backup = ?", (str(target),))
+            self._store.seal()
+            self._saved_at = self._store.version()
+            self._saved_number = self._store.state().last_number
+            save_backup(self._store, target, instead_of=self.backup)
         except (StoreBusy, DiskFull, DiskFailed, RealmClosed):
             raise
         except LocalStoreError as error:
             raise _failed(f"the file could not be saved ({error})", None) from error
-        after = self._store.version()
-        self._saved_at = after if after == version + 1 else version
+        self.backup = target
 
     def _plan(self, fresh: Fresh) -> ResetPlan:
         """To discard is to bring along only what is younger than the backup, should anybody write just now."""
@@ -373,14 +373,16 @@ class _Attempt:
             time_ms=self._now_ms(),
             backup=self.backup,
             recovered=outcome.recovered,
-            skipped=outcome.skipped,
+            skipped=0 if self._mode is Mode.DISCARD else outcome.skipped,
+            discarded=outcome.skipped if self._mode is Mode.DISCARD else 0,
             dropped=outcome.dropped_count,
         )
         if not self._blank:
             _log.warning(
-                "%s was reset (%s, %s): %d unsent changesets were brought along, changes of %d rows had no place."
+                "%s was reset (%s, %s): %d changesets were brought along, %d discarded, changes of %d rows had no place."
                 " The file as it was before: %s",
-                *(self._store.path.name, report.reason, report.mode, report.recovered, report.dropped, report.backup),
+                *(self._store.path.name, report.reason, report.mode, report.recovered, report.discarded, report.dropped),
+                report.backup,
             )
 
     def _call_after(self) -> None:

@@ -76,9 +76,7 @@ NEXT: dict[tuple[Mode, _Strategy], Mode | None] = {
 """What it does after an attempt of that mode that was in vain; None fails."""
 
 
-def decide(
-    strategy: ClientReset, kind: ResetReason, *, may_recover: bool, version: str, last: Attempt | None
-) -> Mode | str:
+def decide(strategy: ClientReset, kind: ResetReason, *, may_recover: bool, version: str, last: Attempt | None) -> Mode | str:
     """What to do with unsent changes, or in words why the reset cannot be done.
 
     Args:

@@ -89,8 +89,6 @@ def note(facts: Facts, news: News, now_ms: int) -> None:
             facts.resetting = under_way
         case MayStayAway(until_ms):
             facts.deadline_ms = until_ms
-        case _:
-            pass
 
 
 @dataclass(frozen=True, kw_only=True)
