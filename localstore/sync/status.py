@@ -77,10 +77,8 @@ def note(facts: Facts, news: News, now_ms: int) -> None:
         case Failed(error, retry_in):
             facts.error = error
             facts.retry_ms = None if retry_in is None else now_ms + round(retry_in * 1000)
-        case Received():
-            facts.received_ms = now_ms
-        case ReachedHead():
-            facts.at_head, facts.received_ms = True, now_ms
+        case Received() | ReachedHead():
+            facts.at_head, facts.received_ms = facts.at_head or isinstance(news, ReachedHead), now_ms
         case Heard():
             facts.at_head = False
         case Sent():

@@ -89,22 +89,10 @@ class Waits:
             self._downloads = [wait for wait in self._downloads if wait[0] > mark]
         _resolve(done)
 
-    def renumbered(self, last: int | None) -> None:
-        """The file took on another identity, under which unsent changesets have other numbers.
-
-        Args:
-            last: the highest of them; None when none is left, so that there is nothing to wait for.
-        """
-        with self._lock:
-            futures = [future for _, future in self._uploads]
-            self._uploads = [] if last is None else [(last, future) for future in futures]
-        if last is None:
-            _resolve(futures)
-
     def abort(self, error: Exception) -> None:
         """Break all waits off."""
         with self._lock:
-            futures = [wait[-1] for wait in (*self._uploads, *self._downloads)]
+            futures = [*(wait[-1] for wait in self._uploads), *(wait[-1] for wait in self._downloads)]
             self._uploads, self._downloads = [], []
         for future in futures:
             with suppress(InvalidStateError):  # the caller gave up meanwhile
