@@ -14,7 +14,9 @@ from localstore.configuration import LocalConfiguration, SyncConfiguration
 from localstore.ids import uuid7
 from localstore.realm import Realm
 from localstore.reasons import ResetReason
+from localstore.sync.progress import Direction, Progress, ProgressMode
 from localstore.sync.state import ConnectionState, ConnectionStateChange, SessionState
+from localstore.sync.status import Reason, SyncStatus
 from localstore.version import VERSION
 
 if TYPE_CHECKING:
@@ -26,10 +28,14 @@ __all__ = [
     "ConnectionState",
     "ConnectionStateChange",
     "Credentials",
+    "Direction",
     "Discard",
     "LocalConfiguration",
     "Manual",
+    "Progress",
+    "ProgressMode",
     "Realm",
+    "Reason",
     "Recover",
     "RecoverOrDiscard",
     "ResetReason",
@@ -37,6 +43,7 @@ __all__ = [
     "SessionState",
     "Settings",
     "SyncConfiguration",
+    "SyncStatus",
     "User",
     "uuid7",
 ]

@@ -36,7 +36,7 @@ class PendingChangeset:
         number: which of this device's changesets it is.
         stamp: its place in the order of all changes; ``time`` is the same for people.
         tables: how many rows it changes, by table.
-        byte_count: its size on the wire.
+        byte_count: about its size on the wire.
         age: seconds since it was written, by this device's clock.
         last_error: why it was not sent when that was tried last; None when nothing went wrong since.
     """
@@ -92,7 +92,7 @@ def add(connection: sqlite3.Connection, sealed: SealedChangeset, groups: Iterabl
     data = wire.encode(sealed)
     connection.execute(
         "INSERT INTO localstore_outbox (number, stamp, rows, bytes, tables, sealed) VALUES (?, ?, ?, ?, ?, ?)",
-        (sealed.number, sealed.stamp, sealed.rows, len(data), msgspec.json.encode(tables).decode(), data),
+        (sealed.number, sealed.stamp, sealed.rows, sealed.byte_count, msgspec.json.encode(tables).decode(), data),
     )
 
 
@@ -159,8 +159,8 @@ def refuse(connection: sqlite3.Connection, number: int, reason: str) -> None:
         "INSERT OR IGNORE INTO localstore_aside (device, number, reason, sealed, undo) VALUES (?, ?, ?, ?, 1)",
         (original.device, number, reason, data),
     )
-    empty = wire.encode(wire.seal(Changeset(original.device, number, stamp, depends, ())))
+    empty = wire.seal(Changeset(original.device, number, stamp, depends, ()))
     connection.execute(
         "UPDATE localstore_outbox SET rows = 0, tables = '{}', bytes = ?, sealed = ? WHERE number = ?",
-        (len(empty), empty, number),
+        (empty.byte_count, wire.encode(empty), number),
     )

@@ -243,8 +243,7 @@ class SyncSession:
         self._waits.abort(_aborted(Event.CLOSE))
         self._transfers.end()
         self._connections.end()
-        if self._statuses.has_readers:
-            self._tell_status(describe(self._state, self._connection, self._facts, self._transfers.pending))
+        self._statuses.put(describe(self._state, self._connection, self._facts, self._transfers.pending))
         self._statuses.end()
 
     def report(self, error: SyncError) -> None:

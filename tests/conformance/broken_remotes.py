@@ -37,6 +37,9 @@ class Wrapped:
         async for hint in self.inner.watch(cursor):
             yield hint
 
+    async def ping(self) -> None:
+        await self.inner.ping()
+
     async def close(self) -> None:
         await self.inner.close()
 
@@ -122,6 +125,13 @@ class NeverHints(Wrapped):
                 yield hint
 
 
+class AlwaysAlive(Wrapped):
+    """Answers a ping by itself."""
+
+    async def ping(self) -> None:
+        pass
+
+
 class Broken:
     def __init__(self, wrap: Callable[[MemoryAdapter], Wrapped]) -> None:
         self._wrap = wrap
@@ -133,7 +143,7 @@ class Broken:
 
 
 class Base(AdapterConformance):
-    powers = frozenset({"offline", "wipe", "watch"})
+    powers = frozenset({"offline", "wipe", "watch", "ping"})
     skips = frozenset({"refuse"})
     timeout = 5.0
     hint_timeout = 0.01
@@ -182,3 +192,7 @@ class TestOneHistory(Base):
 
 class TestNeverHints(Base):
     wrap = NeverHints
+
+
+class TestAlwaysAlive(Base):
+    wrap = AlwaysAlive

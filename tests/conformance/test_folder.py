@@ -33,7 +33,9 @@ class FolderUnderTest:
 
 class TestFolder(AdapterConformance):
     powers = frozenset({"offline", "wipe", "watch"})
-    skips = frozenset({"refuse"})  # a folder refuses only what is larger than any changeset may be
+    skips = frozenset(
+        {"refuse", "ping"}
+    )  # it refuses only what is larger than any changeset may be; a pull shows whether it is there
 
     @pytest.fixture
     def remote(self, tmp_path: Path) -> FolderUnderTest:

@@ -25,7 +25,7 @@ class MemoryUnderTest:
 
 
 class TestMemory(AdapterConformance):
-    powers = frozenset({"offline", "wipe", "refuse", "watch"})
+    powers = frozenset({"offline", "wipe", "refuse", "watch", "ping"})
 
     @pytest.fixture
     def remote(self) -> MemoryUnderTest:

@@ -32,6 +32,10 @@ CAUGHT_BY = {
     "TestNeverMore": {"test_a_page_holds_one_changeset_at_least_whatever_its_size"},
     "TestReorders": {"test_every_device_comes_in_the_order_of_its_numbers"},
     "TestOneHistory": {"test_partitions_do_not_mix"},
+    "TestAlwaysAlive": {
+        "test_a_remote_out_of_reach_answers_no_ping",
+        "test_a_line_that_is_not_connected_answers_no_ping",
+    },
     "TestNeverHints": {"test_a_hint_comes_after_another_device_has_pushed"},
 }
 

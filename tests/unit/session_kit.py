@@ -254,6 +254,10 @@ class _LineAdapter(FaultyAdapter):
         await self._line.pass_gate("pull")
         return await super().pull(cursor, limit)
 
+    async def ping(self) -> None:
+        await self._line.pass_gate("ping")
+        await super().ping()
+
 
 class Device:
     """An application on a device of its own, with what its error handler was told.

@@ -19,9 +19,10 @@ from localstore.errors import LocalStoreError, SyncError
 
 PROMISED = {
     "App", "Credentials", "User", "Realm", "LocalConfiguration", "SyncConfiguration", "Settings",
-    "SessionState", "ConnectionState", "ConnectionStateChange", "uuid7",
+    "SessionState", "ConnectionState", "ConnectionStateChange", "Direction", "ProgressMode", "Progress", "uuid7",
+    "SyncStatus", "Reason",
 }  # fmt: skip
-"""What the design fixes, without ``Direction``, ``ProgressMode`` and ``Progress``: there is no progress to be told yet."""
+"""What the design fixes, and what ``session.status`` is made of."""
 
 SLOW_OR_OPTIONAL = (
     "alembic",
@@ -111,8 +112,8 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
 
 def test_an_unknown_name_is_an_ordinary_error() -> None:
-    with pytest.raises(AttributeError, match="'localstore' has no attribute 'Progress'"):
-        _ = localstore.Progress
+    with pytest.raises(AttributeError, match="'localstore' has no attribute 'Counter'"):
+        _ = localstore.Counter
 
 
 class TestErrors:

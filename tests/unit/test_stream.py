@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from localstore.errors import StreamOverflow
-from localstore.sync.stream import Stream
+from localstore.sync.stream import Broadcast, Stream
 from tests.unit.session_kit import eventually, in_loop, in_thread, joined
 
 BUFFER = 64
@@ -172,3 +172,92 @@ def test_closing_after_an_overflow_is_quiet(stream: Stream[int]) -> None:
         stream.put(value)
     stream.close()
     assert list(stream) == []
+
+
+class TestTheLatestOnly:
+    def test_what_was_overtaken_is_not_read(self) -> None:
+        stream: Stream[int] = Stream(lambda _: None, latest_only=True)
+        for value in range(1000):
+            stream.put(value)
+        stream.end()
+        assert list(stream) == [999]
+
+
+class TestCallbacks:
+    def test_they_are_called_in_order_and_not_before_delivery(self) -> None:
+        source, heard = Broadcast[int](), list[int]()
+        source.listen(heard.append)
+        source.put(1)
+        source.put(2)
+        assert heard == []
+        source.deliver()
+        assert heard == [1, 2]
+
+    def test_one_may_end_itself_and_others_while_it_is_called(self) -> None:
+        source, heard = Broadcast[int](), list[str]()
+
+        def first(_: int) -> None:
+            heard.append("first")
+            stop_first()
+            stop_second()
+
+        stop_first = source.listen(first)
+        stop_second = source.listen(lambda _: heard.append("second"))
+        source.listen(lambda _: heard.append("third"))
+        for _ in range(2):
+            source.put(0)
+            source.deliver()
+        assert heard == ["first", "third", "third"]
+
+    def test_one_that_is_registered_twice_is_called_twice_and_ended_one_by_one(self) -> None:
+        source, heard = Broadcast[int](), list[int]()
+        stop = source.listen(heard.append)
+        source.listen(heard.append)
+        source.put(1)
+        source.deliver()
+        stop()
+        stop()
+        source.put(2)
+        source.deliver()
+        assert heard == [1, 1, 2]
+
+    def test_what_one_raises_is_logged_and_the_others_are_called(self, caplog: pytest.LogCaptureFixture) -> None:
+        source, heard = Broadcast[int](), list[int]()
+
+        def fail(_: int) -> None:
+            raise ZeroDivisionError
+
+        source.listen(fail)
+        source.listen(heard.append)
+        source.put(1)
+        source.deliver()
+        assert heard == [1]
+        assert "A callback failed; sync goes on." in caplog.text
+
+    def test_what_is_put_while_they_are_called_comes_after(self) -> None:
+        source, heard = Broadcast[int](), list[int]()
+
+        def again(value: int) -> None:
+            if value < 3:
+                source.put(value + 1)
+                source.deliver()
+            heard.append(value)
+
+        source.listen(again)
+        source.put(1)
+        source.deliver()
+        assert heard == [1, 2, 3]
+
+    def test_after_the_end_nobody_hears_anything(self) -> None:
+        source, heard = Broadcast[int](), list[int]()
+        source.listen(heard.append)
+        stream = source.stream()
+        source.put(1)
+        source.end()
+        source.put(2)
+        source.deliver()
+        source.listen(heard.append)
+        assert heard == [1]
+        assert list(stream) == [1]
+        assert list(source.stream()) == []
+        assert not source.has_readers

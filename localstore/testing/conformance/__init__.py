@@ -4,7 +4,7 @@
 
     class TestMyAdapter(AdapterConformance):
         powers = frozenset({"offline", "watch"})
-        skips = frozenset({"wipe", "refuse"})
+        skips = frozenset({"wipe", "refuse", "ping"})
 
         @pytest.fixture
         def remote(self):
@@ -25,6 +25,7 @@ if not all(map(importlib.util.find_spec, ("pytest", "hypothesis"))):
 from localstore.testing.conformance.connecting import ConnectingRules
 from localstore.testing.conformance.converging import ConvergingRules
 from localstore.testing.conformance.failing import FailingRules
+from localstore.testing.conformance.pinging import PingingRules
 from localstore.testing.conformance.pulling import PullingRules
 from localstore.testing.conformance.pushing import PushingRules
 from localstore.testing.conformance.remote import CanBeWiped, CanGoOffline, CanRefuse, RemoteUnderTest
@@ -44,11 +45,18 @@ __all__ = [
     "new_device",
 ]
 
-SUITE_VERSION = 1
+SUITE_VERSION = 2
 """Goes up when a rule is added or sharpened, so that an adapter can say which suite it has passed."""
 
 
 class AdapterConformance(
-    ConnectingRules, PushingRules, PullingRules, SeveralDevicesRules, FailingRules, WatchingRules, ConvergingRules
+    ConnectingRules,
+    PushingRules,
+    PullingRules,
+    SeveralDevicesRules,
+    FailingRules,
+    WatchingRules,
+    PingingRules,
+    ConvergingRules,
 ):
     """All rules. Its name does not begin with ``Test``, so that importing it collects nothing."""

@@ -8,8 +8,8 @@ from localstore.adapter import SyncAdapter
 
 __all__ = ["POWERS", "CanBeWiped", "CanGoOffline", "CanRefuse", "RemoteUnderTest"]
 
-POWERS = frozenset({"offline", "wipe", "refuse", "watch"})
-"""All that a subclass can claim: the three Protocols below, and ``watch`` for ``Capabilities.watch``."""
+POWERS = frozenset({"offline", "wipe", "refuse", "watch", "ping"})
+"""All that a subclass can claim: the three Protocols below, and ``watch`` and ``ping`` for the capabilities of these names."""
 
 
 class RemoteUnderTest(Protocol):
