@@ -14,19 +14,24 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from localstore.clock import stamp_ms
 from localstore.errors import SchemaMismatch
-from localstore.store.apply import catch_up
+from localstore.store.apply import catch_up, fold
 from localstore.store.capture import LOGS, Capturing, attach, captured_tables, set_capturing
 from localstore.store.conflicts import forget_oldest
 from localstore.store.file import Store
 from localstore.store.incoming import DoesNotFitError, Incoming, read_incoming
 from localstore.store.mirroring import mirror
 from localstore.store.recovering import Dropped, Recovered, recover
+from localstore.store.rows import Rows
 from localstore.store.seal import seal_leftovers
+from localstore.store.seeding import seed, seeding_horizon, take_seeds
 from localstore.store.snapshot_file import SCHEMA
 from localstore.store.state import load_state
 
 __all__ = ["Dropped", "ResetOutcome", "ResetPlan", "reset"]
+
+_FOLD_CHUNK = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,19 +97,14 @@ def reset(store: Store, fresh: Store, plan: ResetPlan, now_ms: int) -> ResetOutc
         raise ValueError("A store cannot be reset to itself.")
     fresh.seal()
     fresh.catch_up()
+    if plan.seed:
+        store.fold()
+        store.catch_up()
     options = store.options
     with store.transaction(unconstrained=True, beside=fresh.path, key=options.encryption_key) as connection:
         seal_leftovers(connection, now_ms=now_ms, limits=options.limits)
         _check_fresh(connection)
-        old = load_state(connection)
-        connection.execute("UPDATE localstore_state SET folded = ?", (old.last_number,))  # what is unsent is in no clock there
-        mirror(connection, _incoming(connection, store))
-        catch_up(connection, now_ms, store.rules)
-        outcome = _put_on_top(connection, store, plan, old.device, now_ms)
-        attach(connection, list(captured_tables(connection)))
-        set_capturing(connection, Capturing.BY_KEY)
-        connection.execute("UPDATE localstore_reset SET step = ?", (plan.step,))
-    return outcome
+        return _Reset(connection, store, plan, now_ms).run()
 
 
 def _check_fresh(connection: sqlite3.Connection) -> None:
@@ -131,37 +131,72 @@ def _incoming(connection: sqlite3.Connection, store: Store) -> list[Incoming]:
         ) from error
 
 
-def _put_on_top(connection: sqlite3.Connection, store: Store, plan: ResetPlan, old: bytes, now_ms: int) -> ResetOutcome:
-    set_capturing(connection, Capturing.OFF)
-    device, last_stamp = load_state(connection).device, _highest(connection)
-    (unsent,) = connection.execute("SELECT count(*) FROM localstore_outbox").fetchone()
-    skipped = 0
-    found = Recovered()
-    if plan.recover:
-        found = recover(connection, plan, old=old, last_stamp=last_stamp, now_ms=now_ms, rules=store.rules)
-        last_stamp, skipped = found.last_stamp, found.skipped
-    else:
+class _Reset:
+    """One reset, within a transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, store: Store, plan: ResetPlan, now_ms: int) -> None:
+        self._connection = connection
+        self._store = store
+        self._plan = plan
+        self._now_ms = now_ms
+        self._old = load_state(connection)
+        (self._device,) = connection.execute(f"SELECT device FROM {SCHEMA}.localstore_state").fetchone()
+
+    def run(self) -> ResetOutcome:
+        connection, store = self._connection, self._store
+        (unsent,) = connection.execute("SELECT count(*) FROM localstore_outbox").fetchone()
+        seeds = self._seed() if self._plan.seed else 0
+        # What is in the outbox is in no clock there.
+        connection.execute("UPDATE localstore_state SET folded = ?", (max(seeds, self._old.last_number),))
+        mirror(connection, _incoming(connection, store))
+        catch_up(connection, self._now_ms, store.rules)
+        last_stamp = max(self._old.last_stamp, load_state(connection).last_stamp)
+        set_capturing(connection, Capturing.OFF)
+        if self._plan.seed:
+            take_seeds(connection, Rows(connection, self._device, self._now_ms, store.rules), seeds)
+            done = Recovered(number=seeds, last_stamp=last_stamp)
+        elif self._plan.recover:
+            done = recover(
+                connection,
+                self._plan,
+                old=self._old.device,
+                last_stamp=last_stamp,
+                now_ms=self._now_ms,
+                rules=store.rules,
+            )
+        else:
+            connection.execute("DELETE FROM localstore_outbox")
+            done = Recovered(last_stamp=last_stamp)
+        self._finish(done)
+        return ResetOutcome(
+            self._device,
+            recovered=done.number,
+            skipped=done.skipped,
+            discarded=0 if self._plan.recover or self._plan.seed else unsent,
+            dropped=tuple(done.dropped),
+            dropped_count=done.dropped_count,
+            aside=tuple(done.aside),
+        )
+
+    def _seed(self) -> int:
+        """Put all that the file holds into the outbox, in place of what is unsent, which is part of it."""
+        connection, options = self._connection, self._store.options
+        while fold(connection, _FOLD_CHUNK):
+            pass
+        catch_up(connection, self._now_ms, self._store.rules)
         connection.execute("DELETE FROM localstore_outbox")
-    connection.execute(
-        "UPDATE localstore_state SET last_number = ?, folded = ?, last_stamp = ?", (found.number, found.number, last_stamp)
-    )
-    bounds = (store.options.conflicts_max_age, store.options.conflicts_max_count)
-    if found.conflicts:
-        forget_oldest(connection, found.conflicts, now_ms, *bounds)
-    return ResetOutcome(
-        device,
-        recovered=found.number,
-        skipped=skipped,
-        discarded=0 if plan.recover else unsent,
-        dropped=tuple(found.dropped),
-        dropped_count=found.dropped_count,
-        aside=tuple(found.aside),
-    )
+        offline_ms = int(options.client_maximum_offline_time * 1000)
+        before = seeding_horizon(self._now_ms, stamp_ms(self._old.last_stamp), offline_ms)
+        return seed(connection, self._device, before=before, limits=options.limits)
 
-
-def _highest(connection: sqlite3.Connection) -> int:
-    """The highest stamp of all that this file has known, before and after."""
-    (found,) = connection.execute(
-        "SELECT max(last_stamp, coalesce((SELECT max(stamp) FROM localstore_outbox), 0)) FROM localstore_state"
-    ).fetchone()
-    return int(found)
+    def _finish(self, done: Recovered) -> None:
+        connection, options = self._connection, self._store.options
+        connection.execute(
+            "UPDATE localstore_state SET last_number = ?, folded = ?, last_stamp = ?",
+            (done.number, done.number, done.last_stamp),
+        )
+        attach(connection, list(captured_tables(connection)))
+        set_capturing(connection, Capturing.BY_KEY)
+        connection.execute("UPDATE localstore_reset SET step = ?", (self._plan.step,))
+        if done.conflicts:
+            forget_oldest(connection, done.conflicts, self._now_ms, options.conflicts_max_age, options.conflicts_max_count)

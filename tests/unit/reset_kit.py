@@ -76,3 +76,9 @@ def began(
         one.write(*statements)
     remote.exchange(one, other)
     return remote, one, other
+
+
+def settled(remote: Remote, *devices: Device) -> None:
+    """Everybody has everything, however much is on its way."""
+    remote.exchange(*devices)
+    remote.exchange(*devices)
