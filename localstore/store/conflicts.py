@@ -17,6 +17,7 @@ from localstore.clock import Version, stamp_at
 
 __all__ = [
     "A_DELETE_WINS",
+    "A_LATER_WRITE_WINS",
     "NOT_IN_REMOTE",
     "REFUSED",
     "Conflict",
@@ -32,6 +33,8 @@ __all__ = [
 A_DELETE_WINS = "a delete beats every update"
 """The rule by which a value goes together with its row."""
 
+A_LATER_WRITE_WINS = "the later write wins"
+"""The rule by which most values lose."""
 NOT_IN_REMOTE = "the remote has no such row any more"
 """The rule by which a value is lost at a client reset whose row the remote does not have, nor knows to be deleted."""
 REFUSED = "the remote refused it: "

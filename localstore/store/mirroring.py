@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+import msgspec
+
 from localstore.changes import Key, Value
 from localstore.store.capture import CapturedTable, captured_tables
 from localstore.store.constraints import attempt, without_triggers
@@ -29,16 +31,19 @@ __all__ = ["mirror"]
 
 _TAKEN_WHOLE = ("seen", "unknown", "waiting")
 _BY_TABLE = ("clock", "repaired")
+_MOST_KEYS = 8
 _STATE = ("device", "last_number", "last_stamp", "purged", "remote_id", "cursor", "contact_ms", "horizon_s")
 
 
-def mirror(connection: sqlite3.Connection, incoming: list[Incoming]) -> None:
+def mirror(connection: sqlite3.Connection, incoming: list[Incoming], *, keep_unsealed: bool) -> None:
     """Make this file hold what the attached store holds, and be the device that it is.
 
     Args:
         incoming: that store's tables.
+        keep_unsealed: rows that no changeset can hold stay, where the other has none of the key.
     """
     silence(connection)
+    _find_kept(connection, incoming, keep_unsealed)
     told = connection.execute("SELECT tbl, key FROM main.localstore_repaired WHERE hidden AND told").fetchall()
     _take_over_records(connection)
     ids = {table.source.id: describe(connection, table) for table in incoming}
@@ -74,10 +79,39 @@ def _empty_others(connection: sqlite3.Connection, incoming: list[Incoming]) -> N
     for name, table in captured_tables(connection).items():
         if name in there:
             continue
-        empty = f"DELETE FROM {table.sql_name}"
+        empty = f"DELETE FROM {table.sql_name} AS t WHERE NOT {_is_kept(table)}"
         if not _is_done(connection, partial(connection.execute, empty)):
             with without_triggers(connection, table):
                 connection.execute(empty)
+
+
+def _find_kept(connection: sqlite3.Connection, incoming: list[Incoming], keep_unsealed: bool) -> None:
+    """Note the rows that stay although the other file has not got them; what else was said to be unsealed is void."""
+    keys = ", ".join(f"k{number}" for number in range(_MOST_KEYS))
+    connection.execute(f"CREATE TEMP TABLE localstore_kept (tbl, {keys})")
+    sources = {table.target.name: table for table in incoming if table.target is not None}
+    ours = captured_tables(connection)
+    for id_, name, data in connection.execute("SELECT id, tbl, key FROM main.localstore_unsealed").fetchall():
+        key = msgspec.msgpack.decode(data)
+        if keep_unsealed and name in ours and not (name in sources and _is_there(connection, sources[name], key)):
+            values = (ours[name].id, *key, *[None] * (_MOST_KEYS - len(key)))
+            connection.execute(f"INSERT INTO temp.localstore_kept VALUES ({', '.join('?' * len(values))})", values)
+        else:
+            connection.execute("DELETE FROM main.localstore_unsealed WHERE id = ?", (id_,))
+
+
+def _is_there(connection: sqlite3.Connection, table: Incoming, key: list[Value]) -> bool:
+    same = " AND ".join(f"{quote(name)} = ?" for name in table.source.key)
+    return connection.execute(f"SELECT 1 FROM {SCHEMA}.{quote(table.source.name)} WHERE {same}", key).fetchone() is not None
+
+
+def _is_kept(table: CapturedTable) -> str:
+    """A condition on the row ``t``. Text that is not UTF-8 is known by its bytes."""
+    same = "".join(
+        f" AND (k.k{number} = t.{quote(name)} OR k.k{number} = CAST(t.{quote(name)} AS BLOB))"
+        for number, name in enumerate(table.key)
+    )
+    return f"EXISTS (SELECT 1 FROM temp.localstore_kept AS k WHERE k.tbl = {table.id}{same})"
 
 
 @dataclass(frozen=True)
@@ -135,6 +169,7 @@ def _match_rows(connection: sqlite3.Connection, pair: _Pair) -> bool:
         connection.execute(
             f"DELETE FROM {into} AS t WHERE NOT EXISTS"
             f" (SELECT 1 FROM {pair.source} AS f WHERE {pair.same_key} AND NOT ({pair.differs(defaults)}))"
+            f" AND NOT {_is_kept(pair.target)}"
         )
         if _is_done(connection, lambda: _insert_missing(connection, pair, "ABORT")):
             return True
@@ -144,7 +179,10 @@ def _match_rows(connection: sqlite3.Connection, pair: _Pair) -> bool:
 
 def _change_what_differs(connection: sqlite3.Connection, pair: _Pair, defaults: dict[str, str]) -> None:
     into, same = pair.target.sql_name, pair.same_key
-    connection.execute(f"DELETE FROM {into} AS t WHERE NOT EXISTS (SELECT 1 FROM {pair.source} AS f WHERE {same})")
+    connection.execute(
+        f"DELETE FROM {into} AS t WHERE NOT EXISTS (SELECT 1 FROM {pair.source} AS f WHERE {same})"
+        f" AND NOT {_is_kept(pair.target)}"
+    )
     if pair.target.columns:
         connection.execute(
             f"UPDATE OR ABORT {into} AS t SET {pair.assignments(defaults)} FROM {pair.source} AS f"

@@ -11,16 +11,18 @@ Why a reset is needed, where the fresh store comes from, and what is done before
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from localstore import wire
 from localstore.clock import stamp_ms
 from localstore.errors import SchemaMismatch
 from localstore.store.apply import catch_up, fold
 from localstore.store.capture import LOGS, Capturing, attach, captured_tables, set_capturing
-from localstore.store.conflicts import forget_oldest
+from localstore.store.conflicts import A_DELETE_WINS, A_LATER_WRITE_WINS, forget_oldest
 from localstore.store.file import Store
 from localstore.store.incoming import DoesNotFitError, Incoming, read_incoming
+from localstore.store.losses import note_lost
 from localstore.store.mirroring import mirror
 from localstore.store.recovering import Dropped, Recovered, recover
 from localstore.store.rows import Rows
@@ -28,10 +30,12 @@ from localstore.store.seal import seal_leftovers
 from localstore.store.seeding import seed, seeding_horizon, take_seeds
 from localstore.store.snapshot_file import SCHEMA
 from localstore.store.state import load_state
+from localstore.store.undoing import UndoneWrite, refusals
 
 __all__ = ["Dropped", "ResetOutcome", "ResetPlan", "reset"]
 
 _FOLD_CHUNK = 500
+_UNSENT = "main.localstore_unsent"  # what was in the outbox, for as long as a reset takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +70,7 @@ class ResetOutcome:
         dropped: rows whose unsent changes have no place in what the remote has, the first of them. Their values are in the
             conflicts list.
         dropped_count: how many there are in all.
+        undone: rows of changesets that the remote had refused and that were not undone yet: they are as the remote has them.
         aside: numbers of unsent changesets that could not be put on top, with the reason. They are kept whole, set aside.
     """
 
@@ -75,6 +80,7 @@ class ResetOutcome:
     discarded: int = 0
     dropped: tuple[Dropped, ...] = ()
     dropped_count: int = 0
+    undone: tuple[UndoneWrite, ...] = ()
     aside: tuple[tuple[int, str], ...] = ()
 
 
@@ -148,13 +154,14 @@ class _Reset:
         seeds = self._seed() if self._plan.seed else 0
         # What is in the outbox is in no clock there.
         connection.execute("UPDATE localstore_state SET folded = ?", (max(seeds, self._old.last_number),))
-        mirror(connection, _incoming(connection, store))
+        keeps = self._plan.recover or self._plan.seed
+        mirror(connection, _incoming(connection, store), keep_unsealed=keeps)
         catch_up(connection, self._now_ms, store.rules)
         last_stamp = max(self._old.last_stamp, load_state(connection).last_stamp)
         set_capturing(connection, Capturing.OFF)
         if self._plan.seed:
-            take_seeds(connection, Rows(connection, self._device, self._now_ms, store.rules), seeds)
-            done = Recovered(number=seeds, last_stamp=last_stamp)
+            take_seeds(connection, self._rows(), seeds)
+            done = Recovered(number=seeds, last_stamp=last_stamp, conflicts=self._note_what_seeds_lost())
         elif self._plan.recover:
             done = recover(
                 connection,
@@ -167,14 +174,16 @@ class _Reset:
         else:
             connection.execute("DELETE FROM localstore_outbox")
             done = Recovered(last_stamp=last_stamp)
+        undone = tuple(self._note_refused(done))
         self._finish(done)
         return ResetOutcome(
             self._device,
             recovered=done.number,
             skipped=done.skipped,
-            discarded=0 if self._plan.recover or self._plan.seed else unsent,
+            discarded=0 if keeps else unsent,
             dropped=tuple(done.dropped),
             dropped_count=done.dropped_count,
+            undone=undone,
             aside=tuple(done.aside),
         )
 
@@ -184,10 +193,32 @@ class _Reset:
         while fold(connection, _FOLD_CHUNK):
             pass
         catch_up(connection, self._now_ms, self._store.rules)
+        connection.execute(f"CREATE TABLE {_UNSENT} AS SELECT number, sealed FROM main.localstore_outbox")
         connection.execute("DELETE FROM localstore_outbox")
         offline_ms = int(options.client_maximum_offline_time * 1000)
         before = seeding_horizon(self._now_ms, stamp_ms(self._old.last_stamp), offline_ms)
         return seed(connection, self._device, before=before, limits=options.limits)
+
+    def _note_what_seeds_lost(self) -> int:
+        """List the unsent values in whose place are others that the remote has; returns how many."""
+        rows, count = self._rows(), 0
+        for (data,) in self._connection.execute(f"SELECT sealed FROM {_UNSENT} ORDER BY number"):
+            changeset, rules = wire.unseal(wire.decode(data)), (A_LATER_WRITE_WINS, A_DELETE_WINS)
+            count += note_lost(self._connection, rows, changeset, own=(self._device,), rules=rules, now_ms=self._now_ms)
+        self._connection.execute(f"DROP TABLE {_UNSENT}")
+        return count
+
+    def _note_refused(self, done: Recovered) -> Iterator[UndoneWrite]:
+        """List what the remote had refused: it is gone, as the remote does not have it."""
+        rows, own = self._rows(), (self._old.device, self._device)
+        for refusal in refusals(self._connection):
+            rules = (refusal.rule, refusal.rule)
+            done.conflicts += note_lost(self._connection, rows, refusal.changeset, own=own, rules=rules, now_ms=self._now_ms)
+            yield from refusal.writes(rows)
+        self._connection.execute("UPDATE localstore_aside SET undo = 0 WHERE undo")
+
+    def _rows(self) -> Rows:
+        return Rows(self._connection, self._device, self._now_ms, self._store.rules)
 
     def _finish(self, done: Recovered) -> None:
         connection, options = self._connection, self._store.options

@@ -18,7 +18,7 @@ from localstore.store.bulk import INSERTS, MANY, Circumstances, Plan, carry_out
 from localstore.store.capture import CapturedTable, captured_tables, holds
 from localstore.store.clocks import ClockTable, Knowledge, key_value, saw_up_to
 from localstore.store.column_rules import ColumnRules
-from localstore.store.conflicts import A_DELETE_WINS, note
+from localstore.store.conflicts import A_DELETE_WINS, A_LATER_WRITE_WINS, note
 from localstore.store.constraints import attempt, decides_conflicts, without_triggers
 from localstore.store.engine import quote
 from localstore.store.merge import LONG_AGO, PURGED, Lost, Mark, RowState, Saw, life_of, merge
@@ -392,7 +392,7 @@ def _rule(deleted: bool, lost: Version, won: Version) -> str:
         return "it came too late to tell which is newer"
     if deleted:
         return A_DELETE_WINS
-    return "both are from before sync; devices decide" if lost[0] == won[0] == 0 else "the later write wins"
+    return "both are from before sync; devices decide" if lost[0] == won[0] == 0 else A_LATER_WRITE_WINS
 
 
 def _version(changeset: Changeset, group: RowGroup) -> Version:

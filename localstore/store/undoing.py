@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from localstore import wire
-from localstore.changes import Change, Changeset, Key, Op, RowGroup, Value, is_same, row_changes
+from localstore.changes import Change, Changeset, Key, Op, RowGroup, Value, row_changes
 from localstore.clock import Version
 from localstore.store import outbox
 from localstore.store.apply import cannot_apply, fold
@@ -28,13 +28,14 @@ from localstore.store.conflicts import REFUSED, forget_oldest, note
 from localstore.store.constraints import without_triggers
 from localstore.store.engine import driver_connection
 from localstore.store.file import Store
+from localstore.store.losses import known_changes, note_lost
 from localstore.store.merge import LONG_AGO, PURGED, RowState
 from localstore.store.repaired import Records
 from localstore.store.rows import Rows
 from localstore.store.seal import seal_leftovers
 from localstore.store.state import device_ids, load_state
 
-__all__ = ["Refusal", "UndoneWrite", "note_lost", "refusals", "undo_refused"]
+__all__ = ["Refusal", "UndoneWrite", "refusals", "undo_refused"]
 
 _PORTION = 20_000  # rows put back in one go
 _FOLD_CHUNK = 500
@@ -57,12 +58,15 @@ class Refusal:
     changeset: Changeset
     reason: str
 
-    def changes(self, rows: Rows) -> Iterator[tuple[CapturedTable, Change]]:
-        """Its changes of tables that this file has."""
-        for group in self.changeset.groups:
-            table = rows.table_of(group)
-            if table is not None:
-                yield from ((table, change) for change in row_changes(group))
+    @property
+    def rule(self) -> str:
+        """By which its values are lost."""
+        return REFUSED + self.reason
+
+    def writes(self, rows: Rows) -> Iterator[UndoneWrite]:
+        """Its rows."""
+        for table, change in known_changes(rows, self.changeset):
+            yield UndoneWrite(table.name, change.key, self.changeset.number, self.reason)
 
 
 def undo_refused(store: Store, fresh: Store, *, cursor: bytes | None) -> list[UndoneWrite] | None:
@@ -89,21 +93,6 @@ def refusals(connection: sqlite3.Connection) -> list[Refusal]:
     """The changesets that are to be undone, in the order in which they were written."""
     rows = connection.execute("SELECT reason, sealed FROM localstore_aside WHERE undo ORDER BY number")
     return [Refusal(wire.unseal(wire.decode(sealed)), reason) for reason, sealed in rows]
-
-
-def note_lost(connection: sqlite3.Connection, rows: Rows, refusal: Refusal, now_ms: int) -> int:
-    """List the values of a refused changeset that are not in their rows; returns how many."""
-    count = 0
-    version, rule = refusal.changeset.version, REFUSED + refusal.reason
-    for table, change in refusal.changes(rows):
-        ((state, current),) = rows.look_up(table, [change.key])
-        for column, value in change.values.items():
-            won, winner = (current(column), state.mark(column).version) if state.lives else (None, state.died or LONG_AGO)
-            is_overwritten = winner[1] == version[1] and winner > version  # by this device itself
-            if column in table.columns and not is_overwritten and not (state.lives and is_same(value, won)):
-                note(connection, now_ms, (table.name, change.key, column), lost=(value, version), won=(won, winner), rule=rule)
-                count += 1
-    return count
 
 
 def _undo(store: Store, fresh: Store, cursor: bytes | None, *, disturbed: bool) -> list[UndoneWrite] | None:
@@ -160,16 +149,16 @@ class _Undoing:
         self.conflicts = 0
 
     def run(self) -> None:
-        reasons: dict[tuple[str, Key], str] = {}
         for refusal in self._refusals:
-            for table, change in refusal.changes(self._rows):
-                reasons.setdefault((table.name, change.key), refusal.reason)
-                self.undone.append(UndoneWrite(table.name, change.key, refusal.changeset.number, refusal.reason))
+            self.undone += refusal.writes(self._rows)
+        reasons = {(undone.table, undone.key): undone.reason for undone in reversed(self.undone)}
         left = iter(reasons.items())
         while portion := dict(islice(left, _PORTION)):
             self._put_back(portion)
         for refusal in self._refusals:
-            self.conflicts += note_lost(self._here, self._rows, refusal, self._now_ms)
+            self.conflicts += note_lost(
+                self._here, self._rows, refusal.changeset, own=(self._own,), rules=(refusal.rule,) * 2, now_ms=self._now_ms
+            )
 
     def _put_back(self, reasons: Mapping[tuple[str, Key], str]) -> None:
         by_table: dict[str, list[Key]] = {}
@@ -208,8 +197,7 @@ class _Undoing:
         sent, seen = _number(self._there, self._own), dict[bytes, int]()
         if self._own in device_ids(self._there):
             seen.update(Knowledge(self._there, ClockTable(self._there)).of(self._own))
-        for (data,) in self._here.execute("SELECT sealed FROM localstore_outbox ORDER BY number").fetchall():
-            changeset = wire.unseal(wire.decode(data))
+        for changeset in self._unsent():
             seen.update({dependency.device: dependency.stamp for dependency in changeset.depends})
             if changeset.number <= sent:
                 continue
@@ -219,6 +207,14 @@ class _Undoing:
                 table = self._rows.table_of(group)
                 if table is not None and group.op is not Op.DELETE:
                     yield from ((changeset.version, table, change) for change in row_changes(group))
+
+    def _unsent(self) -> Iterator[Changeset]:
+        """What is in the outbox, one by one, and with no statement open in between, which may be about anything."""
+        number = 0
+        one = "SELECT number, sealed FROM localstore_outbox WHERE number > ? ORDER BY number LIMIT 1"
+        while found := self._here.execute(one, (number,)).fetchone():
+            number, data = found
+            yield wire.unseal(wire.decode(data))
 
     def _about(self, groups: Iterable[RowGroup], keys: Mapping[str, Collection[Key]]) -> Iterator[RowGroup]:
         for group in groups:
