@@ -6,6 +6,7 @@ was left behind by a crash is removed before a new one is made.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from localstore.adapter import Capabilities, Cursor, Hello, Limit, Page, PushRes
 from localstore.errors import LocalStoreError, SyncError
 from localstore.store.file import Store
 from localstore.store.likeness import open_like, remove_like
+from localstore.sync.blocking import in_thread
 from localstore.sync.cycle import Cycle, Observer, Signals
 from localstore.sync.line import Line, let_go
 from localstore.sync.news import Connection, Failed, News
@@ -56,30 +58,40 @@ class Fresh:
 
 
 @asynccontextmanager
-async def fresh_file(parts: SessionParts, wanted: Wanted, *, observer: Observer, signals: Signals) -> AsyncIterator[Fresh]:
+async def fresh_file(
+    parts: SessionParts, wanted: Wanted, *, turn: asyncio.Lock, observer: Observer, signals: Signals
+) -> AsyncIterator[Fresh]:
     """A file like that of a session, and what fills it, for the block.
 
     Args:
         parts: of the session.
         wanted: changesets to look out for.
+        turn: held from before the file is there until it is gone, so that a life which begins does not meet the file of one
+            that is just ending.
         observer: hears of the line to the remote.
         signals: the session's pokes, so that ``reconnect()`` ends a wait here as well.
     """
-    path = fresh_path(parts.store)
-    in_thread = parts.environment.run_blocking
-    store: Store | None = None
-    adapter: _Noting | None = None
+    adapter = _Noting(parts.make_adapter(), wanted)
     try:
-        await in_thread(remove_like, parts.store, path)
-        store = await in_thread(open_like, parts.store, path, parts.environment)
-        adapter = _Noting(parts.make_adapter(), wanted)
-        line = Line(adapter, parts.limits, parts.environment)
-        cycle = Cycle(replace(parts, store=store), line=line, waits=Waits(), observer=observer, signals=signals)
-        yield Fresh(store, cycle, adapter.stored)
-    finally:
-        if adapter is not None:
-            await let_go(adapter)
-        await in_thread(_remove, parts.store, store, path)
+        async with turn, _opened(parts) as store:
+            line = Line(adapter, parts.limits, parts.environment)
+            cycle = Cycle(replace(parts, store=store), line=line, waits=Waits(), observer=observer, signals=signals)
+            yield Fresh(store, cycle, adapter.stored)
+    finally:  # last of all: nobody has to wait for an adapter that hangs
+        await let_go(adapter)
+
+
+@asynccontextmanager
+async def _opened(parts: SessionParts) -> AsyncIterator[Store]:
+    path, environment = fresh_path(parts.store), parts.environment
+    await in_thread(environment, remove_like, parts.store, path)
+    opening = asyncio.ensure_future(in_thread(environment, open_like, parts.store, path, environment))
+    try:
+        yield await asyncio.shield(opening)
+    finally:  # a thread cannot be broken off: what it is opening just now is open in a moment
+        await asyncio.wait([opening])
+        store = None if opening.cancelled() or opening.exception() else opening.result()
+        await environment.run_blocking(_remove, parts.store, store, path)
 
 
 class Beside:

@@ -80,6 +80,7 @@ class Resets:
         self._store = parts.store
         self._session = session
         self._one = threading.Lock()  # held by who exchanges, also when its life has ended meanwhile
+        self._turn = asyncio.Lock()
         self._calling: int | None = None
         self._why: ResetRequired | None = None
         self._confirmed = False
@@ -135,7 +136,7 @@ class Resets:
         if not self._confirmed:
             await in_thread(self._parts.environment, forget_reset, self._store)
             self._confirmed = True
-        await undo(self._parts, life, pull)
+        await undo(self._parts, life, pull, self._turn)
 
     async def tell_application(self, error: SyncError) -> None:
         """Tell the application, in a worker thread, that a reset is up to it."""
@@ -162,8 +163,9 @@ class Resets:
         tries = 0
         while tries < _TRIES:
             try:
+                beside = Beside(life, instead=True)
                 async with fresh_file(
-                    self._parts, attempt.wanted, observer=Beside(life, instead=True), signals=life.signals
+                    self._parts, attempt.wanted, turn=self._turn, observer=beside, signals=life.signals
                 ) as fresh:
 
                     async def exchange(fresh: Fresh = fresh) -> None:
