@@ -13,22 +13,26 @@ from typing import TYPE_CHECKING, Self
 import sqlalchemy as sa
 
 from localstore.environment import Environment
-from localstore.errors import StoreUnusable
+from localstore.errors import LocalStoreError, StoreUnusable
 from localstore.registry import AdapterFactory, adapter_factory
 from localstore.store.file import Store
 from localstore.store.first_data import InitialData
+from localstore.store.forking import begins_anew
 from localstore.store.open_file import StoreOptions
 from localstore.store.opening import open_synced, prepare
+from localstore.sync.bell import Bell
 from localstore.sync.loop import BackgroundLoop
+from localstore.sync.network import NetworkWatch
 from localstore.sync.parts import Limits, ResetParts, SessionParts
 from localstore.sync.retry import BackoffPolicy
 from localstore.sync.session import ErrorHandler, SyncSession
-from localstore.sync.state import Event, SessionState
+from localstore.sync.state import Event
+from localstore.sync.synced_file import Hold, SyncedFile
 
 if TYPE_CHECKING:
     from localstore.settings import Settings
 
-__all__ = ["App", "AppSync", "Credentials", "SyncedFile", "User", "check_settings", "store_options"]
+__all__ = ["App", "AppSync", "Credentials", "User", "check_settings", "store_options"]
 
 _STOP_SECONDS = 5.0  # how long closing an app waits for its background thread
 
@@ -142,24 +146,6 @@ class App:
         self.close()
 
 
-class SyncedFile:
-    """A synced file that is open in this process, shared by all realms on it."""
-
-    def __init__(self, store: Store, partition: str, encryption_key: bytes | None) -> None:
-        self.store = store
-        self.partition = partition
-        self.encryption_key = encryption_key
-        self.session: SyncSession
-        self.realms = 0
-        self.tables: set[str] = set()
-        self.closing = False
-
-    @property
-    def unused(self) -> bool:
-        """Whether no realm is open on it, and its session has ended or only rests."""
-        return self.realms == 0 and self.session.state in (SessionState.INACTIVE, SessionState.PAUSED)
-
-
 class AppSync:
     """All sync sessions of an app."""
 
@@ -167,9 +153,24 @@ class AppSync:
         self._app = app
         self._make_adapter = make_adapter
         self._loop = BackgroundLoop(f"localstore-{app.id}")
-        self._files: dict[Path, SyncedFile] = {}
-        self._changed = threading.Condition(threading.RLock())
+        self._begin()
         self._closed = False
+        self._network = NetworkWatch(self._loop, app.environment, self.reconnect) if app.settings.watch_network else None
+
+        begins_anew(self)
+
+    def _begin(self) -> None:
+        """With no sessions, and locks that nobody holds: also in a forked child, whose parent keeps those that were."""
+        self._files: dict[Path, SyncedFile] = {}
+        self._lock = threading.RLock()  # by itself in each ``with``: Ctrl-C could come between a Condition's and its block
+        self._changed = threading.Condition(self._lock)
+        self._emptied = Bell()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: begin anew."""
+        self._begin()
+        if self._network is not None:
+            self._network.leave_to_parent()
 
     @property
     def has_sync_sessions(self) -> bool:
@@ -186,9 +187,20 @@ class AppSync:
 
         Returns:
             False when the time was up before.
+
+        Raises:
+            LocalStoreError: this is the background thread, as in an error handler, which would wait for itself.
         """
-        with self._changed:
+        if self._loop.is_current():
+            raise LocalStoreError(
+                "The background thread cannot wait for its own sessions to end.", hint="Wait in another thread."
+            )
+        with self._lock:
             return self._changed.wait_for(lambda: not self._files, timeout)
+
+    async def wait_for_sessions_to_terminate_async(self, timeout: float | None = None) -> bool:
+        """``wait_for_sessions_to_terminate`` for any event loop."""
+        return await self._emptied.wait(lambda: not self._files, timeout)
 
     def open_file(
         self,
@@ -202,7 +214,7 @@ class AppSync:
         reset: ResetParts | None = None,
     ) -> SyncedFile:
         """The open file at a path, and a running session for it. For ``Realm.open``."""
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: path not in self._files or not self._files[path].closing)
             if self._closed:
                 raise ValueError(f"The app {self._app.id!r} was closed. Create a new one with App.create().")
@@ -212,6 +224,7 @@ class AppSync:
                 file = self._files[path] = self._open(
                     path, tables, partition, error_handler, initial_data, encryption_key, reset
                 )
+                self._watch_network()
             elif partition != file.partition:
                 raise ValueError(f"{path} is open for the partition {file.partition!r} and cannot hold {partition!r} as well.")
             elif encryption_key != file.encryption_key:
@@ -235,8 +248,10 @@ class AppSync:
             file.session.handle(Event.OPEN)
             return file
 
-    def close_realm(self, file: SyncedFile, *, after_upload: bool) -> None:
+    def close_realm(self, file: SyncedFile, hold: Hold, *, after_upload: bool) -> None:
         """One realm less on a file; the last one ends its session, at once or when everything is uploaded.
+
+        Broken off by Ctrl-C at any moment, it may be called again.
 
         Raises:
             NestedWrite, StoreBusy: somebody writes; nothing was changed.
@@ -244,8 +259,10 @@ class AppSync:
         if file.realms == 1:
             with file.store.lock.held(closing=True):
                 pass  # whoever writes has come to the end
-        with self._changed:
-            file.realms -= 1
+        with self._lock:
+            if not hold.is_released:
+                file.realms -= 1
+                hold.is_released = True  # no signal comes between these two
             if file.realms:
                 return
             unsent = after_upload and not self._closed and _has_unsent(file.store)
@@ -254,16 +271,17 @@ class AppSync:
 
     def close(self) -> None:
         """End everything."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             files = list(self._files.values())
+            self._watch_network()
         try:
             for file in files:
                 file.session.end()
                 self._close_if_unused(file)
         finally:
             self._loop.stop(timeout=_STOP_SECONDS)
-        with self._changed:  # what a session that died just now is still closing
+        with self._lock:  # what a session that died just now is still closing
             self._changed.wait_for(lambda: not any(file.closing for file in files), _STOP_SECONDS)
 
     def _open(
@@ -307,12 +325,22 @@ class AppSync:
         file.session = SyncSession(parts, error_handler=error_handler, on_dead=lambda: self._died(file))
         return file
 
+    def _watch_network(self) -> None:
+        """Watch while there are sessions; for a caller that holds ``_changed``."""
+        if self._network is not None:
+            self._network.keep(bool(self._files) and not self._closed)
+
     def _died(self, file: SyncedFile) -> None:
         """A closed realm's session has finished. Closing the file waits for writers, so the background loop does not do it."""
-        threading.Thread(target=self._close_if_unused, args=(file,), name="localstore-close").start()
+        closing = threading.Thread(target=self._close_if_unused, args=(file,), name="localstore-close")
+        try:
+            closing.start()
+        except RuntimeError:  # no more threads; at the end of the interpreter the file is closed with it
+            if threading.main_thread().is_alive():
+                self._close_if_unused(file)
 
     def _close_if_unused(self, file: SyncedFile) -> None:
-        with self._changed:
+        with self._lock:
             if file.closing or not file.unused:
                 return
             file.closing = True  # who opens the path now waits for the end of this
@@ -320,11 +348,13 @@ class AppSync:
             file.session.end()
             file.store.close()
         finally:
-            with self._changed:
+            with self._lock:
                 file.closing = False
                 if self._files.get(file.store.path) is file:
                     del self._files[file.store.path]
+                    self._watch_network()
                 self._changed.notify_all()
+            self._emptied.ring()
 
 
 def _has_unsent(store: Store) -> bool:

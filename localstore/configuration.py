@@ -92,6 +92,9 @@ class SyncConfiguration:
             with it. ``path`` is only the name by which this process shares it, and every time it is another device.
         initial_data: called with a session in the transaction that makes a new file's tables; what it writes is synced. When
             it fails there is no file.
+        wait_for_initial_remote_data: let ``Realm.open`` return a new file only when what the remote has is in it: seconds to
+            wait at most, or True for as long as it takes. ``initial_data`` is called after that. Opening a file
+            that is there already never waits.
         compact_on_launch: compact the file before it is opened, unless it is open elsewhere: True when more than half of at
             least 50 MiB is free, or a function that decides by ``(total_bytes, used_bytes)``.
         encryption_key: 32 bytes that the file is encrypted with; None for a plain file. Needs the extra ``cipher``. It
@@ -107,6 +110,7 @@ class SyncConfiguration:
     stop_policy: StopPolicy = field(default="after_changes_uploaded", kw_only=True)
     in_memory: bool = field(default=False, kw_only=True)
     initial_data: InitialData | None = field(default=None, kw_only=True)
+    wait_for_initial_remote_data: float | bool | None = field(default=None, kw_only=True)
     compact_on_launch: CompactOnLaunch = field(default=False, kw_only=True)
     encryption_key: bytes | None = field(default=None, kw_only=True, repr=False)
 
@@ -122,6 +126,18 @@ class SyncConfiguration:
         check_client_reset(self.client_reset)
         check_encryption_key(self.encryption_key)
         _check_file_options(self)
+        _check_wait(self.wait_for_initial_remote_data)
+
+    @property
+    def waits_for_remote_data(self) -> bool:
+        """Whether opening a new file waits for what the remote has."""
+        return self.wait_for_initial_remote_data not in (None, False)
+
+    @property
+    def remote_data_timeout(self) -> float | None:
+        """How many seconds it waits at most, None for as long as it takes."""
+        wait = self.wait_for_initial_remote_data
+        return None if isinstance(wait, bool) else wait
 
 
 @contextmanager
@@ -166,6 +182,17 @@ def _check_file_options(configuration: SyncConfiguration | LocalConfiguration) -
     chosen = configuration.compact_on_launch
     if not isinstance(chosen, bool) and not callable(chosen):
         raise TypeError(f"compact_on_launch is a bool or a function of (total_bytes, used_bytes), not {chosen!r}.")
+
+
+def _check_wait(wait: object) -> None:
+    if wait is None or isinstance(wait, bool):
+        return
+    if not isinstance(wait, int | float):
+        raise TypeError(f"wait_for_initial_remote_data is a number of seconds, True or None, not {wait!r}.")
+    if not wait > 0:
+        raise ValueError(
+            f"wait_for_initial_remote_data is a positive number of seconds, or True to wait as long as it takes; got {wait!r}."
+        )
 
 
 def check_encryption_key(key: object) -> None:

@@ -11,15 +11,18 @@ import contextvars
 import functools
 import os
 import random
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["DEVICE_BYTES", "Deadline", "Environment"]
+__all__ = ["DEVICE_BYTES", "Deadline", "Environment", "WatchNetwork"]
 
 DEVICE_BYTES = 16
+WatchNetwork = Callable[[Callable[[], object]], Callable[[], object]]
+"""Calls its argument, in any thread, when the network may have come back, until what it returned is called."""
 
 
 async def _run_blocking(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -56,6 +59,15 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _asleep() -> float:
+    """By the difference of a clock that goes on while the computer sleeps, and one that does not."""
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+    if sys.platform == "darwin":
+        return time.clock_gettime(time.CLOCK_MONOTONIC) - time.clock_gettime(time.CLOCK_UPTIME_RAW)
+    return 0.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Environment:
     """The world as the engine sees it.
@@ -63,20 +75,24 @@ class Environment:
     Attributes:
         now_ms: wall clock, milliseconds since the Unix epoch; may step.
         monotonic: seconds on a clock that never steps back.
+        asleep: how many seconds the computer has slept, from some moment on; 0 where the system does not tell.
         random: a number in [0, 1), for jitter.
         random_bytes: the given number of random bytes, for device identities.
         sleep: wait for so many seconds; cancellable.
         timeout: a block that may take so many seconds, and raises ``TimeoutError`` then.
         run_blocking: run a function that blocks without holding up the event loop.
+        watch_network: how a network that came back is noticed; None asks the operating system, and the clocks.
     """
 
     now_ms: Callable[[], int] = _now_ms
     monotonic: Callable[[], float] = time.monotonic
+    asleep: Callable[[], float] = _asleep
     random: Callable[[], float] = random.random
     random_bytes: Callable[[int], bytes] = os.urandom
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep
     timeout: Callable[[float], AbstractAsyncContextManager[Deadline]] = _timeout
     run_blocking: Callable[..., Awaitable[Any]] = _run_blocking
+    watch_network: WatchNetwork | None = None
 
     def new_device(self) -> bytes:
         """A fresh device identity: 16 random bytes."""

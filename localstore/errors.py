@@ -20,6 +20,8 @@
      ├ WriteEnded            use a session inside its block
      ├ CannotRestore         see what is in the way; the conflict stays in the list
      ├ RealmNotEmpty         take the history instead of a snapshot
+     ├ InitialDataTimeout    open again later, or without waiting
+     ├ ForkedProcess         start processes another way, or open realms in them only
      └ SyncError             what can go wrong between a device and its remote
         ├ Offline  RateLimited  Busy        try again later (the session does)
         ├ Unauthorized                      log in again
@@ -63,6 +65,8 @@ __all__ = [
     "ConflictsForgotten",
     "DiskFailed",
     "DiskFull",
+    "ForkedProcess",
+    "InitialDataTimeout",
     "LocalStoreError",
     "MalformedChangeset",
     "NestedWrite",
@@ -188,6 +192,15 @@ class CannotRestore(LocalStoreError):
 
 class RealmNotEmpty(LocalStoreError):
     """A snapshot was to be loaded into a realm that has applied or written something. It was left as it is."""
+
+
+class InitialDataTimeout(LocalStoreError):
+    """A realm was to be opened with what the remote has, which did not arrive in time. No new file was kept."""
+
+
+class ForkedProcess(LocalStoreError):
+    """Realms were open when this process was forked. SQLite cannot be used across a fork, so the files are the parent's alone,
+    and were not touched."""
 
 
 class SyncError(LocalStoreError):

@@ -22,11 +22,12 @@ from sqlalchemy.orm import Session as OrmSession
 from sqlmodel import Session, SQLModel
 from sqlmodel.sql.expression import Select, SelectOfScalar
 
-from localstore.app import AppSync, SyncedFile, store_options
+from localstore.app import AppSync, store_options
 from localstore.configuration import LocalConfiguration, SyncConfiguration, existing, located, owner_of, worth_compacting
 from localstore.copies import write_copy
 from localstore.environment import Environment
 from localstore.errors import LocalStoreError, RealmClosed
+from localstore.first_download import data_at_opening, first_download, uninterrupted
 from localstore.schema import check_key, check_synced, tables_of
 from localstore.store import files, restoring
 from localstore.store.conflicts import Conflict
@@ -37,6 +38,7 @@ from localstore.store.opening import open_local
 from localstore.store.outbox import PendingChangeset
 from localstore.sync.parts import ResetParts
 from localstore.sync.session import SyncSession
+from localstore.sync.synced_file import Hold, SyncedFile
 from localstore.types import recognise_text, warn_of_lossy
 
 __all__ = ["Realm"]
@@ -58,22 +60,50 @@ class Realm:
         self._sync = sync
         self._closed = False
         self._closing = threading.Lock()
+        self._hold = Hold()
 
     @classmethod
     def open(cls, configuration: SyncConfiguration | LocalConfiguration) -> Realm:
         """Open a file, making it and its tables when they do not exist. A synced realm's session starts here.
 
-        Never waits for the network. What ``initial_data`` raises is raised again, and leaves no new file behind.
+        Never waits for the network, unless the file is new and ``wait_for_initial_remote_data`` says so. What ``initial_data``
+        raises is raised again, and leaves no new file behind.
 
         Raises:
+            InitialDataTimeout: what the remote has did not arrive in time; so do its errors that are fatal.
             SchemaError: a class cannot be opened as declared.
             SchemaMismatch: the file needs a migration.
             StoreUnusable: the file is not one that can be opened so, or not with this encryption key.
             StoreBusy: another program kept it locked.
             ImportError: the configuration needs an extra that is not installed.
         """
+        realm = cls._opened(configuration, stacklevel=3)
+        download = first_download(configuration, realm._file, partial(realm._close, after_upload=False))
+        if download is not None:
+            download.wait()
+        return realm
+
+    @classmethod
+    async def open_async(cls, configuration: SyncConfiguration | LocalConfiguration) -> Realm:
+        """``open`` for any event loop. Cancelled, it leaves no open realm behind, nor a new file that it waited with."""
+        opened: list[Realm] = []
+        try:
+            await uninterrupted(lambda: opened.append(cls._opened(configuration, stacklevel=2)))
+        except asyncio.CancelledError:
+            for realm in opened:
+                download = first_download(configuration, realm._file, partial(realm._close, after_upload=False))
+                await uninterrupted(realm.close if download is None else download.give_up)
+            raise
+        download = first_download(configuration, opened[0]._file, partial(opened[0]._close, after_upload=False))
+        if download is not None:
+            await download.wait_async()
+        return opened[0]
+
+    @classmethod
+    def _opened(cls, configuration: SyncConfiguration | LocalConfiguration, *, stacklevel: int) -> Realm:
+        """The open realm, however much of the remote's data is in it."""
         tables = tables_of(configuration.schema)
-        warn_of_lossy(tables, stacklevel=2)
+        warn_of_lossy(tables, stacklevel=stacklevel)
         recognise_text(configuration.schema)
         if isinstance(configuration, SyncConfiguration):
             check_synced(tables)
@@ -89,16 +119,11 @@ class Realm:
                 tables,
                 partition=configuration.partition,
                 error_handler=configuration.error_handler,
-                initial_data=configuration.initial_data,
+                initial_data=data_at_opening(configuration),
                 encryption_key=configuration.encryption_key,
                 reset=ResetParts(strategy=configuration.client_reset, view=partial(_as_it_was, configuration, tables)),
             )
             return cls(configuration, file.store, file, sync)
-
-    @classmethod
-    async def open_async(cls, configuration: SyncConfiguration | LocalConfiguration) -> Realm:
-        """``open`` for any event loop."""
-        return await asyncio.to_thread(cls.open, configuration)
 
     # -- reading and writing
 
@@ -340,14 +365,19 @@ class Realm:
             NestedWrite: this thread is inside a write. The realm stays open.
             StoreBusy: another writer did not finish in time. The realm stays open.
         """
+        self._close(after_upload=getattr(self._configuration, "stop_policy", "") == "after_changes_uploaded")
+
+    def _close(self, *, after_upload: bool) -> None:
+        if self._store.is_inherited:  # by a forked child, in which a block around the fork ends
+            self._closed = True
+            return
         with self._closing:
             if self._closed:
                 return
             if self._sync is None or self._file is None:
                 self._store.close()
             else:
-                assert isinstance(self._configuration, SyncConfiguration)
-                self._sync.close_realm(self._file, after_upload=self._configuration.stop_policy == "after_changes_uploaded")
+                self._sync.close_realm(self._file, self._hold, after_upload=after_upload)
             self._closed = True
 
     async def close_async(self) -> None:
@@ -368,6 +398,7 @@ class Realm:
         return self._file
 
     def _check_open(self) -> None:
+        self._store.check_process()
         if self._closed:
             raise RealmClosed(f"The realm {self.path} was closed.", hint="Open it again with Realm.open().")
 

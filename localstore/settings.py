@@ -24,7 +24,7 @@ __all__ = ["Settings"]
 
 _DAY = 86_400.0
 _YEAR = 366 * _DAY
-_TEXTS = ("remote", "synchronous")
+_NO_NUMBERS = ("remote", "synchronous", "watch_network")
 
 
 class Settings(BaseSettings):
@@ -51,6 +51,7 @@ class Settings(BaseSettings):
         backoff_initial, backoff_factor, backoff_max, backoff_jitter: waits after errors; the jitter is the largest part
             of a wait that is taken off at random.
         page_bytes, page_count: largest page to pull and apply in one transaction.
+        watch_network: whether sessions try again at once when the network comes back or the device wakes up.
 
     Raises:
         ValueError: a setting cannot be used, does not exist, or a file cannot be read; says which, where and why.
@@ -82,12 +83,13 @@ class Settings(BaseSettings):
     backoff_jitter: float = Field(default=0.25, ge=0, lt=1)
     page_bytes: int = Field(default=4 * 1024 * 1024, gt=0, le=1024**3)  # a page is held in memory
     page_count: int = Field(default=5000, gt=0, le=1_000_000)
+    watch_network: bool = True
 
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_truth(cls, value: Any, info: ValidationInfo) -> Any:
         """``true`` would be taken for 1."""
-        if isinstance(value, bool) and info.field_name not in _TEXTS:
+        if isinstance(value, bool) and info.field_name not in _NO_NUMBERS:
             raise PydanticCustomError("truth", "it should be a number, not true or false")
         return value
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from localstore.environment import Environment
 from localstore.errors import Offline
+from localstore_adapters._folder_inotify import Listener
 
-__all__ = ["can_watch", "changed_paths"]
+__all__ = ["can_watch", "changed_paths", "told_paths"]
 
 # 7 ms from a rename to the wake-up, also under a steady stream of files; the filter of watchfiles would hide some of ours.
 _OPTIONS: dict[str, Any] = {"step": 5, "debounce": 100, "watch_filter": None, "yield_on_timeout": True}
@@ -61,6 +62,77 @@ async def changed_paths(
         if not coming.cancelled():
             coming.exception()  # nobody is left who wants to know
         await batches.aclose()
+
+
+async def told_paths(
+    folder: Path, part: Path, own: str, environment: Environment, tick_seconds: float, stop: asyncio.Event
+) -> AsyncGenerator[list[Path]]:
+    """The same from Linux itself, for what other devices have in one partition; it costs nothing as long as nothing comes.
+
+    Args:
+        folder, part: the shared folder, and the partition's in it, which need not exist.
+        own: the name of this device's directory, which need not be watched.
+        environment: where blocking work is done.
+        tick_seconds: how often to see whether the folder is still the same.
+        stop: set to end it.
+    """
+    inode = await environment.run_blocking(_inode, folder)
+    if inode is None:
+        raise _gone(folder)
+    listener = Listener(environment.run_blocking)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await listener.add(folder)
+        await _add_below(listener, part, own, environment)
+        yield []
+        while not stop.is_set():
+            await _heard(listener, stopping, tick_seconds)
+            lost, paths = listener.is_lost, listener.take()
+            if (lost or not paths) and inode != await environment.run_blocking(_inode, folder):
+                raise _gone(folder)
+            if lost or part in paths:
+                paths += await _add_below(listener, part, own, environment)
+            for directory in {path for path in paths if path.parent == part and path.name != own}:
+                paths += await _add(listener, directory, environment)
+            if paths and not stop.is_set():
+                yield paths
+    except OSError:
+        return  # as above
+    finally:
+        stopping.cancel()
+        listener.close()
+
+
+async def _heard(listener: Listener, stopping: asyncio.Future[Any], seconds: float) -> None:
+    """Wait until something was heard, the end, or the time."""
+    hearing = asyncio.ensure_future(listener.heard.wait())
+    try:
+        await asyncio.wait({hearing, stopping}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        hearing.cancel()
+
+
+async def _add_below(listener: Listener, part: Path, own: str, environment: Environment) -> list[Path]:
+    """Hear of a partition and of the devices in it; returns what is there already."""
+    found = []
+    for directory in await _add(listener, part, environment):
+        if directory.name != own:
+            found += await _add(listener, directory, environment)
+    return found
+
+
+async def _add(listener: Listener, directory: Path, environment: Environment) -> list[Path]:
+    """Hear of what comes into a directory, if it is one; returns what is in it already."""
+    try:
+        await listener.add(directory)
+        found: list[Path] = await environment.run_blocking(_paths_in, directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return found
+
+
+def _paths_in(directory: Path) -> list[Path]:
+    return list(directory.iterdir())
 
 
 async def _next(batches: AsyncGenerator[set[tuple[Any, str]]]) -> set[tuple[Any, str]] | None:

@@ -38,13 +38,15 @@ from localstore_adapters._folder_files import (
 )
 from localstore_adapters._folder_history import FolderHistory
 from localstore_adapters._folder_identity import identify, read_identity
-from localstore_adapters._folder_watch import can_watch, changed_paths
+from localstore_adapters._folder_inotify import can_listen, is_local_disk
+from localstore_adapters._folder_watch import can_watch, changed_paths, told_paths
 
 __all__ = ["FolderAdapter"]
 
 _T = TypeVar("_T")
 _WORLD = Environment()
 _POLL_SECONDS = 5.0  # notifications do not come through network mounts
+_LOCAL_POLL_SECONDS = 60.0  # from a disk of this computer they do come
 
 
 class _Position(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -69,15 +71,24 @@ class FolderAdapter:
     Args:
         folder: the folder; made at the very first connect if its parent exists.
         environment: clock, randomness, and where blocking work is done.
-        poll_seconds: how often the session should look for news, and the watch for a folder that was exchanged.
+        poll_seconds: how often the session should look for news, and the watch for a folder that was exchanged; None leaves it
+            to what is known of the disk.
+        listens: whether Linux itself is asked for notifications; else watchfiles is, where it is installed.
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], *, environment: Environment = _WORLD, poll_seconds: float = _POLL_SECONDS
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        environment: Environment = _WORLD,
+        poll_seconds: float | None = None,
+        listens: bool | None = None,
     ) -> None:
         self.folder = Path(folder)
         self._environment = environment
-        self._poll_seconds = poll_seconds
+        self._given_seconds = poll_seconds
+        self._listens = can_listen() if listens is None else listens
+        self._is_told = False
         self._line: _Line | None = None
         self._job: asyncio.Future[Any] | None = None
         self._watches: list[asyncio.Event] = []
@@ -95,8 +106,15 @@ class FolderAdapter:
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(
-            ordered=False, poll_seconds=self._poll_seconds, watch=can_watch(), max_changeset_bytes=MAX_CHANGESET_BYTES
+            ordered=False,
+            poll_seconds=self._poll_seconds,
+            watch=self._listens or can_watch(),
+            max_changeset_bytes=MAX_CHANGESET_BYTES,
         )
+
+    @property
+    def _poll_seconds(self) -> float:
+        return self._given_seconds or (_LOCAL_POLL_SECONDS if self._is_told else _POLL_SECONDS)
 
     async def connect(self, hello: Hello) -> Welcome:
         self._line, welcome = await self._in_turn(self._connect, hello)
@@ -113,18 +131,27 @@ class FolderAdapter:
 
     async def watch(self, cursor: Cursor | None) -> AsyncGenerator[Hint]:
         line = self._connected()
-        if not can_watch():
+        if not self.capabilities.watch:
             raise Offline("Watching a folder needs watchfiles.", hint="pip install 'localstore-sync[folder]'")
         stop = asyncio.Event()
         self._watches.append(stop)
         try:
-            async with aclosing(changed_paths(self.folder, self._environment, self._poll_seconds, stop)) as changes:
+            async with aclosing(await self._changes(line, stop)) as changes:
                 async for paths in changes:
                     came_before = not paths and await self._in_turn(self._has_news, line, cursor)
                     if came_before or any(_is_news(path, line) for path in paths):
                         yield Hint()
         finally:
+            self._is_told = False
             self._watches.remove(stop)
+
+    async def _changes(self, line: _Line, stop: asyncio.Event) -> AsyncGenerator[list[Path]]:
+        """Paths that come, by whatever way this system has."""
+        if not self._listens:
+            return changed_paths(self.folder, self._environment, self._poll_seconds, stop)
+        self._is_told = await self._environment.run_blocking(is_local_disk, self.folder)
+        part, own = line.history.path, line.device.hex()
+        return told_paths(self.folder, part, own, self._environment, self._poll_seconds, stop)
 
     async def close(self) -> None:
         self._line = None

@@ -25,6 +25,7 @@ __all__ = ["copy_plain", "copy_whole"]
 
 Finish = Callable[[Path], None]
 """What is done to a copy before it gets its name; it lies at the path."""
+_ATTEMPTS = 100  # to make a file that no other process takes for a leftover before it is locked
 _BESIDE = ("-wal", "-shm", "-journal")
 
 
@@ -172,12 +173,20 @@ def _sync_folder(folder: Path) -> None:
 @contextmanager
 def _held(aside: Path) -> Iterator[None]:
     """Make an empty file and keep it locked, by which others see that somebody works on it."""
-    descriptor = os.open(aside, os.O_CREAT | os.O_RDWR, 0o666)
+    descriptor = _made(aside)
     try:
-        _lock(descriptor)
         yield
     finally:
         os.close(descriptor)
+
+
+def _made(aside: Path) -> int:
+    for _ in range(_ATTEMPTS):
+        descriptor = os.open(aside, os.O_CREAT | os.O_RDWR, 0o666)
+        if _lock(descriptor) is not False and os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)  # somebody took it for a leftover before it was locked
+    raise StoreUnusable(f"{aside} was removed again and again. The store itself is untouched.", hint="Try again.")
 
 
 def _remove_leftovers(target: Path) -> None:
@@ -201,16 +210,19 @@ def _remove_unless_held(leftover: Path) -> None:
             os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool:
-    """Take the lock that goes with the process; False when another has it, or nobody can tell."""
+def _lock(descriptor: int) -> bool | None:
+    """Take the lock that goes with an open file; False when another has it, None where there are none."""
     if sys.platform == "win32":
-        return False
+        return None
     import fcntl
 
-    with suppress(OSError):
+    try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def _remove(aside: Path) -> None:

@@ -10,7 +10,9 @@ whoever opens a store claims its file for one of them.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import os
 import sqlite3
 import sys
 import threading
@@ -20,6 +22,7 @@ from types import ModuleType
 from typing import cast
 
 from localstore.errors import StoreUnusable
+from localstore.store.forking import connection_class, left_behind
 
 __all__ = ["check_encrypts", "claim", "connect", "driver_errors", "driver_module", "release", "unlock", "unreadable"]
 
@@ -28,6 +31,8 @@ _COMPATIBILITY = 4  # SQLCipher's file format: said, as a later SQLCipher may ha
 
 _claims: dict[Path, list[bool]] = {}  # for each open store of a file whether it is encrypted; of the process, as its locks are
 _claiming = threading.Lock()
+_parents: list[Path] = []
+"""Files that were open when this process was forked."""
 
 
 def driver_errors(*names: str, also: type[Exception] | None = None) -> tuple[type[Exception], ...]:
@@ -76,7 +81,8 @@ def connect(path: Path, key: bytes | None, *, timeout: float = 5.0) -> sqlite3.C
         key: the file's key, None for a plain file.
         timeout: seconds to wait for another program's lock.
     """
-    connection = driver_module(key).connect(str(path), isolation_level=None, timeout=timeout)
+    module = driver_module(key)
+    connection = module.connect(str(path), isolation_level=None, timeout=timeout, factory=connection_class(module))
     if key is not None:
         unlock(connection, key)
     return cast("sqlite3.Connection", connection)
@@ -118,7 +124,11 @@ def claim(path: Path, *, encrypted: bool) -> None:
 
     Raises:
         StoreUnusable: it is open in this process with the other driver.
+        ForkedProcess: this process was forked while any file was open.
     """
+    _watch_forks()
+    if _parents:
+        raise left_behind(path)
     with _claiming:
         claims = _claims.setdefault(path, [])
         if (not encrypted) in claims:
@@ -136,6 +146,18 @@ def release(path: Path, *, encrypted: bool) -> None:
         _claims[path].remove(encrypted)
         if not _claims[path]:
             del _claims[path]
+
+
+@functools.cache
+def _watch_forks() -> None:
+    """Let a forked child know what was open, whatever other threads are doing at that moment."""
+    if sys.platform != "win32":
+        os.register_at_fork(before=_claiming.acquire, after_in_parent=_claiming.release, after_in_child=_leave_claims)
+
+
+def _leave_claims() -> None:
+    _parents.extend(_claims)
+    _claiming.release()
 
 
 def _is_plain(path: Path) -> bool:

@@ -21,10 +21,11 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from localstore.errors import LocalStoreError, ReadOnlyRealm, SchemaError
+from localstore.errors import ForkedProcess, LocalStoreError, ReadOnlyRealm, SchemaError
 from localstore.schema import SYSTEM_PREFIX, class_of
 from localstore.store.driver import driver_errors, driver_module, unlock, unreadable
 from localstore.store.failures import failure
+from localstore.store.forking import connection_class
 from localstore.store.outdated import check_not_migrated
 
 __all__ = [
@@ -168,9 +169,11 @@ def _engine(
     connect_args: dict[str, Any] = {"timeout": busy_timeout, "check_same_thread": False}
     if key is None and sys.version_info >= (3, 12):
         connect_args["autocommit"] = sqlite3.LEGACY_TRANSACTION_CONTROL
+    module = driver_module(key)
+    connect_args["factory"] = connection_class(module)
     url = sa.URL.create("sqlite", database=str(path))
     pool = {"poolclass": sa.QueuePool, **pool}
-    engine = sa.create_engine(url, module=driver_module(key), connect_args=connect_args, **pool)
+    engine = sa.create_engine(url, module=module, connect_args=connect_args, **pool)
 
     @event.listens_for(engine, "connect")
     def _connected(driver: sqlite3.Connection, _record: object) -> None:
@@ -192,6 +195,8 @@ def _explained(engine: sa.Engine, path: Path, declared: Collection[sa.Table]) ->
 
     @event.listens_for(engine, "handle_error")
     def _failed(context: sa.ExceptionContext) -> None:
+        if isinstance(context.original_exception, ForkedProcess):  # as it is: SQLAlchemy would wrap it
+            raise context.original_exception
         check_not_migrated(context, declared, path)
         missing = _NO_SUCH_TABLE.fullmatch(str(context.original_exception))
         if missing and not missing["name"].startswith(SYSTEM_PREFIX):

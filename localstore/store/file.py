@@ -74,7 +74,11 @@ class Store(OpenFile):
 
     def ending(self, session: Session) -> AbstractContextManager[Session]:
         """Roll back what an exception of any kind left unfinished, and let go of the connection."""
-        return ending(session, self._writer, self._watch.abandon)
+        return ending(session, self._writer, self._abandoned)
+
+    def _abandoned(self) -> None:
+        if not self.is_inherited:
+            self._watch.abandon()
 
     def begin(self, session: Session, give_up: Callable[[], bool] | None = None) -> None:
         """Start the transaction; changes that another program left in the log become a changeset of their own.

@@ -6,6 +6,8 @@ and ours never meet.
 
 from __future__ import annotations
 
+import threading
+
 import sqlalchemy as sa
 
 from localstore.errors import StoreUnusable
@@ -16,6 +18,7 @@ VERSION_TABLE = "localstore_version"
 LAYOUTS = ("layout_0001",)
 """Every revision there is, oldest first."""
 LAYOUT = LAYOUTS[-1]
+_running = threading.Lock()  # of the process, as what Alembic calls its context is
 
 
 def layout_of(connection: sa.Connection) -> str | None:
@@ -59,4 +62,5 @@ def _run_revisions(connection: sa.Connection) -> None:
     config.set_main_option("script_location", "localstore.store:migrations")
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    with _running:
+        command.upgrade(config, "head")

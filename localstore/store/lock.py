@@ -23,6 +23,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from pathlib import Path
 
 from localstore.errors import NestedWrite, StoreBusy
+from localstore.store.forking import check_same_process
 
 __all__ = ["WriteLock"]
 
@@ -81,6 +82,7 @@ class WriteLock:
     def __init__(self, timeout: float, path: Path | None = None) -> None:
         self._timeout = timeout
         self._path = path
+        self._process = os.getpid()
         self._turns: deque[_Turn] = deque()
 
     def __len__(self) -> int:
@@ -179,6 +181,7 @@ class WriteLock:
 
     def _check_not_inside(self, turn: _Turn, *, closing: bool) -> None:
         """Refuse a write of a thread that is inside another one, be it that of a task which it runs."""
+        check_same_process(self._process, self._path)
         if any(not closing or other in self._turns for other in self._around(turn)):
             raise NestedWrite(
                 "write() was called while this thread is inside another write(). Nothing was written by the inner one.",
@@ -187,6 +190,7 @@ class WriteLock:
 
     def _check_task_not_inside(self, turn: _Turn) -> None:
         """Refuse a write of a task that is inside another one, or whose whole event loop is: other tasks just wait."""
+        check_same_process(self._process, self._path)
         if any(other.task in (turn.task, None) for other in self._around(turn)):
             raise NestedWrite(
                 "write_async() was called while this task is inside another write(). Nothing was written by the inner one.",

@@ -5,6 +5,7 @@ Knows nothing of what is in the file, nor of who writes it for what.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from localstore.store import memory
 from localstore.store.driver import claim, release
 from localstore.store.engine import begin_writing, driver_connection, reading_engine, translated, writing_engine
 from localstore.store.failures import file_exchanged, identity_of
+from localstore.store.forking import check_same_process
 from localstore.store.lock import WriteLock
 from localstore.store.reading import Watcher
 from localstore.store.seal import SealLimits
@@ -63,6 +65,7 @@ class OpenFile:
     def __init__(self, path: Path, *, synced: bool, options: StoreOptions, now_ms: Callable[[], int]) -> None:
         self.path = path
         self.synced = synced
+        self._process = os.getpid()
         self._options = options
         self._now_ms = now_ms
         key = options.encryption_key
@@ -90,6 +93,7 @@ class OpenFile:
 
     def version(self) -> int:
         """A number that grows when something was committed, by whatever program."""
+        self.check_process()
         return self._watcher.version()
 
     def connect(self) -> None:
@@ -99,13 +103,24 @@ class OpenFile:
             self._identity = identity_of(self.path, None)
             self._watcher.version()  # has a connection that stays, whatever becomes of the others
 
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this process was forked while the file was open, which is its parent's."""
+        return self._process != os.getpid()
+
+    def check_process(self) -> None:
+        """Raise ``ForkedProcess`` where the file is the parent's. To be called before any lock is taken."""
+        check_same_process(self._process, self.path)
+
     def check_open(self) -> None:
         """See that the file can be used.
 
         Raises:
+            ForkedProcess: in a forked child.
             RealmClosed: after ``close``.
             StoreUnusable: something else, or nothing, lies at its path now, and what is written would be lost.
         """
+        self.check_process()
         if self._closed.is_set():
             raise RealmClosed(f"The realm {self.path} was closed.", hint="Open it again with Realm.open().")
         if self._identity != identity_of(self.path, self._identity):
@@ -113,7 +128,7 @@ class OpenFile:
 
     def close(self) -> None:
         """Let go of the file; a second call does nothing. Waits for a write and for reads in progress."""
-        if self._closed.is_set():
+        if self.is_inherited or self._closed.is_set():
             return
         with self.lock.held(closing=True):
             self._closed.set()
@@ -128,6 +143,7 @@ class OpenFile:
     @contextmanager
     def _in_use(self) -> Iterator[None]:
         """Keep ``close`` from letting go of a file that is being read."""
+        self.check_process()
         with self._readers_changed:
             self.check_open()
             self._readers += 1

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from localstore.environment import Environment
 from localstore.errors import StoreUnusable
 from localstore.store import alone, layout
-from localstore.store.capture import attach, captured_tables, follow_migrations, log_all_rows
+from localstore.store.capture import CapturedTable, attach, captured_tables, follow_migrations, log_all_rows
 from localstore.store.clocks import ClockTable
 from localstore.store.column_rules import column_rules
 from localstore.store.engine import driver_connection
@@ -189,9 +189,15 @@ def _prepare(connection: sa.Connection, tables: Sequence[sa.Table], now_ms: int,
         if name in before and (columns := set(table.columns) - set(before[name].columns)):
             ClockTable(driver).add_columns(table.id, columns)
             wider = True
-    for table in added:
+    for table in _referred_to_first(added, tables):
         log_all_rows(driver, table)
-    if added:
         seal_leftovers(driver, now_ms=now_ms, limits=limits)
     if added or wider:
         driver.execute("UPDATE localstore_state SET replay = 1")
+
+
+def _referred_to_first(added: Sequence[CapturedTable], tables: Sequence[sa.Table]) -> list[CapturedTable]:
+    """So that no device receives rows long before those that they refer to."""
+    found = sa.schema.sort_tables_and_constraints(tables)  # type: ignore[no-untyped-call]
+    order = {table.name: number for number, (table, _) in enumerate(found) if table is not None}
+    return sorted(added, key=lambda table: order.get(table.name, -1))

@@ -1,16 +1,32 @@
-"""One asyncio loop in one background thread, for all sessions of an app."""
+"""One asyncio loop in one background thread, for all sessions of an app.
+
+It never keeps the interpreter from ending: its threads are daemons, and what they do is broken off after a moment. In a forked
+child there is no such thread, and the loop begins anew when it is needed.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
+import os
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from localstore.store.forking import begins_anew, kept_for_ever
+from localstore.sync.workers import Workers
+
 __all__ = ["BackgroundLoop"]
 
 _GRACE_SECONDS = 2.0  # for tasks that are letting go of something when the loop is stopped
+_EXIT_SECONDS = 1.0  # for the same at the end of the interpreter
+_WORKERS = 32
+
+_loops: weakref.WeakSet[BackgroundLoop] = weakref.WeakSet()
+"""Loops whose thread may run; of the process, as its end is."""
 
 
 class BackgroundLoop:
@@ -46,9 +62,20 @@ class BackgroundLoop:
         if threading.current_thread() is not thread:
             thread.join(timeout)
 
+    def leave_to_parent(self) -> None:
+        """In a forked child: begin anew. The loop that was is the parent's, and to close it would make that one deaf."""
+        if self._loop is not None:
+            kept_for_ever(self._loop)
+            if self.is_current():  # it was a callback in the loop that forked
+                self._loop.stop()
+        self._lock = threading.Lock()
+        self._loop = self._thread = None
+
     def _running(self) -> asyncio.AbstractEventLoop | None:
         with self._lock:
             if self._loop is None and not self._stopped:
+                _watch_the_end()
+                _loops.add(begins_anew(self))
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=self._run, args=(self._loop,), name=self._name, daemon=True)
                 self._thread.start()
@@ -56,14 +83,19 @@ class BackgroundLoop:
 
     @staticmethod
     def _run(loop: asyncio.AbstractEventLoop) -> None:
+        process = os.getpid()
+        workers = Workers(_WORKERS)
         asyncio.set_event_loop(loop)
+        loop.set_default_executor(workers)
         try:
             loop.run_forever()
-            loop.run_until_complete(_end(asyncio.all_tasks(loop)))
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
+            if os.getpid() == process:
+                loop.run_until_complete(_end(asyncio.all_tasks(loop)))
+                loop.run_until_complete(loop.shutdown_asyncgens())
+                workers.end(_GRACE_SECONDS)
         finally:
-            loop.close()
+            if os.getpid() == process:
+                loop.close()
 
 
 async def _end(tasks: set[asyncio.Task[Any]]) -> None:
@@ -76,3 +108,14 @@ async def _end(tasks: set[asyncio.Task[Any]]) -> None:
         for task in late:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@functools.cache
+def _watch_the_end() -> None:
+    """Let adapters close their lines at the end of the interpreter."""
+    atexit.register(_stop_all)
+
+
+def _stop_all() -> None:
+    for loop in list(_loops):
+        loop.stop(_EXIT_SECONDS)

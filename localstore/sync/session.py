@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from localstore.client_reset import ClientResetReport
 from localstore.errors import LocalStoreError, OperationAborted, SyncError
+from localstore.store.forking import of_this_process
 from localstore.sync.cycle import Signals
 from localstore.sync.life import Life
 from localstore.sync.news import Connection, Emptied, News
@@ -70,6 +71,7 @@ class SyncSession:
         self._ended = False
         self._resets = Resets(parts, session=self)
         parts.store.on_commit(self._committed)
+        of_this_process(self)
 
     # -- what an application sees
 

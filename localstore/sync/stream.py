@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from localstore.errors import StreamOverflow
+from localstore.store.forking import of_this_process
 
 __all__ = ["Broadcast", "Stream"]
 
@@ -35,6 +36,7 @@ class Stream(Generic[T]):
         self._ended = False
         self._overflown = False
         self._wakers: list[Callable[[], object]] = []
+        of_this_process(self)
 
     def put(self, value: T) -> None:
         """Add a value; never waits."""

@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import random
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from localstore.environment import Deadline, Environment
 
-__all__ = ["ManualClock", "environment"]
+__all__ = ["ManualClock", "ManualNetwork", "environment"]
 
 _START_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z, so that stamps in a failing test can be read
 
@@ -57,6 +57,7 @@ class ManualClock:
     def __init__(self, now_ms: int = _START_MS) -> None:
         self._wall_offset_ms = now_ms
         self._elapsed_ns = 0  # whole nanoseconds, so that ten tenths of a second are a second
+        self._asleep_ns = 0
         self._sleepers: dict[_Sleeper, None] = {}  # a set that keeps its order
         self._limits: dict[_Limit, None] = {}
         self._changed = threading.Condition()
@@ -66,6 +67,17 @@ class ManualClock:
 
     def monotonic(self) -> float:
         return self._elapsed_ns / 1e9
+
+    def asleep(self) -> float:
+        return self._asleep_ns / 1e9
+
+    def suspend(self, seconds: float) -> None:
+        """Let the device sleep: only the wall clock goes on, so sleepers do not notice, as on Linux."""
+        if seconds < 0:
+            raise ValueError("Time does not run backwards; use set() for a wall clock that steps.")
+        with self._changed:
+            self._asleep_ns += round(seconds * 1e9)
+            self._wall_offset_ms += round(seconds * 1000)
 
     def advance(self, seconds: float) -> None:
         """Let time pass on both clocks; whoever slept until then wakes up."""
@@ -124,14 +136,39 @@ class ManualClock:
             return self._changed.wait_for(lambda: len(self._sleepers) >= count, timeout)
 
 
-def environment(clock: ManualClock, seed: int = 0) -> Environment:
-    """A world on this clock in which the same seed gives the same randomness."""
+class ManualNetwork:
+    """A network that comes back when a test says so. Usable from several threads."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[object, Callable[[], object]] = {}
+
+    def watch(self, hint: Callable[[], object]) -> Callable[[], object]:
+        """For ``Environment.watch_network``."""
+        listener = object()
+        self._listeners[listener] = hint
+        return lambda: self._listeners.pop(listener, None)
+
+    def come_back(self) -> None:
+        """Tell everybody who listens."""
+        for hint in list(self._listeners.values()):
+            hint()
+
+    @property
+    def listeners(self) -> int:
+        """How many listen."""
+        return len(self._listeners)
+
+
+def environment(clock: ManualClock, seed: int = 0, *, network: ManualNetwork | None = None) -> Environment:
+    """A world on this clock in which the same seed gives the same randomness, and no other network than this one."""
     source = random.Random(seed)
     return Environment(
         now_ms=clock.now_ms,
         monotonic=clock.monotonic,
+        asleep=clock.asleep,
         random=source.random,
         random_bytes=source.randbytes,
         sleep=clock.sleep,
         timeout=clock.timeout,
+        watch_network=(network or ManualNetwork()).watch,
     )

@@ -215,7 +215,7 @@ class TestWatching:
             "from localstore.errors import Offline\n"
             "from localstore_adapters.folder import FolderAdapter\n"
             "async def story():\n"
-            "    adapter = FolderAdapter(sys.argv[1])\n"
+            "    adapter = FolderAdapter(sys.argv[1], listens=False)\n"
             "    assert not adapter.capabilities.watch\n"
             "    await adapter.connect(Hello(app='todo', partition='default', device=b'A' * 16))\n"
             "    assert not (await adapter.pull(None, Limit())).more\n"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -191,3 +193,14 @@ def test_a_new_device_that_receives_what_is_unsent_holds_it(store: Store, path: 
     store.apply([sealed], after=store.state().cursor, cursor=b"next")
     assert rows_of(path)["new",] == {"title": "from a new device", "stars": 1}
     assert is_clean(path)
+
+
+def test_files_of_different_apps_are_made_at_the_same_time(tmp_path: Path) -> None:
+    """Alembic calls what it works on by one name in the whole process."""
+
+    def make_one(number: int) -> bytes:
+        with closing(open_store(tmp_path / f"{number}.db", app=str(number), seed=number)) as store:
+            return store.state().device
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(make_one, range(24)))) == 24

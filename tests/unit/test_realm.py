@@ -1080,7 +1080,3 @@ class TestCopying:
             realm.write_copy_to(LocalConfiguration(path=tmp_path / "missing" / "copy.db"))
         assert not (tmp_path / "missing").exists()
         add(realm, "a")
-
-    def test_it_takes_a_local_configuration(self, synced: Realm) -> None:
-        with pytest.raises(TypeError, match="LocalConfiguration"):
-            synced.write_copy_to(synced.configuration)  # type: ignore[arg-type]

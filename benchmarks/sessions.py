@@ -1,0 +1,268 @@
+"""What a session costs and how quick it is, each against a process without localstore or with as little of it as possible.
+
+What can only be measured of a whole process runs in one of its own, see ``benchmarks.device``. The first number of such a case
+is how many commits, realms, milliseconds or rows.
+"""
+
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.device import device
+from benchmarks.kit import Case, Reading
+from localstore import App, Credentials, Realm, Settings, SyncConfiguration
+from localstore.adapter import Cursor, Hello, Limit, Page, PushResult, SealedChangeset, Welcome
+from localstore.errors import Offline
+from localstore.testing.memory import MemoryAdapter, MemoryRemote
+
+__all__ = ["CASES"]
+
+SECONDS = 600  # more than any process takes
+GAP_SECONDS = 0.05  # between two commits, as of a person or an instrument, and not of a bulk load
+_ROOT = Path(__file__).parents[1]
+
+
+class _Process:
+    """A running ``benchmarks.device``."""
+
+    def __init__(self, what: str, directory: Path, *arguments: object) -> None:
+        command = [sys.executable, "-m", "benchmarks.device", what, str(directory), *map(str, arguments)]
+        self._process = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, encoding="utf-8")
+
+    def said(self) -> object:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("The other process ended.")
+        return json.loads(line)
+
+    def number(self) -> float:
+        found = self.said()
+        assert isinstance(found, int | float)
+        return float(found)
+
+    def __enter__(self) -> "_Process":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if exception[0] is not None:
+            self._process.kill()
+        self._process.communicate(timeout=SECONDS)
+
+
+def _number_of(what: str, directory: Path, *arguments: object) -> float:
+    with _Process(what, directory, *arguments) as process:
+        return process.number()
+
+
+# -- from a commit on one device to its row on another
+
+
+def _latencies(directory: Path, count: int) -> list[float]:
+    """Seconds from the end of each ``write()`` here until the row can be read in another process, over a watched folder."""
+    found = []
+    with device(directory, "writer") as (_, configuration), Realm.open(configuration) as realm:
+        assert realm.sync_session.download_all_server_changes(timeout=SECONDS)
+        with _Process("see_rows", directory, count) as reader:
+            assert reader.said() == "ready"
+            for number in range(count):
+                time.sleep(GAP_SECONDS)
+                with realm.write() as tx:
+                    tx.add(Reading(sensor="sensor", value=0.5, count=number))
+                committed = time.monotonic()
+                found.append(reader.number() - committed)
+    return found
+
+
+def _file_latencies(directory: Path, count: int) -> list[float]:
+    """The same from a rename to what a bare watch hears of it."""
+    found = []
+    (directory / "watched").mkdir()
+    with _Process("see_files", directory / "watched", count) as watcher:
+        assert watcher.said() == "ready"
+        time.sleep(1)  # until the watch is set up, which nobody tells
+        for number in range(count):
+            time.sleep(GAP_SECONDS)
+            file = directory / f"{number}"
+            file.write_bytes(bytes(500))
+            file.rename(directory / "watched" / f"{number}.changes")
+            renamed = time.monotonic()
+            found.append(watcher.number() - renamed)
+    return found
+
+
+def _percentile(values: Sequence[float], hundredth: int) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[hundredth - 1] if len(values) > 1 else values[0]
+
+
+def _half(of: Callable[[Path, int], list[float]]) -> Callable[[Path, int], float]:
+    return lambda directory, count: _percentile(of(directory, count), 50)
+
+
+def _nearly_all(of: Callable[[Path, int], list[float]]) -> Callable[[Path, int], float]:
+    return lambda directory, count: _percentile(of(directory, count), 99)
+
+
+# -- nothing to do
+
+
+def _idle(what: str, realms: int | None = None) -> Callable[[Path, int], float]:
+    """One figure of an idle process; the case's number is the milliseconds it is looked at, or that of the realms."""
+
+    def measure(directory: Path, number: int) -> float:
+        count, looked_ms = (realms, number) if realms is not None else (number, 100 * number)
+        with _Process("idle", directory, count, looked_ms) as process:
+            found = process.said()
+        assert isinstance(found, dict)
+        return float(found[what])
+
+    return measure
+
+
+def _idle_with_one(what: str) -> Callable[[Path, int], float]:
+    """Of one realm, for as long as many are looked at."""
+    return lambda directory, number: _idle(what, realms=1)(directory, 100 * number)
+
+
+# -- commands
+
+
+class _Stubborn(MemoryAdapter):
+    """Does what an adapter can do to keep a session waiting."""
+
+    behaviour = "hangs"
+
+    async def connect(self, hello: Hello) -> Welcome:
+        if self.behaviour == "is offline":
+            raise Offline("The remote cannot be reached.")
+        if self.behaviour == "hangs":
+            await _ignoring_cancellation()
+        return await super().connect(hello)
+
+    async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
+        return await super().push(batch)
+
+    async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
+        if self.behaviour == "pulls for ever":
+            await _ignoring_cancellation()
+        return await super().pull(cursor, limit)
+
+    async def close(self) -> None:
+        if self.behaviour != "works":
+            await _ignoring_cancellation()
+
+
+async def _ignoring_cancellation() -> None:
+    """For some seconds, which is for ever here."""
+    until = time.monotonic() + 5
+    while (left := until - time.monotonic()) > 0:
+        try:
+            await asyncio.sleep(left)
+        except asyncio.CancelledError:
+            continue
+
+
+BEHAVIOURS = ("works", "is offline", "hangs", "pulls for ever")
+
+
+def worst_command(directory: Path, rounds: int) -> float:
+    """The longest that ``pause``, ``resume``, ``reconnect`` or ``close`` took, over all that adapters may do meanwhile."""
+    return max(_worst_with(directory / behaviour, behaviour, rounds) for behaviour in BEHAVIOURS)
+
+
+def _worst_with(directory: Path, behaviour: str, rounds: int) -> float:
+    directory.mkdir()
+    remote = MemoryRemote()
+    worst = 0.0
+
+    def make() -> _Stubborn:
+        adapter = _Stubborn(remote)
+        adapter.behaviour = behaviour
+        return adapter
+
+    app = App.create("benchmarks", remote=make, settings=Settings())
+    configuration = SyncConfiguration(
+        app.login(Credentials.anonymous()), schema={Reading}, path=directory / "device.db", stop_policy="immediately"
+    )
+    for number in range(rounds):
+        realm = Realm.open(configuration)
+        with realm.write() as tx:
+            tx.add(Reading(sensor="sensor", value=0.5, count=number))
+        time.sleep(0.01)
+        session = realm.sync_session
+        for command in (app.sync.reconnect, session.pause, session.resume, session.pause, session.resume, realm.close):
+            began = time.perf_counter()
+            command()
+            worst = max(worst, time.perf_counter() - began)
+    threading.Thread(target=app.close, daemon=True).start()
+    return worst
+
+
+def worst_event(directory: Path, rounds: int) -> float:
+    """The longest that a call into another thread's event loop took to return, as many times."""
+    loop, worst = asyncio.new_event_loop(), 0.0
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    for _ in range(rounds * 24):
+        began = time.perf_counter()
+        loop.call_soon_threadsafe(lambda: None)
+        worst = max(worst, time.perf_counter() - began)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+    return worst
+
+
+# -- memory
+
+
+def _sending(in_one: int) -> Callable[[Path, int], float]:
+    """The most memory of a process that sends so many rows, which another wrote so many in a transaction."""
+
+    def measure(directory: Path, rows: int) -> float:
+        _number_of("write_unsent", directory, rows, min(rows, in_one))
+        return _number_of("transfer", directory, "sender")
+
+    return measure
+
+
+def _receiving(in_one: int) -> Callable[[Path, int], float]:
+    def measure(directory: Path, rows: int) -> float:
+        _sending(in_one)(directory, rows)
+        return _number_of("transfer", directory, "receiver")
+
+    return measure
+
+
+def nothing_to_send(directory: Path, rows: int) -> float:
+    """The most memory of a process that opens a new realm, and finds nothing."""
+    return _number_of("transfer", directory, "empty")
+
+
+CASES = (
+    Case("commits, seen by another process: p50", "rename, heard by a watch", 200, _half(_latencies), _half(_file_latencies)),
+    Case(
+        "commits, seen by another process: p99",
+        "rename, heard by a watch",
+        200,
+        _nearly_all(_latencies),
+        _nearly_all(_file_latencies),
+    ),
+    Case("ms idle: processor", "a bare watch of the folder", 20_000, _idle("cpu", 1), _idle("cpu", 0), unit="%"),
+    Case("ms idle: sent to the disk", "a bare watch of the folder", 20_000, _idle("disk", 1), _idle("disk", 0), unit="MB"),
+    Case("realms open and idle: processor", "one realm", 100, _idle("cpu"), _idle_with_one("cpu"), unit="%"),
+    Case("realms open and idle: memory", "one realm", 100, _idle("memory"), _idle_with_one("memory"), unit="MB"),
+    Case("times commands: the slowest", "call_soon_threadsafe", 20, worst_command, worst_event),
+    Case("rows by 1,000, sent: memory", "nothing to send", 1_000_000, _sending(1_000), nothing_to_send, unit="MB"),
+    Case("rows by 100,000, sent: memory", "nothing to send", 1_000_000, _sending(100_000), nothing_to_send, unit="MB"),
+    Case("rows by 1,000, first sync: memory", "nothing to receive", 1_000_000, _receiving(1_000), nothing_to_send, unit="MB"),
+    Case(
+        "rows by 100,000, first sync: memory", "nothing to receive", 1_000_000, _receiving(100_000), nothing_to_send, unit="MB"
+    ),
+)

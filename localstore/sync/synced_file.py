@@ -1,0 +1,34 @@
+"""A synced file that is open in this process, and who holds it open."""
+
+from __future__ import annotations
+
+from localstore.store.file import Store
+from localstore.sync.session import SyncSession
+from localstore.sync.state import SessionState
+
+__all__ = ["Hold", "SyncedFile"]
+
+
+class Hold:
+    """One realm's hold on a file, which is let go of once, also when Ctrl-C made a first attempt come to nothing."""
+
+    def __init__(self) -> None:
+        self.is_released = False
+
+
+class SyncedFile:
+    """A synced file that is open in this process, shared by all realms on it."""
+
+    def __init__(self, store: Store, partition: str, encryption_key: bytes | None) -> None:
+        self.store = store
+        self.partition = partition
+        self.encryption_key = encryption_key
+        self.session: SyncSession
+        self.realms = 0
+        self.tables: set[str] = set()
+        self.closing = False
+
+    @property
+    def unused(self) -> bool:
+        """Whether no realm is open on it, and its session has ended or only rests."""
+        return self.realms == 0 and self.session.state in (SessionState.INACTIVE, SessionState.PAUSED)
