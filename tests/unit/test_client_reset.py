@@ -1157,3 +1157,29 @@ class TestStatus:
         reset(realm)
         assert "one.db was reset (remote replaced, recover): 1 changesets were brought along" in caplog.text
         assert str(backups(realm)[0]) in caplog.text
+
+
+def test_a_callback_that_raises_at_the_next_start_fails_once(world: World) -> None:
+    """What was left to be done after a kill is an attempt as any other."""
+    calls = Calls()
+
+    def then(name: str, before: Realm, after: Session | None) -> None:
+        raise LookupError("a bug")
+
+    device, realm = parted(world, RecoverOrDiscard())
+    world.remote.ask_for_reset("history damaged")
+    reset(realm)
+    settled(realm)
+    device.app.close()
+    realm.close()
+    (backup,) = backups(realm)
+    record = "INSERT INTO localstore_reset VALUES (1, 'recover', 'history damaged', 1, '0.1.0', 'changed', ?)"
+    sql(device.path, record, str(backup))
+    calls.then = then
+    again = world.device(path=device.path)
+    realm = again.open(client_reset=calls.recover_or_discard())
+    eventually(lambda: calls.names == ["recovered", "fallback"])
+    assert again.kinds == ["ClientResetFailed"]
+    reset(realm)
+    settled(realm)
+    assert calls.names == ["recovered", "fallback"]
