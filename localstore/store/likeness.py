@@ -9,6 +9,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from localstore.environment import Environment
+from localstore.errors import StoreUnusable
 from localstore.store import alone, files
 from localstore.store.capture import captured_tables
 from localstore.store.engine import driver_connection
@@ -56,10 +57,14 @@ def remove_like(store: Store, path: Path) -> None:
     Raises:
         StoreBusy: another process has it open.
     """
-    if path.exists():
-        state = store.state()
-        owner = Owner(state.app, state.partition)
-        files.delete(path, owner, key=store.options.encryption_key, discard_unsent=True)
+    if not path.exists():
+        return
+    state = store.state()
+    try:
+        files.delete(path, Owner(state.app, state.partition), key=store.options.encryption_key, discard_unsent=True)
+    except StoreUnusable:  # half made, or under another key, which nobody can have open
+        for suffix in ("-wal", "-shm", "-journal", ""):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def _definitions(store: Store) -> tuple[list[str], list[str]]:

@@ -266,7 +266,7 @@ class Cycle:
 
     async def _settle(self, batch: Sequence[SealedChangeset], result: PushResult) -> None:
         """Let go of what the remote took, and set aside what it never will."""
-        await self._in_thread(self._store.acknowledge, result.acknowledged)
+        await self._in_thread(self._store.acknowledge, result.acknowledged, self._device)
         self._waits.acknowledged(result.acknowledged)
         sent = sum(sealed.byte_count for sealed in batch if sealed.number <= result.acknowledged)
         if sent:
@@ -277,7 +277,7 @@ class Cycle:
                     f"The remote refuses even an empty changeset: {refusal.reason}. Sync stopped; local data is untouched.",
                     hint="Ask whoever runs the remote.",
                 )
-            await self._in_thread(self._store.refuse, refusal.number, redacted_text(refusal.reason))
+            await self._in_thread(self._store.refuse, refusal.number, redacted_text(refusal.reason), self._device)
 
     def _remote_ms(self) -> int | None:
         """The remote's clock by now, which went on since it was told at the connect."""

@@ -43,6 +43,7 @@ from localstore.testing.faulty import Hang, LoseAnswer, Raise, SmallPage
 from tests.unit.session_kit import (
     PATIENCE,
     Device,
+    Line,
     Note,
     World,
     add,
@@ -597,9 +598,19 @@ class TestFlow:
         reset(realm)
         assert not [path for path in realm.path.parent.iterdir() if "fresh" in path.name]
 
-    def test_one_that_a_crash_left_behind_is_in_nobodys_way(self, world: World) -> None:
+    @pytest.mark.parametrize("left", ["whole", "empty", "half made", "no database"])
+    def test_one_that_a_crash_left_behind_is_in_nobodys_way(self, world: World, left: str) -> None:
         _, realm = parted(world, RecoverOrDiscard())
-        shutil.copy(realm.path, realm.path.with_name(f"{realm.path.name}.fresh"))
+        fresh = realm.path.with_name(f"{realm.path.name}.fresh")
+        match left:
+            case "whole":
+                shutil.copy(realm.path, fresh)
+            case "empty":
+                fresh.touch()
+            case "half made":
+                sql(fresh, "CREATE TABLE note (id)")
+            case _:
+                fresh.write_bytes(b"not a database at all" * 100)
         world.remote.wipe()
         reset(realm)
         assert texts(realm) == ["new"]
@@ -1183,3 +1194,62 @@ def test_a_callback_that_raises_at_the_next_start_fails_once(world: World) -> No
     reset(realm)
     settled(realm)
     assert calls.names == ["recovered", "fallback"]
+
+
+class TestOtherProcesses:
+    """Two sessions on one file, each with a store of its own, as two processes have."""
+
+    def both(self, world: World) -> tuple[Line, Realm, Realm]:
+        line = world.line()
+        _, one = parted(world, RecoverOrDiscard(), device=world.device(remote=line))
+        device = world.device(path=one.path, remote=line)
+        other = device.open()
+        in_step(other)
+        other.sync_session.pause()
+        one.sync_session.pause()
+        return line, one, other
+
+    def test_one_resets_and_the_other_goes_on(self, world: World) -> None:
+        _, one, other = self.both(world)
+        other.sync_session.resume()
+        in_step(other)
+        world.remote.ask_for_reset("history damaged")
+        reset(one)
+        add(other, "by the other process")
+        eventually(lambda: other.sync_session.status.next_attempt is not None or not numbers(other))
+        world.clock.advance(2)
+        in_step(other)
+        assert texts(one) == world.remote_texts() == ["by the other process", "new", "old"]
+
+    def test_an_acknowledgement_from_before_takes_nothing_from_the_outbox_of_after(self, world: World) -> None:
+        line, one, other = self.both(world)
+        add(other, "sent by the other process")
+        line.hold("push")
+        other.sync_session.resume()
+        eventually(lambda: line.held("push"))
+        world.remote.go_offline()
+        world.remote.go_online()
+        store = other._store
+        was = store.state().device
+        world.remote.ask_for_reset("history damaged")
+        one.sync_session.resume()
+        eventually(lambda: store.state().device != was)
+        unsent = numbers(one)
+        assert unsent
+        store.acknowledge(10, was)
+        store.refuse(1, "late", was)
+        assert numbers(one) == unsent
+        line.let_go("push")
+        eventually(lambda: not numbers(one))
+        assert world.remote_texts() == ["new", "old", "sent by the other process"]
+
+    def test_of_two_that_reset_at_once_one_does(self, world: World) -> None:
+        _, one, other = self.both(world)
+        world.remote.ask_for_reset("history damaged")
+        one.sync_session.resume()
+        other.sync_session.resume()
+        both = in_background(lambda: (in_step(one), in_step(other)))
+        eventually(lambda: world.clock.advance(1) or both.done())
+        both.result(PATIENCE)
+        assert texts(one) == world.remote_texts() == ["new", "old"]
+        assert len(backups(one)) == 1
