@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from localstore.adapter import Capabilities, Cursor, Hello, Limit, Page, PushResult, SealedChangeset, SyncAdapter, Welcome
-from localstore.errors import LocalStoreError, SyncError
+from localstore.environment import Environment
+from localstore.errors import LocalStoreError, StoreBusy, SyncError
 from localstore.store.file import Store
 from localstore.store.likeness import open_like, remove_like
 from localstore.sync.blocking import in_thread
@@ -24,14 +26,20 @@ from localstore.sync.news import Connection, Failed, News
 from localstore.sync.parts import SessionParts
 from localstore.sync.waits import Waits
 
-__all__ = ["Beside", "Fresh", "Wanted", "fresh_file", "fresh_path"]
+__all__ = ["Beside", "Fresh", "Wanted", "fresh_file"]
 
 _log = logging.getLogger("localstore.sync")
 
 
-def fresh_path(store: Store) -> Path:
-    """Where the second file of a store lies as long as it is needed."""
-    return store.path.with_name(f"{store.path.name}.fresh")
+def fresh_path(store: Store, environment: Environment) -> Path:
+    """Where a second file of a store is to lie as long as it is needed: beside it, and in no other process's way."""
+    return store.path.with_name(f"{store.path.name}.fresh-{environment.random_bytes(4).hex()}")
+
+
+def leftovers(store: Store) -> list[Path]:
+    """Second files of a store that lie there, also of those who are at work just now."""
+    name = re.compile(re.escape(f"{store.path.name}.fresh-") + "[0-9a-f]{8}")
+    return [path for path in store.path.parent.iterdir() if name.fullmatch(path.name)]
 
 
 @dataclass(frozen=True)
@@ -58,22 +66,18 @@ class Fresh:
 
 
 @asynccontextmanager
-async def fresh_file(
-    parts: SessionParts, wanted: Wanted, *, turn: asyncio.Lock, observer: Observer, signals: Signals
-) -> AsyncIterator[Fresh]:
+async def fresh_file(parts: SessionParts, wanted: Wanted, *, observer: Observer, signals: Signals) -> AsyncIterator[Fresh]:
     """A file like that of a session, and what fills it, for the block.
 
     Args:
         parts: of the session.
         wanted: changesets to look out for.
-        turn: held from before the file is there until it is gone, so that a life which begins does not meet the file of one
-            that is just ending.
         observer: hears of the line to the remote.
         signals: the session's pokes, so that ``reconnect()`` ends a wait here as well.
     """
     adapter = _Noting(parts.make_adapter(), wanted)
     try:
-        async with turn, _opened(parts) as store:
+        async with _opened(parts) as store:
             line = Line(adapter, parts.limits, parts.environment)
             cycle = Cycle(replace(parts, store=store), line=line, waits=Waits(), observer=observer, signals=signals)
             yield Fresh(store, cycle, adapter.stored)
@@ -83,8 +87,9 @@ async def fresh_file(
 
 @asynccontextmanager
 async def _opened(parts: SessionParts) -> AsyncIterator[Store]:
-    path, environment = fresh_path(parts.store), parts.environment
-    await in_thread(environment, remove_like, parts.store, path)
+    environment = parts.environment
+    path = fresh_path(parts.store, environment)
+    await in_thread(environment, _remove_leftovers, parts.store)
     opening = asyncio.ensure_future(in_thread(environment, open_like, parts.store, path, environment))
     try:
         yield await asyncio.shield(opening)
@@ -145,6 +150,13 @@ class _Noting:
 
     async def close(self) -> None:
         await self._inner.close()
+
+
+def _remove_leftovers(store: Store) -> None:
+    """Remove what crashes left behind."""
+    for path in leftovers(store):
+        with suppress(StoreBusy):  # somebody is at work there
+            remove_like(store, path)
 
 
 def _remove(original: Store, store: Store | None, path: Path) -> None:

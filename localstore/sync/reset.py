@@ -57,7 +57,6 @@ class Resets:
         self._parts = parts
         self._store = parts.store
         self._session = session
-        self._turn = asyncio.Lock()
         self._turns = Turns()
         self._why: ResetRequired | None = None
         self._confirmed = False
@@ -118,7 +117,7 @@ class Resets:
         if not self._confirmed:
             await in_thread(self._parts.environment, forget_reset, self._store)
             self._confirmed = True
-        await undo(self._parts, life, pull, self._turn)
+        await undo(self._parts, life, pull)
 
     async def tell_application(self, error: SyncError) -> None:
         """Tell the application, in a worker thread, that a reset is up to it."""
@@ -153,9 +152,7 @@ class Resets:
         while tries < _TRIES:
             try:
                 beside = Beside(life, instead=True)
-                async with fresh_file(
-                    self._parts, steps.wanted, turn=self._turn, observer=beside, signals=life.signals
-                ) as fresh:
+                async with fresh_file(self._parts, steps.wanted, observer=beside, signals=life.signals) as fresh:
 
                     async def exchange(fresh: Fresh = fresh) -> None:
                         await self._worker(steps, steps.exchange, fresh)

@@ -13,11 +13,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from localstore.client_reset import ClientReset, ClientResetReport, Discard, Manual, Recover, RecoverOrDiscard, SeedRemote
-from localstore.errors import ClientResetFailed, DiskFailed, DiskFull, LocalStoreError, RealmClosed, ResetRequired, StoreBusy
+from localstore.errors import (
+    ClientResetFailed,
+    DiskFailed,
+    DiskFull,
+    LocalStoreError,
+    RealmClosed,
+    ResetRequired,
+    StoreBusy,
+    TargetExists,
+)
 from localstore.reasons import ResetReason
 from localstore.store.engine import driver_connection
 from localstore.store.reset_record import ResetRecord, is_blank, last_reset, note_reset, note_step
 from localstore.store.resetting import ResetOutcome, ResetPlan, reset
+from localstore.store.state import load_state
 from localstore.sync.backups import free_path, save_backup
 from localstore.sync.fresh import Fresh, Wanted
 from localstore.sync.parts import ResetParts, SessionParts
@@ -191,6 +201,8 @@ class Steps:
         target = free_path(self._store.path, "backup", self._now_ms())
         try:
             with self._store.transaction() as connection:
+                if load_state(connection).device != self.wanted.device:
+                    raise StoreBusy(f"{self._store.path} was reset by another process meanwhile.")
                 connection.execute("UPDATE localstore_reset SET backup = ?", (str(target),))
             self._store.seal()
             self._saved_at = self._store.version()
@@ -198,6 +210,8 @@ class Steps:
             save_backup(self._store, target, instead_of=self.backup)
         except (StoreBusy, DiskFull, DiskFailed, RealmClosed):
             raise
+        except TargetExists as error:  # another process saves it at the same moment
+            raise StoreBusy(error.message) from error
         except LocalStoreError as error:
             raise failed(f"the file could not be saved ({error})", None) from error
         self.backup = target
@@ -208,6 +222,7 @@ class Steps:
         return ResetPlan(
             recover=True,
             seed=self._mode is Mode.SEED,
+            device=self.wanted.device,
             stored=dict(fresh.stored),
             stored_up_to=self._saved_number if self._mode is Mode.DISCARD else 0,
             step=CHANGED if has_callback and not self._blank else DONE,

@@ -6,7 +6,6 @@ a second file that is filled from its history, one for all that was refused toge
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -27,14 +26,13 @@ __all__ = ["undo"]
 _TRIES = 5  # rounds after a remote to which others keep writing; the next pull tries again
 
 
-async def undo(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[None]], turn: asyncio.Lock) -> None:
+async def undo(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[None]]) -> None:
     """Undo what was refused, if anything was.
 
     Args:
         parts: of the session.
         life: hears of it.
         pull: brings the session's own file to the head.
-        turn: see ``fresh_file``.
 
     Raises:
         SyncError: the remote's state cannot be had now. It is tried again after the next pull.
@@ -44,7 +42,7 @@ async def undo(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[Non
         return
     writes: list[UndoneWrite] | None = None
     beside = Beside(life, instead=False)
-    async with fresh_file(parts, Wanted(b"", 0), turn=turn, observer=beside, signals=Signals()) as fresh:
+    async with fresh_file(parts, Wanted(b"", 0), observer=beside, signals=Signals()) as fresh:
         for _ in range(_TRIES):
             await fresh.cycle.fill_once()
             await pull()
