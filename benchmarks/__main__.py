@@ -6,6 +6,7 @@ those that ran one after the other, and the range beside it that of the middle h
 
 import argparse
 import json
+import math
 import platform
 import sqlite3
 import statistics
@@ -16,6 +17,10 @@ from typing import Any
 
 from benchmarks.cases import CASES
 from benchmarks.kit import Case
+
+_SHOWN = {"ms": (1000, 0), "MB": (1e-6, 1), "%": (100, 3)}
+"""What values are multiplied with to be shown, and how many of their digits are."""
+_MEASURED = {"ms": "seconds", "MB": "bytes", "%": "share"}
 
 
 def main() -> None:
@@ -44,19 +49,27 @@ def measure(case: Case, *, rows: int, runs: int) -> dict[str, Any]:
     for _ in range(runs):
         found["baseline"].append(once(case.baseline, rows))
         found["subject"].append(once(case.subject, rows))
-    ratios = [subject / baseline for subject, baseline in zip(found["subject"], found["baseline"], strict=True)]
+    ratios = [_ratio(subject, baseline) for subject, baseline in zip(found["subject"], found["baseline"], strict=True)]
     low, ratio, high = statistics.quantiles(ratios, method="inclusive") if runs > 1 else ratios * 3
     return {
         "name": f"{rows:,} {case.name}",
         "baseline_name": case.baseline_name,
         "rows": rows,
         "unit": case.unit,
-        "seconds" if case.unit == "ms" else "bytes": found,
+        "aim": case.aim,
+        _MEASURED[case.unit]: found,
         "subject_median": statistics.median(found["subject"]),
         "baseline_median": statistics.median(found["baseline"]),
         "ratio": ratio,
         "middle_half": [low, high],
     }
+
+
+def _ratio(subject: float, baseline: float) -> float:
+    """A side that takes nothing at all is as good as another that does not either."""
+    if baseline:
+        return subject / baseline
+    return math.inf if subject else 1.0
 
 
 def once(side: Callable[[Path, int], float], rows: int) -> float:
@@ -67,12 +80,13 @@ def once(side: Callable[[Path, int], float], rows: int) -> float:
 
 def line(result: dict[str, Any]) -> str:
     """A result as a line of the table."""
-    scale, digits = (1000, 0) if result["unit"] == "ms" else (1e-6, 1)
+    scale, digits = _SHOWN[result["unit"]]
     subject, baseline = result["subject_median"] * scale, result["baseline_median"] * scale
     spread = "{:.2f}-{:.2f}".format(*result["middle_half"])
     unit = result["unit"]
     values = f"{subject:>9.{digits}f} {unit}{baseline:>9.{digits}f} {unit}"
-    return f"{result['name']:<42}{values}{result['ratio']:>8.2f}  {spread:<11} {result['baseline_name']}"
+    aim = f"; aim: {result['aim']}" if result["aim"] else ""
+    return f"{result['name']:<42}{values}{result['ratio']:>8.2f}  {spread:<11} {result['baseline_name']}{aim}"
 
 
 if __name__ == "__main__":

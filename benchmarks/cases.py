@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlmodel import select
 
-from benchmarks import applying, snapshots
+from benchmarks import applying, sessions, snapshots
 from benchmarks.kit import (
     INSERT,
     UPDATE,
@@ -173,5 +173,6 @@ CASES = (
     Case("rows, a 50th of it unsent: open", "open an empty file", 1_000_000, opening_a_full_file, opening_an_empty_file),
     *applying.CASES,
     *snapshots.CASES,
+    *sessions.CASES,
     Case("import of localstore", "import of sqlmodel", 1, import_localstore, import_sqlmodel),
 )

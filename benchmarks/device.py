@@ -47,14 +47,12 @@ def see_rows(directory: Path, count: int) -> None:
         assert realm.sync_session.download_all_server_changes(timeout=WAIT_SECONDS)
         say("ready")
         for number in range(count):
-            version, found = realm.version, None
-            while found is None:
-                found = realm.exec(select(Reading.id).where(col(Reading.count) == number)).first()
-                seen = time.monotonic()
-                while found is None and realm.version == version:
+            wanted, version = select(Reading.id).where(col(Reading.count) == number), realm.version
+            while realm.exec(wanted).first() is None:
+                while realm.version == version:
                     time.sleep(0.0005)
                 version = realm.version
-            say(seen)
+            say(time.monotonic())
 
 
 def see_files(directory: Path, count: int) -> None:

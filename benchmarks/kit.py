@@ -34,7 +34,10 @@ class Reading(SQLModel, table=True):
 @dataclass(frozen=True)
 class Case:
     """One comparison. Both sides take a fresh directory and a number of rows, and return the seconds the work took, or, where
-    the unit is ``MB``, the bytes that it takes on the disk."""
+    the unit is ``MB``, bytes, of the disk or of memory as the name says, or, where it is ``%``, a part of the processor's time.
+
+    ``aim`` is what the project set itself, where it is no ratio.
+    """
 
     name: str
     baseline_name: str
@@ -42,6 +45,7 @@ class Case:
     subject: Callable[[Path, int], float]
     baseline: Callable[[Path, int], float]
     unit: str = "ms"
+    aim: str = ""
 
 
 def new_values(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from localstore.app import App, Credentials, User
+from localstore.app import App
 from localstore.client_reset import ClientResetReport, Discard, Manual, Recover, RecoverOrDiscard, SeedRemote
 from localstore.configuration import LocalConfiguration, SyncConfiguration
+from localstore.credentials import Credentials
 from localstore.ids import uuid7
 from localstore.realm import Realm
 from localstore.reasons import ResetReason
 from localstore.sync.progress import Direction, Progress, ProgressMode
 from localstore.sync.state import ConnectionState, ConnectionStateChange, SessionState
 from localstore.sync.status import Reason, SyncStatus
+from localstore.user import User, UserState
 from localstore.version import VERSION
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ __all__ = [
     "SyncConfiguration",
     "SyncStatus",
     "User",
+    "UserState",
     "uuid7",
 ]
 __version__ = VERSION

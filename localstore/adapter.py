@@ -16,13 +16,15 @@ This module knows no store, no session and no implementation.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NewType, Protocol, runtime_checkable
 
+from localstore.credentials import Credentials
 from localstore.wire import SealedChangeset
 
 __all__ = [
     "Capabilities",
+    "Credentials",
     "Cursor",
     "Hello",
     "Hint",
@@ -34,8 +36,10 @@ __all__ = [
     "SnapshotInfo",
     "SupportsPing",
     "SupportsSnapshots",
+    "SupportsUsers",
     "SupportsWatch",
     "SyncAdapter",
+    "Tokens",
     "Welcome",
 ]
 
@@ -57,7 +61,7 @@ class Capabilities:
         snapshots: the adapter also is a ``SupportsSnapshots``.
         watch: the adapter also is a ``SupportsWatch``.
         ping: the adapter also is a ``SupportsPing``.
-        users: the remote knows users and wants tokens.
+        users: the remote knows users and wants tokens; the adapter also is a ``SupportsUsers``.
         subscriptions: the remote can serve a part of the rows.
     """
 
@@ -81,7 +85,7 @@ class Hello:
         app: the application's id; a remote holds the data of one application.
         partition: which part of the application's data.
         device: the device's identity, 16 bytes.
-        token: the user's access token, where the remote has users.
+        token: the user's access token, where the remote has users; never shown in ``repr``.
         remote_id: the remote this device knows, None at the very first connect. A remote with another identity
             answers ``ResetRequired``.
         cursor: where this device has read up to.
@@ -90,7 +94,7 @@ class Hello:
     app: str
     partition: str
     device: bytes
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     remote_id: str | None = None
     cursor: Cursor | None = None
 
@@ -171,7 +175,8 @@ class SyncAdapter(Protocol):
     def capabilities(self) -> Capabilities: ...
 
     async def connect(self, hello: Hello) -> Welcome:
-        """Introduce the device; must come first, and again after every error.
+        """Introduce the device; must come first, and again after every error. It may also come on a line that is connected,
+        as with a newer token: the line goes on with what was said last.
 
         Raises:
             ResetRequired: the remote is not the one this device knows, or has trimmed what it needs.
@@ -260,3 +265,57 @@ class SupportsSnapshots(Protocol):
     async def write_snapshot(self, cursor: Cursor, chunks: AsyncIterator[bytes]) -> None: ...
 
     async def trim(self, before: Cursor) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """What a user who logged in shows to the remote. Neither token is ever shown in ``repr``.
+
+    Attributes:
+        user_id: the user's id at the remote, the same at every log-in.
+        access_token: for ``Hello.token``.
+        expires_in: how many seconds the access token lives from now on. Not a time of day: clocks differ.
+        refresh_token: for ``SupportsUsers.refresh``.
+    """
+
+    user_id: str
+    access_token: str = field(repr=False)
+    expires_in: float
+    refresh_token: str = field(repr=False)
+
+
+@runtime_checkable
+class SupportsUsers(Protocol):
+    """Users who log in. These calls need no ``connect`` and leave the line as it is.
+
+    With them, ``connect``, ``push`` and ``pull`` raise ``Unauthorized`` when the access token is not good any more; the session
+    renews it and connects again. No error may quote a secret.
+    """
+
+    async def log_in(self, credentials: Credentials) -> Tokens:
+        """Tokens for a user.
+
+        Raises:
+            Unauthorized: the remote does not take these credentials.
+            Offline, Busy, RateLimited: it could not be asked.
+        """
+        ...
+
+    async def refresh(self, refresh_token: str) -> Tokens:
+        """New tokens for old ones. Both are new; the old refresh token is good no longer than until one of the new is used.
+
+        Until then it may be shown again, as when the answer got lost, and what it was answered with before is void.
+
+        Raises:
+            Unauthorized: the user was logged out or shut out, or a successor of the token was used already. Ends the log-in.
+            Offline, Busy, RateLimited: it could not be asked.
+        """
+        ...
+
+    async def log_out(self, refresh_token: str) -> None:
+        """End the log-in that a refresh token belongs to: none of its tokens is good any more. Twice is fine.
+
+        Raises:
+            Offline, Busy, RateLimited: it could not be asked.
+        """
+        ...

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import sqlalchemy as sa
 
+from localstore.credentials import Credentials, check_credentials
 from localstore.environment import Environment
-from localstore.errors import LocalStoreError, StoreUnusable
-from localstore.registry import AdapterFactory, adapter_factory
+from localstore.errors import LocalStoreError, StoreUnusable, SyncError
+from localstore.options import check_settings, store_options
+from localstore.registry import AdapterFactory, Lines, adapter_factory
 from localstore.store.file import Store
 from localstore.store.first_data import InitialData
 from localstore.store.forking import begins_anew
-from localstore.store.open_file import StoreOptions
 from localstore.store.opening import open_synced, prepare
 from localstore.sync.bell import Bell
 from localstore.sync.loop import BackgroundLoop
@@ -28,49 +29,39 @@ from localstore.sync.retry import BackoffPolicy
 from localstore.sync.session import ErrorHandler, SyncSession
 from localstore.sync.state import Event
 from localstore.sync.synced_file import Hold, SyncedFile
+from localstore.user import User
+from localstore.users import AppUsers
 
 if TYPE_CHECKING:
     from localstore.settings import Settings
 
-__all__ = ["App", "AppSync", "Credentials", "User", "check_settings", "store_options"]
+__all__ = ["App", "AppSync", "check_settings", "store_options"]
 
 _STOP_SECONDS = 5.0  # how long closing an app waits for its background thread
 
 
-@dataclass(frozen=True)
-class Credentials:
-    """What a user logs in with. Made by the class methods."""
-
-    provider: str
-
-    @classmethod
-    def anonymous(cls) -> Credentials:
-        """No account: whoever can reach the remote may use it."""
-        return cls("anonymous")
-
-
-@dataclass(frozen=True)
-class User:
-    """Somebody who logged in.
+class App:
+    """One application, with one remote. Make it with ``App.create`` and ``close`` it at the end.
 
     Attributes:
-        app: the application.
-        id: the user's id; remotes without users have the one user ``"local"``.
+        id, settings, environment: what it was made with.
+        sync, users: its sessions, and what they need to know of its users.
     """
 
-    app: App
-    id: str
-
-
-class App:
-    """One application, with one remote. Make it with ``App.create`` and ``close`` it at the end."""
-
-    def __init__(self, app_id: str, make_adapter: AdapterFactory, settings: Settings, environment: Environment) -> None:
+    def __init__(
+        self,
+        app_id: str,
+        lines: Lines,
+        settings: Settings,
+        environment: Environment,
+        *,
+        remote: str | None = None,
+    ) -> None:
         self.id = app_id
         self.settings = settings
         self.environment = environment
-        self.sync = AppSync(self, make_adapter)
-        self._user: User | None = None
+        self.sync = AppSync(self, lines)
+        self.users = AppUsers(self, lines, remote=remote, loop=self.sync.loop)
 
     @classmethod
     def create(
@@ -107,36 +98,59 @@ class App:
                 " or write remote = ... in localstore.toml."
             )
         if isinstance(remote, str):
-            make_adapter = adapter_factory(remote)
-            make_adapter()  # a URL that makes no sense is refused here, and not by a session in the background
+            lines = Lines(adapter_factory(remote))
+            _ = lines.capabilities  # a URL that makes no sense is refused here, and not by a session in the background
         elif callable(remote):
-            make_adapter = remote
+            lines = Lines(remote)
         else:
             raise TypeError(f"remote is a URL or a callable that makes adapters, not a {type(remote).__name__}.")
-        return cls(app_id, make_adapter, settings, environment or Environment())
+        return cls(app_id, lines, settings, environment or Environment(), remote=remote if isinstance(remote, str) else None)
 
     def login(self, credentials: Credentials) -> User:
-        """Log a user in. The anonymous one needs no network and is the same every time."""
-        if not isinstance(credentials, Credentials):
-            raise TypeError(f"login takes Credentials, such as Credentials.anonymous(), not {credentials!r}.")
-        self._user = self._user or User(self, "local")
-        return self._user
+        """Log a user in, who is the current one then, and stays logged in when the program ends.
+
+        A remote without users has one, whom ``Credentials.anonymous()`` logs in without any network.
+
+        Raises:
+            Unauthorized: the remote does not take the credentials.
+            Offline, Busy, RateLimited, ProtocolError: the remote could not be asked.
+            StoreUnusable: the log-in cannot be kept on this device.
+            ValueError: the remote knows no users to log in as.
+        """
+        check_credentials(credentials)
+        future = self.users.log_in(credentials)
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # when Ctrl-C ended the wait
 
     async def login_async(self, credentials: Credentials) -> User:
         """``login`` for any event loop."""
-        return self.login(credentials)
+        check_credentials(credentials)
+        return await asyncio.wrap_future(await asyncio.to_thread(self.users.log_in, credentials))
 
     @property
     def current_user(self) -> User | None:
-        """Who logged in last."""
-        return self._user
+        """Who logged in or was switched to last; when that user is not logged in any more, who was current before."""
+        return self.users.current
 
     def all_users(self) -> list[User]:
-        """Everybody who is logged in."""
-        return [] if self._user is None else [self._user]
+        """Everybody who logged in on this device and was not removed, logged out or not; those who were current last first."""
+        return self.users.all()
+
+    def switch_user(self, user: User) -> None:
+        """Make another user who is logged in the current one. Realms and sessions do not change.
+
+        Raises:
+            NotLoggedIn: the user is logged out.
+        """
+        if not isinstance(user, User):
+            raise TypeError(f"switch_user takes a User, as app.all_users() lists them, not a {type(user).__name__}.")
+        self.users.switch(user)
 
     def close(self) -> None:
         """End all sessions at once and the background thread with them. Open realms can still be read and written."""
+        self.users.close()
         self.sync.close()
 
     def __enter__(self) -> Self:
@@ -152,11 +166,10 @@ class AppSync:
     def __init__(self, app: App, make_adapter: AdapterFactory) -> None:
         self._app = app
         self._make_adapter = make_adapter
-        self._loop = BackgroundLoop(f"localstore-{app.id}")
+        self.loop = self._loop = BackgroundLoop(f"localstore-{app.id}")
         self._begin()
         self._closed = False
         self._network = NetworkWatch(self._loop, app.environment, self.reconnect) if app.settings.watch_network else None
-
         begins_anew(self)
 
     def _begin(self) -> None:
@@ -202,11 +215,12 @@ class AppSync:
         """``wait_for_sessions_to_terminate`` for any event loop."""
         return await self._emptied.wait(lambda: not self._files, timeout)
 
-    def open_file(
+    def open_file(  # noqa: PLR0913  what a file is opened with, and no more
         self,
         path: Path,
         tables: Sequence[sa.Table],
         *,
+        user: User,
         partition: str,
         error_handler: ErrorHandler | None,
         initial_data: InitialData | None = None,
@@ -221,10 +235,14 @@ class AppSync:
             file = self._files.get(path)
             names = {table.name for table in tables}
             if file is None:
-                file = self._files[path] = self._open(
-                    path, tables, partition, error_handler, initial_data, encryption_key, reset
-                )
+                file = self._open(path, tables, user, partition, error_handler, initial_data, encryption_key, reset)
+                self._files[path] = file
                 self._watch_network()
+            elif user is not file.user:
+                raise StoreUnusable(
+                    f"{path} is open for the user {file.user.id!r}, and cannot be opened for {user.id!r}. It was not changed.",
+                    hint="Give each user a file of their own, and close the realms of one who was removed.",
+                )
             elif partition != file.partition:
                 raise ValueError(f"{path} is open for the partition {file.partition!r} and cannot hold {partition!r} as well.")
             elif encryption_key != file.encryption_key:
@@ -240,6 +258,7 @@ class AppSync:
                     tables,
                     app=self._app.id,
                     partition=partition,
+                    user=user.id,
                     options=options,
                     environment=self._app.environment,
                 )
@@ -269,6 +288,16 @@ class AppSync:
             file.session.handle(Event.CLOSE_AFTER_UPLOAD if unsent else Event.CLOSE)
         self._close_if_unused(file)
 
+    def tell(self, user: User, event: Event, error: SyncError | None = None) -> None:
+        """Feed an event to the sessions of a user's files."""
+        with self._lock:
+            files = [file for file in self._files.values() if file.user is user and not file.closing]
+        for file in files:
+            file.session.handle(event, error)
+            if event is Event.LOG_IN and not file.realms:  # closed just before, and not to be kept up by this
+                file.session.handle(Event.CLOSE)
+                self._close_if_unused(file)
+
     def close(self) -> None:
         """End everything."""
         with self._lock:
@@ -284,10 +313,11 @@ class AppSync:
         with self._lock:  # what a session that died just now is still closing
             self._changed.wait_for(lambda: not any(file.closing for file in files), _STOP_SECONDS)
 
-    def _open(
+    def _open(  # noqa: PLR0913  as open_file
         self,
         path: Path,
         tables: Sequence[sa.Table],
+        user: User,
         partition: str,
         error_handler: ErrorHandler | None,
         initial_data: InitialData | None,
@@ -301,11 +331,12 @@ class AppSync:
             tables,
             app=self._app.id,
             partition=partition,
+            user=user.id,
             options=store_options(settings, encryption_key),
             environment=environment,
             initial_data=initial_data,
         )
-        file = SyncedFile(store, partition, encryption_key)
+        file = SyncedFile(store, user, partition, encryption_key)
         parts = SessionParts(
             store=store,
             app=self._app.id,
@@ -321,6 +352,7 @@ class AppSync:
                 jitter=settings.backoff_jitter,
             ),
             reset=reset,
+            tokens=user.tokens,
         )
         file.session = SyncSession(parts, error_handler=error_handler, on_dead=lambda: self._died(file))
         return file
@@ -347,6 +379,7 @@ class AppSync:
         try:
             file.session.end()
             file.store.close()
+            self._app.users.file_closed(file.user)
         finally:
             with self._lock:
                 file.closing = False
@@ -368,28 +401,3 @@ def _has_unsent(store: Store) -> bool:
 def _named(key: bytes | None) -> str:
     """A key in a message, which must not show it."""
     return "no encryption_key" if key is None else "an encryption_key of its own"
-
-
-def check_settings(settings: object) -> None:
-    """Raise ``TypeError`` for what is no ``Settings``, without saying what it is: it may hold a password."""
-    if settings is None:
-        return
-    from localstore.settings import Settings
-
-    if not isinstance(settings, Settings):
-        raise TypeError(f"settings takes Settings(...), not a {type(settings).__name__}.")
-
-
-def store_options(settings: Settings, encryption_key: bytes | None = None) -> StoreOptions:
-    """The part of the settings that concerns files, with the file's own key."""
-    return StoreOptions(
-        busy_timeout=settings.busy_timeout,
-        synchronous=settings.synchronous,
-        max_changeset_bytes=settings.max_changeset_bytes,
-        max_changeset_rows=settings.max_changeset_rows,
-        max_clock_drift=settings.max_clock_drift,
-        conflicts_max_age=settings.conflicts_max_age,
-        conflicts_max_count=settings.conflicts_max_count,
-        client_maximum_offline_time=settings.client_maximum_offline_time,
-        encryption_key=encryption_key,
-    )

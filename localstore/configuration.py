@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from localstore.app import User, check_settings
+from localstore.app import check_settings
 from localstore.client_reset import ClientReset, RecoverOrDiscard, check_client_reset
+from localstore.directories import check_safe_name, safe_name
 from localstore.schema import Model
 from localstore.store import memory
 from localstore.store.files import IsWorthwhile, Owner, is_half_empty
 from localstore.store.first_data import InitialData, check_initial_data
 from localstore.sync.session import ErrorHandler
+from localstore.user import User
 
 if TYPE_CHECKING:
     from localstore.settings import Settings
@@ -28,6 +30,8 @@ __all__ = [
     "existing",
     "located",
     "owner_of",
+    "path_of",
+    "prepare_place",
     "worth_compacting",
 ]
 
@@ -75,10 +79,12 @@ class SyncConfiguration:
     """A realm that is kept in step with its app's remote.
 
     Attributes:
-        user: who logged in.
+        user: who logged in; a file belongs to one user, and is refused to others.
         schema: the SQLModel classes that are synced, or tables of SQLAlchemy Core. Other tables in the file stay on this
             device.
-        path: the file; made when it does not exist, its folder must. ``default.db`` unless set.
+        path: the file; made when it does not exist, its folder must. Without it the file lies in a directory of the user's
+            own, which is made; that of the one user of a remote without users is the working directory.
+        name: what the file is called there, ``default.db`` unless set.
         partition: which part of the application's data it holds.
         error_handler: called in the background thread as ``error_handler(session, error)`` with every error that a user
             should know of. Being offline is not one of them. Without a handler errors are logged. Realms on
@@ -103,7 +109,8 @@ class SyncConfiguration:
 
     user: User
     schema: Collection[Model]
-    path: str | Path = "default.db"
+    path: str | Path | None = None
+    name: str | None = field(default=None, kw_only=True)
     partition: str = field(default=DEFAULT_PARTITION, kw_only=True)
     error_handler: ErrorHandler | None = field(default=None, kw_only=True)
     client_reset: ClientReset = field(default_factory=RecoverOrDiscard, kw_only=True)
@@ -117,6 +124,11 @@ class SyncConfiguration:
     def __post_init__(self) -> None:
         if not isinstance(self.user, User):
             raise TypeError(f"SyncConfiguration takes the User that app.login() returned, not {self.user!r}.")
+        self.user.app.users.check_logged_in(self.user)
+        if self.name is not None:
+            check_safe_name(self.name)
+            if self.path is not None:
+                raise ValueError("Give path, for any file, or name, for one in the user's directory, not both.")
         if not self.schema:
             raise ValueError("A synced realm needs a schema: the SQLModel classes that it syncs.")
         if not self.partition:
@@ -140,10 +152,29 @@ class SyncConfiguration:
         return None if isinstance(wait, bool) else wait
 
 
+def path_of(configuration: SyncConfiguration | LocalConfiguration) -> Path:
+    """Where the file lies or shall lie; the name of a realm in memory."""
+    path = configuration.path
+    if path is None:
+        assert isinstance(configuration, SyncConfiguration)
+        partition = configuration.partition
+        usual = "default.db" if partition == DEFAULT_PARTITION else f"{safe_name(partition)}.db"
+        path = configuration.user.app.users.path(configuration.user, configuration.name, usual)
+    return Path(path).expanduser().resolve()
+
+
+def prepare_place(configuration: SyncConfiguration) -> None:
+    """Make the user's own directory when the file is to lie there, and have it known as the user's."""
+    path = None if configuration.in_memory else path_of(configuration)
+    configuration.user.app.users.prepare(configuration.user, path, configuration.encryption_key)
+
+
 @contextmanager
 def located(configuration: SyncConfiguration | LocalConfiguration) -> Iterator[Path]:
     """Where the file lies or shall lie; a realm in memory is kept at least as long as the block."""
-    path = Path(configuration.path).expanduser().resolve()
+    path = path_of(configuration)
+    if isinstance(configuration, SyncConfiguration):
+        prepare_place(configuration)
     if not configuration.in_memory:
         yield path
         return
@@ -153,7 +184,7 @@ def located(configuration: SyncConfiguration | LocalConfiguration) -> Iterator[P
 
 def existing(configuration: SyncConfiguration | LocalConfiguration) -> Path | None:
     """Where the file lies, None when there is none."""
-    path = Path(configuration.path).expanduser().resolve()
+    path = path_of(configuration)
     if configuration.in_memory:
         return memory.place_of(path)
     return path if path.exists() else None
@@ -163,7 +194,7 @@ def owner_of(configuration: SyncConfiguration | LocalConfiguration) -> Owner | N
     """Whose synced file it has to be; None for a local one."""
     if isinstance(configuration, LocalConfiguration):
         return None
-    return Owner(configuration.user.app.id, configuration.partition)
+    return Owner(configuration.user.app.id, configuration.partition, configuration.user.id)
 
 
 def worth_compacting(configuration: SyncConfiguration | LocalConfiguration) -> IsWorthwhile | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from localstore.app import store_options
-from localstore.configuration import LocalConfiguration, SyncConfiguration, owner_of
+from localstore.configuration import LocalConfiguration, SyncConfiguration, owner_of, path_of, prepare_place
 from localstore.schema import check_synced, tables_of
 from localstore.store.copy import copy_plain
 from localstore.store.file import Store
@@ -34,7 +34,7 @@ def write_copy(store: Store, source: Configuration, target: Configuration, *, wi
         raise TypeError(f"write_copy_to takes a LocalConfiguration or a SyncConfiguration, not a {type(target).__name__}.")
     if target.in_memory:
         raise ValueError("write_copy_to writes a file: give it a configuration without in_memory.")
-    path = Path(target.path).expanduser().resolve()
+    path = path_of(target)
     if isinstance(target, LocalConfiguration):
         copy_plain(store.path, path, source_key=source.encryption_key, target_key=target.encryption_key)
         return
@@ -46,6 +46,7 @@ def write_copy(store: Store, source: Configuration, target: Configuration, *, wi
 
 
 def _synced_target(path: Path, target: SyncConfiguration) -> SyncedTarget:
+    prepare_place(target)
     tables = tables_of(target.schema)
     check_synced(tables)
     app = target.user.app

@@ -22,6 +22,8 @@
      ├ RealmNotEmpty         take the history instead of a snapshot
      ├ InitialDataTimeout    open again later, or without waiting
      ├ ForkedProcess         start processes another way, or open realms in them only
+     ├ NotLoggedIn           log the user in
+     │  └ UserRemoved        log in again, which makes another user of this device
      └ SyncError             what can go wrong between a device and its remote
         ├ Offline  RateLimited  Busy        try again later (the session does)
         ├ Unauthorized                      log in again
@@ -71,6 +73,7 @@ __all__ = [
     "MalformedChangeset",
     "NestedWrite",
     "NewerFormat",
+    "NotLoggedIn",
     "NotWritable",
     "Offline",
     "OfflineTooLong",
@@ -96,6 +99,7 @@ __all__ = [
     "Unauthorized",
     "UnsafeMigration",
     "UnsentChanges",
+    "UserRemoved",
     "WriteEnded",
 ]
 
@@ -201,6 +205,14 @@ class InitialDataTimeout(LocalStoreError):
 class ForkedProcess(LocalStoreError):
     """Realms were open when this process was forked. SQLite cannot be used across a fork, so the files are the parent's alone,
     and were not touched."""
+
+
+class NotLoggedIn(LocalStoreError):
+    """Something was asked for a user who is logged out. The user's realms are untouched."""
+
+
+class UserRemoved(NotLoggedIn):
+    """Something was asked for a user who was removed from this device."""
 
 
 class SyncError(LocalStoreError):

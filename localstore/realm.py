@@ -23,7 +23,15 @@ from sqlmodel import Session, SQLModel
 from sqlmodel.sql.expression import Select, SelectOfScalar
 
 from localstore.app import AppSync, store_options
-from localstore.configuration import LocalConfiguration, SyncConfiguration, existing, located, owner_of, worth_compacting
+from localstore.configuration import (
+    LocalConfiguration,
+    SyncConfiguration,
+    existing,
+    located,
+    owner_of,
+    path_of,
+    worth_compacting,
+)
 from localstore.copies import write_copy
 from localstore.environment import Environment
 from localstore.errors import LocalStoreError, RealmClosed
@@ -117,6 +125,7 @@ class Realm:
             file = sync.open_file(
                 path,
                 tables,
+                user=configuration.user,
                 partition=configuration.partition,
                 error_handler=configuration.error_handler,
                 initial_data=data_at_opening(configuration),
@@ -305,7 +314,7 @@ class Realm:
         """
         path = existing(configuration)
         if path is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(configuration.path))
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path_of(configuration)))
         return files.compact(path, owner_of(configuration), key=configuration.encryption_key)
 
     @classmethod

@@ -6,17 +6,47 @@ broken plugin breaks only its own scheme, and nobody pays for adapters that are 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 
-from localstore.adapter import SyncAdapter
+from localstore.adapter import Capabilities, SyncAdapter
 from localstore.urls import redacted, split_url
 
-__all__ = ["ENTRY_POINT_GROUP", "AdapterFactory", "adapter_factory", "known_schemes"]
+__all__ = ["ENTRY_POINT_GROUP", "AdapterFactory", "Lines", "adapter_factory", "known_schemes"]
 
 ENTRY_POINT_GROUP = "localstore.adapters"
 AdapterFactory = Callable[[], SyncAdapter]
 """Makes one device's line to a remote; called once a session."""
+
+
+class Lines:
+    """Makes adapters, and says what they can do. The one that was made to be asked is the first that is used."""
+
+    def __init__(self, make: AdapterFactory) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._spare: SyncAdapter | None = None
+        self._capabilities: Capabilities | None = None
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: the adapter at hand is the parent's."""
+        self._lock = threading.Lock()
+        self._spare = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What adapters of this remote can do; raises what making one raises."""
+        with self._lock:
+            if self._capabilities is None:
+                self._spare = self._make()
+                self._capabilities = self._spare.capabilities
+            return self._capabilities
+
+    def __call__(self) -> SyncAdapter:
+        with self._lock:
+            spare, self._spare = self._spare, None
+        return spare or self._make()
 
 
 def adapter_factory(remote: str) -> AdapterFactory:

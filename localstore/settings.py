@@ -24,7 +24,7 @@ __all__ = ["Settings"]
 
 _DAY = 86_400.0
 _YEAR = 366 * _DAY
-_NO_NUMBERS = ("remote", "synchronous", "watch_network")
+_NO_NUMBERS = ("remote", "directory", "synchronous", "watch_network")
 
 
 class Settings(BaseSettings):
@@ -32,6 +32,7 @@ class Settings(BaseSettings):
 
     Attributes:
         remote: URL of the remote, when ``App.create`` is not given one. A password in it is not shown in ``repr``.
+        directory: where log-ins and the files of users who logged in are kept; None for the system's place for a user's data.
         busy_timeout: how long a write waits for another writer.
         synchronous: SQLite's setting; NORMAL may lose the last commits at power loss, FULL does not.
         max_changeset_bytes: largest changeset before compression; a larger transaction is refused and rolled back.
@@ -62,6 +63,7 @@ class Settings(BaseSettings):
     )
 
     remote: str | None = Field(default=None, min_length=1)
+    directory: str | None = Field(default=None, min_length=1)
     busy_timeout: float = Field(default=10.0, gt=0, le=_DAY)
     synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
     max_changeset_bytes: int = Field(default=MAX_CHANGESET_BYTES, gt=0, le=MAX_CHANGESET_BYTES)

@@ -104,16 +104,20 @@ class Listener:
 
 
 class _Descriptor:
-    """One event loop's descriptor, and who listens to which watch of it. It is closed when nobody holds it any more, so not
-    below a thread that is still adding a watch."""
+    """One event loop's descriptor, and who listens to which watch of it.
+
+    It is closed when nobody listens any more. Only where a thread may still be adding a watch, whose task was cancelled, nobody
+    knows when it is done: then it is closed when the thread has let go of it.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.listeners: dict[int, dict[Listener, Path]] = {}
         self._adding: set[asyncio.Future[int]] = set()
+        self._may_be_in_use = False
         self._loop = loop
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._number = _checked(self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
-        weakref.finalize(self, os.close, self._number)
+        self._close = weakref.finalize(self, os.close, self._number)
         loop.add_reader(self._number, _reader_of(self))
 
     def watch(self, directory: Path) -> int:
@@ -127,7 +131,9 @@ class _Descriptor:
 
         def added(_: object) -> None:
             self._adding.discard(job)
-            if not job.cancelled() and job.exception() is None:
+            if job.cancelled():
+                self._may_be_in_use = True
+            elif job.exception() is None:
                 self.listeners.setdefault(job.result(), {})
                 if not listener.is_closed:
                     self.listeners[job.result()][listener] = directory
@@ -151,6 +157,8 @@ class _Descriptor:
         if not self.listeners and _descriptors.get(self._loop) is self:
             del _descriptors[self._loop]
             self._loop.remove_reader(self._number)
+            if not self._may_be_in_use:
+                self._close()
 
     def read(self) -> None:
         """Pass on what is there to be read."""

@@ -79,7 +79,10 @@ async def told_paths(
     inode = await environment.run_blocking(_inode, folder)
     if inode is None:
         raise _gone(folder)
-    listener = Listener(environment.run_blocking)
+    try:
+        listener = Listener(environment.run_blocking)
+    except OSError:
+        return  # as above
     stopping = asyncio.ensure_future(stop.wait())
     try:
         await listener.add(folder)
@@ -97,7 +100,7 @@ async def told_paths(
             if paths and not stop.is_set():
                 yield paths
     except OSError:
-        return  # as above
+        return
     finally:
         stopping.cancel()
         listener.close()

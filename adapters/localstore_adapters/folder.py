@@ -135,21 +135,28 @@ class FolderAdapter:
             raise Offline("Watching a folder needs watchfiles.", hint="pip install 'localstore-sync[folder]'")
         stop = asyncio.Event()
         self._watches.append(stop)
+        begun = False
         try:
-            async with aclosing(await self._changes(line, stop)) as changes:
+            async with aclosing(self._changes(line, stop)) as changes:
                 async for paths in changes:
+                    if not paths and not begun:
+                        begun = True
+                        self._is_told = self._listens and await self._environment.run_blocking(is_local_disk, self.folder)
                     came_before = not paths and await self._in_turn(self._has_news, line, cursor)
                     if came_before or any(_is_news(path, line) for path in paths):
                         yield Hint()
+        except Offline:
+            if begun:
+                yield Hint()  # that it went away is news as well: the next call sees it
+            raise
         finally:
             self._is_told = False
             self._watches.remove(stop)
 
-    async def _changes(self, line: _Line, stop: asyncio.Event) -> AsyncGenerator[list[Path]]:
+    def _changes(self, line: _Line, stop: asyncio.Event) -> AsyncGenerator[list[Path]]:
         """Paths that come, by whatever way this system has."""
         if not self._listens:
             return changed_paths(self.folder, self._environment, self._poll_seconds, stop)
-        self._is_told = await self._environment.run_blocking(is_local_disk, self.folder)
         part, own = line.history.path, line.device.hex()
         return told_paths(self.folder, part, own, self._environment, self._poll_seconds, stop)
 

@@ -19,7 +19,7 @@ from localstore.errors import LocalStoreError, StoreBusy, StoreUnusable
 from localstore.store.driver import claim, connect, driver_errors, release
 from localstore.store.engine import driver_connection, sole_engine, translated
 
-__all__ = ["alone_with", "remove", "remove_if_empty", "settling"]
+__all__ = ["alone_with", "remove", "remove_if_empty", "remove_unread", "settling"]
 
 _BESIDE = ("-wal", "-shm", "-journal")
 
@@ -80,6 +80,24 @@ def remove(path: Path, connection: sa.Connection) -> None:
         raise StoreUnusable(
             f"{path} cannot be removed ({error}).", hint="Check that its folder may be written and no other program uses it."
         ) from error
+
+
+def remove_unread(path: Path) -> bool:
+    """Remove a file whose key is not known, if nobody has it open: SQLite takes its log away with the last connection.
+
+    Returns:
+        Whether it is gone; one whose program was killed keeps its log, and is left alone.
+    """
+    with _folder_locked(path.parent, exclusive=True):
+        if path.with_name(path.name + "-wal").exists():
+            return False
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreUnusable(
+                f"{path} cannot be removed ({error.strerror}).", hint="Check who may write its folder."
+            ) from error
+    return True
 
 
 def remove_if_empty(path: Path, key: bytes | None) -> None:

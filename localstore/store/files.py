@@ -11,14 +11,14 @@ import sqlalchemy as sa
 
 from localstore.errors import StoreBusy, StoreUnusable, UnsentChanges
 from localstore.store import layout
-from localstore.store.alone import alone_with, remove
+from localstore.store.alone import alone_with, remove, remove_unread
 from localstore.store.driver import driver_errors
 from localstore.store.engine import driver_connection
 from localstore.store.opening import check_not_synced, check_owner
-from localstore.store.state import load_state
+from localstore.store.state import LOCAL_USER, load_state
 from localstore.store.unsent import has_unsent
 
-__all__ = ["IsWorthwhile", "Owner", "compact", "compact_at_launch", "delete", "is_half_empty"]
+__all__ = ["IsWorthwhile", "Owner", "compact", "compact_at_launch", "delete", "delete_of_user", "is_half_empty"]
 
 IsWorthwhile = Callable[[int, int], bool]
 """Decides by a file's bytes, and how many of them are used, whether it is to be compacted."""
@@ -31,6 +31,7 @@ class Owner:
 
     app: str
     partition: str
+    user: str = LOCAL_USER
 
 
 def is_half_empty(total_bytes: int, used_bytes: int) -> bool:
@@ -97,12 +98,41 @@ def delete(path: Path, owner: Owner | None, *, key: bytes | None = None, discard
         remove(path, connection)
 
 
+def delete_of_user(path: Path, app: str, user: str, *, key: bytes | None = None, is_surely_theirs: bool) -> bool:
+    """Remove a file of a user, unsent changes and all, if it is one.
+
+    Args:
+        key: its encryption key, None for a plain file.
+        is_surely_theirs: it lies where nobody else has files: then it is removed whatever it holds, read or not.
+
+    Returns:
+        Whether there is no file of the user any more.
+
+    Raises:
+        StoreUnusable: it cannot be removed.
+    """
+    if not path.exists():
+        return True
+    try:
+        with alone_with(path, key, to_remove=True) as connection:
+            with connection.begin():
+                known = layout.layout_of(connection) is not None
+                state = load_state(driver_connection(connection)) if known else None
+            if is_surely_theirs or (state is not None and (state.app, state.user) == (app, user)):
+                remove(path, connection)
+            return True
+    except StoreBusy:
+        return False
+    except StoreUnusable:  # no database, or encrypted with a key that is not at hand
+        return is_surely_theirs and remove_unread(path)
+
+
 def _check_is_of(owner: Owner | None, path: Path, connection: sa.Connection) -> None:
     with connection.begin():
         if owner is None:
             check_not_synced(path, connection)
         elif layout.layout_of(connection) is not None:
-            check_owner(path, load_state(driver_connection(connection)), owner.app, owner.partition)
+            check_owner(path, load_state(driver_connection(connection)), owner.app, owner.partition, owner.user)
         elif connection.exec_driver_sql("SELECT 1 FROM sqlite_master").first() is not None:
             raise StoreUnusable(f"{path} is no synced file. It was not changed.", hint="Name it with LocalConfiguration.")
 

@@ -43,7 +43,15 @@ def open_like(store: Store, path: Path, environment: Environment) -> Store:
             for statement in statements:
                 connection.exec_driver_sql(statement)
             tables = _tables(connection, store.declared, names)
-        prepare(new, tables, app=state.app, partition=state.partition, options=options, environment=environment)
+        prepare(
+            new,
+            tables,
+            app=state.app,
+            partition=state.partition,
+            user=state.user,
+            options=options,
+            environment=environment,
+        )
         new.rules.update(store.rules)
     except BaseException:
         new.close()
@@ -61,7 +69,7 @@ def remove_like(store: Store, path: Path) -> None:
         return
     state = store.state()
     try:
-        files.delete(path, Owner(state.app, state.partition), key=store.options.encryption_key, discard_unsent=True)
+        files.delete(path, Owner(state.app, state.partition, state.user), key=store.options.encryption_key, discard_unsent=True)
     except StoreUnusable:  # half made, or under another key, which nobody can have open
         for suffix in ("-wal", "-shm", "-journal", ""):
             path.with_name(path.name + suffix).unlink(missing_ok=True)

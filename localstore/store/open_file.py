@@ -103,6 +103,12 @@ class OpenFile:
             self._identity = identity_of(self.path, None)
             self._watcher.version()  # has a connection that stays, whatever becomes of the others
 
+    def forget_statements(self) -> None:
+        """Let go of what making a file's tables left behind: SQLite keeps statements for another time, here hundreds of
+        kilobytes that there is no other time for."""
+        with self.lock.held():
+            self._writer.renew()
+
     @property
     def is_inherited(self) -> bool:
         """Whether this process was forked while the file was open, which is its parent's."""

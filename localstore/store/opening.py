@@ -20,7 +20,7 @@ from localstore.store.identity import ensure_identity
 from localstore.store.open_file import StoreOptions
 from localstore.store.renames import RENAMED, check_additions
 from localstore.store.seal import SealLimits, seal_leftovers, seal_log
-from localstore.store.state import State, load_state
+from localstore.store.state import LOCAL_USER, State, load_state
 from localstore.store.tables import bring_up_to_date
 
 __all__ = ["check_not_synced", "check_owner", "open_local", "open_synced", "prepare"]
@@ -58,12 +58,13 @@ def open_local(
     return store
 
 
-def open_synced(
+def open_synced(  # noqa: PLR0913  whose file, which tables, and how
     path: Path,
     tables: Sequence[sa.Table],
     *,
     app: str,
     partition: str = "default",
+    user: str = LOCAL_USER,
     options: StoreOptions,
     environment: Environment,
     initial_data: InitialData | None = None,
@@ -75,7 +76,7 @@ def open_synced(
             this device's first changeset.
 
     Raises:
-        StoreUnusable: not a database, cannot be opened, of a newer layout, or another application's or partition's.
+        StoreUnusable: not a database, cannot be opened, of a newer layout, or another application's, user's or partition's.
         SchemaMismatch: the file needs a migration.
     """
     store = Store(path, synced=True, options=options, now_ms=environment.now_ms)
@@ -86,6 +87,7 @@ def open_synced(
             tables,
             app=app,
             partition=partition,
+            user=user,
             options=options,
             environment=environment,
             initial_data=initial_data,
@@ -94,12 +96,13 @@ def open_synced(
     return _opened(store, options.encryption_key, prepare_synced)
 
 
-def prepare(
+def prepare(  # noqa: PLR0913  as open_synced
     store: Store,
     tables: Sequence[sa.Table],
     *,
     app: str,
     partition: str = "default",
+    user: str = LOCAL_USER,
     options: StoreOptions,
     environment: Environment,
     initial_data: InitialData | None = None,
@@ -115,10 +118,10 @@ def prepare(
         driver = driver_connection(connection)
         if new:
             driver.execute(
-                "INSERT INTO localstore_state (id, device, app, partition) VALUES (1, ?, ?, ?)",
-                (environment.new_device(), app, partition),
+                "INSERT INTO localstore_state (id, device, app, partition, user) VALUES (1, ?, ?, ?, ?)",
+                (environment.new_device(), app, partition, user),
             )
-        check_owner(store.path, load_state(driver), app, partition)
+        check_owner(store.path, load_state(driver), app, partition, user)
         ensure_identity(driver, environment.new_device)
         is_new = new and not _has_tables(connection, tables)
         _prepare(connection, tables, environment.now_ms(), options.limits)
@@ -137,6 +140,8 @@ def _opened(store: Store, key: bytes | None, prepare_file: Callable[[], None]) -
         with alone.settling(store.path) as is_ours:
             store.connect()
         prepare_file()
+        if is_ours:
+            store.forget_statements()
     except BaseException:
         store.close()
         if is_ours:
@@ -161,18 +166,27 @@ def check_not_synced(path: Path, connection: sa.Connection) -> None:
         )
 
 
-def check_owner(path: Path, state: State, app: str, partition: str) -> None:
-    """Raise ``StoreUnusable`` for the file of another application or partition."""
+def check_owner(path: Path, state: State, app: str, partition: str, user: str) -> None:
+    """Raise ``StoreUnusable`` for the file of another application, user or partition."""
     if state.app != app:
         raise StoreUnusable(
             f"{path} belongs to the application {state.app!r}, not {app!r}. It was not changed.",
             hint="Give each application a file of its own.",
+        )
+    if state.user != user:
+        raise StoreUnusable(
+            f"{path} belongs to {_called(state.user)}, not to {_called(user)}. It was not changed.",
+            hint="Give each user a file of their own, as is done without path.",
         )
     if state.partition != partition:
         raise StoreUnusable(
             f"{path} holds the partition {state.partition!r}, not {partition!r}. It was not changed.",
             hint="Give each partition a file of its own.",
         )
+
+
+def _called(user: str) -> str:
+    return "the one user of a remote without users" if user == LOCAL_USER else f"the user {user!r}"
 
 
 def _prepare(connection: sa.Connection, tables: Sequence[sa.Table], now_ms: int, limits: SealLimits) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-__all__ = ["LAST", "State", "device_ids", "device_number", "load_state"]
+__all__ = ["LAST", "LOCAL_USER", "State", "device_ids", "device_number", "load_state"]
 
+
+LOCAL_USER = "local"
+"""The one user of a remote without users; the layout's default."""
 
 LAST = """max(s.last_number, coalesce((SELECT max(number) FROM localstore_outbox), 0)),
     max(s.last_stamp, coalesce((SELECT stamp FROM localstore_outbox ORDER BY number DESC LIMIT 1), 0))"""
@@ -20,7 +23,7 @@ class State:
 
     Attributes:
         device: its identity.
-        app, partition: whose data it holds.
+        app, partition, user: whose data it holds.
         last_number: number of its last changeset, 0 for none.
         last_stamp: the highest stamp made or applied here.
         purged: what is older than this stamp may be forgotten, 0 when nothing was.
@@ -32,6 +35,7 @@ class State:
     device: bytes
     app: str
     partition: str
+    user: str
     last_number: int
     last_stamp: int
     folded: int
@@ -42,7 +46,7 @@ class State:
 
 def load_state(connection: sqlite3.Connection) -> State:
     row = connection.execute(
-        f"SELECT device, app, partition, {LAST}, folded, purged, remote_id, cursor FROM localstore_state AS s"
+        f"SELECT device, app, partition, user, {LAST}, folded, purged, remote_id, cursor FROM localstore_state AS s"
     ).fetchone()
     return State(*row)
 

@@ -34,6 +34,7 @@ from localstore.sync.parts import SessionParts
 from localstore.sync.reports import Reports
 from localstore.sync.retry import Backoff
 from localstore.sync.state import ConnectionEvent
+from localstore.sync.tokens import TokenUse
 from localstore.sync.waits import Waits
 from localstore.urls import redacted_text
 
@@ -94,6 +95,7 @@ class Cycle:
         self._observer = observer
         self._signals = signals
         self._backoff = Backoff(parts.backoff, parts.environment.random)
+        self._token = TokenUse(parts.tokens, signals.work.set)
         self._reports = Reports()
         self._cursor: Cursor | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -140,16 +142,23 @@ class Cycle:
                     await self._connect()
                     return await work()
                 except SyncError as error:
-                    self._lost_at = self._parts.environment.monotonic()
-                    self._observer.tell(Connection(ConnectionEvent.LOST))
-                    seconds = None if error.is_fatal else self._backoff.failed(error)
-                    self._observer.tell(Failed(error, seconds))
-                    if seconds is None:
-                        raise
-                    await self._warn_of_offline_time()
-                    await self._back_off(seconds)
+                    await self._recover(error)
         finally:
             self._stop_watching()
+
+    async def _recover(self, error: SyncError) -> None:
+        """Come to terms with an error, so that the next thing to do is to connect again; raises a fatal one."""
+        self._lost_at = self._parts.environment.monotonic()
+        self._observer.tell(Connection(ConnectionEvent.LOST))
+        problem = await self._token.answer_to(error)
+        if problem is None:
+            return
+        seconds = None if problem.is_fatal else self._backoff.failed(problem)
+        self._observer.tell(Failed(problem, seconds))
+        if seconds is None:
+            raise problem
+        await self._warn_of_offline_time()
+        await self._back_off(seconds)
 
     async def _stay_in_step(self) -> None:
         """Send and receive whatever comes, until an error.
@@ -162,19 +171,24 @@ class Cycle:
             self._parts.environment.monotonic() - self._lost_at < self._limits.fast_reconnect_limit
         )
         while True:
+            if self._token.is_outdated():
+                await self._connect(quietly=True)
             if push_first:
                 await self._push_outbox(batches=1)  # the rest goes after the pull: a long outbox must not keep news away
             await self._pull_to_head()
             await self._push_outbox()
             self._backoff.reset()
+            self._token.worked()
             await self._observer.caught_up(self._pull_to_head)
             await self._in_thread(self._store.purge, self._remote_ms())
             await self._wait_for_work(heartbeat)
             push_first, self._signals.committed = self._signals.committed, False
 
-    async def _connect(self) -> None:
+    async def _connect(self, *, quietly: bool = False) -> None:
+        """Introduce this device; quietly on a line that goes on as it is with a new token."""
         self._signals.reconnect.clear()
-        self._observer.tell(Connection(ConnectionEvent.ATTEMPT))
+        if not quietly:
+            self._observer.tell(Connection(ConnectionEvent.ATTEMPT))
         state = await self._in_thread(self._store.state)
         self._cursor = None if state.cursor is None else Cursor(state.cursor)
         self._device = state.device
@@ -182,6 +196,7 @@ class Cycle:
             app=self._parts.app,
             partition=self._parts.partition,
             device=state.device,
+            token=self._token.take(),
             remote_id=state.remote_id,
             cursor=self._cursor,
         )
@@ -289,7 +304,7 @@ class Cycle:
         """Until a commit, a hint, a command or the timer; asks for signs of life meanwhile, and at once when told to doubt."""
         self._watch()
         monotonic = self._parts.environment.monotonic
-        until = monotonic() + (self._limits.poll or self._line.adapter.capabilities.poll_seconds)
+        until = monotonic() + self._token.at_most(self._limits.poll or self._line.adapter.capabilities.poll_seconds)
         while not self._signals.work.is_set() and (left := until - monotonic()) > _SOON:
             to_ping = heartbeat.due_in(monotonic()) if self._line.can_ping else left
             await self._sleep_until(self._signals.work, min(left, to_ping))

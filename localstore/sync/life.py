@@ -103,10 +103,10 @@ class Life:
     def tell(self, news: News) -> None:
         """Pass on what the cycle tells."""
         if isinstance(news, Failed):
-            redacted_error(news.error)  # before it is the session's last, and ends its waits
+            redacted_error(news.error, self._parts.secrets)  # before it is the session's last, and ends its waits
         self._owner.hear(self, news)
 
     def report(self, error: SyncError) -> None:
         """Pass on what a user should know of."""
-        redacted_error(error)
+        redacted_error(error, self._parts.secrets)
         self._owner.report(error)

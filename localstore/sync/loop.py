@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import functools
+import logging
 import os
 import threading
 import weakref
@@ -22,9 +23,11 @@ from localstore.sync.workers import Workers
 __all__ = ["BackgroundLoop"]
 
 _GRACE_SECONDS = 2.0  # for tasks that are letting go of something when the loop is stopped
+_LAST_SECONDS = 0.5  # for the same when they are told again
 _EXIT_SECONDS = 1.0  # for the same at the end of the interpreter
 _WORKERS = 32
 
+_log = logging.getLogger("localstore.sync")
 _loops: weakref.WeakSet[BackgroundLoop] = weakref.WeakSet()
 """Loops whose thread may run; of the process, as its end is."""
 
@@ -51,14 +54,15 @@ class BackgroundLoop:
         return threading.current_thread() is self._thread
 
     def stop(self, timeout: float) -> None:
-        """Cancel what runs and end the thread, waiting at most ``timeout`` seconds for it."""
+        """Cancel what runs and end the thread, waiting at most ``timeout`` seconds for it; again, it waits longer."""
         with self._lock:
-            self._stopped = True
+            was_stopped, self._stopped = self._stopped, True
             loop, thread = self._loop, self._thread
         if loop is None or thread is None:
             return
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(loop.stop)
+        if not was_stopped:  # a second time it would break off what the loop does at its end
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(loop.stop)
         if threading.current_thread() is not thread:
             thread.join(timeout)
 
@@ -99,15 +103,23 @@ class BackgroundLoop:
 
 
 async def _end(tasks: set[asyncio.Task[Any]]) -> None:
-    """Cancel tasks. One that was cancelled before is closing its line, and is not interrupted as long as it hurries."""
+    """Cancel tasks. One that was cancelled before is closing its line, and is not interrupted as long as it hurries.
+
+    One that will not end whatever is done is left as it is: an adapter must not keep an app from closing.
+    """
     for task in tasks:
         if not task.cancelling():
             task.cancel()
-    if tasks:
-        _, late = await asyncio.wait(tasks, timeout=_GRACE_SECONDS)
-        for task in late:
+    for seconds in (_GRACE_SECONDS, _LAST_SECONDS):
+        if not tasks:
+            return
+        ended, tasks = await asyncio.wait(tasks, timeout=seconds)
+        await asyncio.gather(*ended, return_exceptions=True)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in tasks:
+        _log.warning("A task of an adapter goes on after it was cancelled twice, and was left behind.")
+        kept_for_ever(task)  # destroyed, it would run once more, with no loop below it
 
 
 @functools.cache

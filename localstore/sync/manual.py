@@ -59,5 +59,5 @@ class _Execution:
             write_backup(store, self._backup)
         finally:
             store.close()
-        files.delete(self._path, Owner(state.app, state.partition), key=self._key, discard_unsent=True)
+        files.delete(self._path, Owner(state.app, state.partition, state.user), key=self._key, discard_unsent=True)
         return True

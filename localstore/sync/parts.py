@@ -14,6 +14,7 @@ from localstore.registry import AdapterFactory
 from localstore.store.file import Store
 from localstore.sync.loop import BackgroundLoop
 from localstore.sync.retry import BackoffPolicy
+from localstore.sync.tokens import UserTokens
 
 if TYPE_CHECKING:
     from localstore.realm import Realm
@@ -61,6 +62,7 @@ class SessionParts:
         environment: the world.
         limits, backoff: figures.
         reset: for a client reset; None when the session is to stop instead.
+        tokens: the user's; None where the remote has no users.
     """
 
     store: Store
@@ -72,3 +74,9 @@ class SessionParts:
     limits: Limits
     backoff: BackoffPolicy
     reset: ResetParts | None = None
+    tokens: UserTokens | None = None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no error may quote."""
+        return () if self.tokens is None else self.tokens.secrets

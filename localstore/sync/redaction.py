@@ -1,25 +1,34 @@
 """Errors of adapters as they may be shown: an application logs them with all that led to them, and a cause that another
-library raised may quote the remote's URL with its password. It knows nothing of sessions.
+library raised may quote the remote's URL with its password, or a user's token. It knows nothing of sessions.
 """
 
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable, Collection
 
 from localstore.errors import LocalStoreError
-from localstore.urls import redacted_text
+from localstore.urls import HIDDEN, redacted_text
 
 __all__ = ["redacted_error"]
 
+_Hide = Callable[[str], str]
 
-def redacted_error(error: BaseException) -> BaseException:
-    """An error with no secret of a URL in its own text, nor in that of any error that led to it.
+
+def redacted_error(error: BaseException, secrets: Collection[str] = ()) -> BaseException:
+    """An error with no secret of a URL, and none of ``secrets``, in its own text, nor in that of any error that led to it.
 
     One of ours is changed in place, so that a caller who holds it need not look at the result. Another library's that tells
     a secret is replaced by one that says the same without; all others stay what they are.
     """
+
+    def hide(text: str) -> str:
+        for secret in secrets:
+            text = text.replace(secret, HIDDEN)
+        return redacted_text(text)
+
     links = _links(error)
-    shown = {id(link): _shown(link) for link in links}
+    shown = {id(link): _shown(link, hide) for link in links}
     for link in links:
         new, cause, context, is_suppressed = shown[id(link)], link.__cause__, link.__context__, link.__suppress_context__
         new.__cause__ = None if cause is None else shown[id(cause)]
@@ -40,16 +49,16 @@ def _links(error: BaseException) -> list[BaseException]:
     return list(found.values())
 
 
-def _shown(error: BaseException) -> BaseException:
+def _shown(error: BaseException, hide: _Hide) -> BaseException:
     """The error by itself, without a secret."""
     if isinstance(error, LocalStoreError):
-        error.args = tuple(_text(value) for value in error.args)
-        vars(error).update({name: _text(value) for name, value in vars(error).items()})
+        error.args = tuple(_text(value, hide) for value in error.args)
+        vars(error).update({name: _text(value, hide) for name, value in vars(error).items()})
         return error
     said = _said(error)
-    if redacted_text(said) == said:
+    if hide(said) == said:
         return error
-    new = LocalStoreError(redacted_text(f"{type(error).__name__}: {error}"), hint="Secrets in it were hidden.")
+    new = LocalStoreError(hide(f"{type(error).__name__}: {error}"), hint="Secrets in it were hidden.")
     return new.with_traceback(error.__traceback__)
 
 
@@ -60,7 +69,7 @@ def _said(error: BaseException) -> str:
     return "\n".join([*traceback.format_exception_only(error), repr(error), repr(error.args)])
 
 
-def _text(value: object) -> object:
+def _text(value: object, hide: _Hide) -> object:
     if isinstance(value, list):  # notes
-        return [_text(item) for item in value]
-    return redacted_text(value) if isinstance(value, str) else value
+        return [_text(item, hide) for item in value]
+    return hide(value) if isinstance(value, str) else value

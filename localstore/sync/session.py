@@ -18,7 +18,7 @@ from localstore.errors import LocalStoreError, OperationAborted, SyncError
 from localstore.store.forking import of_this_process
 from localstore.sync.cycle import Signals
 from localstore.sync.life import Life
-from localstore.sync.news import Connection, Emptied, News
+from localstore.sync.news import Connection, Emptied, Failed, News
 from localstore.sync.parts import SessionParts
 from localstore.sync.progress import Direction, Progress, ProgressMode
 from localstore.sync.reset import Resets
@@ -35,6 +35,7 @@ from localstore.sync.state import (
 from localstore.sync.status import Facts, SyncStatus, describe, note
 from localstore.sync.stream import Broadcast, Stream
 from localstore.sync.telling import Coalesced
+from localstore.sync.tokens import adjusted
 from localstore.sync.transfers import Transfers
 from localstore.sync.waits import Waits, check_timeout, result, result_async
 
@@ -214,17 +215,22 @@ class SyncSession:
         Returns:
             Whether the error was reported.
         """
+        event = adjusted(self._parts.tokens, event)
         with self._lock:
             if self._ended or (life is not None and life is not self._life):
                 return False
             before, transition = self._state, TRANSITIONS[self._state, event]
             self._state = transition.state
+            if Effect.REPORT in transition.effects and error is not None:
+                note(self._facts, Failed(error, None), self._parts.environment.now_ms())
             if Effect.STOP in transition.effects:
                 self._stop()
             if Effect.ABORT_WAITS in transition.effects:
                 self._waits.abort(error or _aborted(event))
             if Effect.START in transition.effects:
                 self._start()
+            if Effect.RENEW_TOKEN in transition.effects and self._parts.tokens is not None:
+                self._parts.tokens.renew(self.handle)
         self._connections.deliver()
         self._status_changed()
         if event is Event.CLOSE_AFTER_UPLOAD:

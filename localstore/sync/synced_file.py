@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from localstore.store.file import Store
 from localstore.sync.session import SyncSession
 from localstore.sync.state import SessionState
@@ -17,10 +19,17 @@ class Hold:
 
 
 class SyncedFile:
-    """A synced file that is open in this process, shared by all realms on it."""
+    """A synced file that is open in this process, shared by all realms on it.
 
-    def __init__(self, store: Store, partition: str, encryption_key: bytes | None) -> None:
+    Args:
+        store: the file.
+        user: whose it is; nothing is known of users here.
+        partition, encryption_key: what it was opened with.
+    """
+
+    def __init__(self, store: Store, user: Any, partition: str, encryption_key: bytes | None) -> None:
         self.store = store
+        self.user = user
         self.partition = partition
         self.encryption_key = encryption_key
         self.session: SyncSession

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from localstore.adapter import (
     Capabilities,
+    Credentials,
     Cursor,
     Hello,
     Hint,
@@ -23,8 +24,10 @@ from localstore.adapter import (
     PushResult,
     SealedChangeset,
     SupportsPing,
+    SupportsUsers,
     SupportsWatch,
     SyncAdapter,
+    Tokens,
     Welcome,
 )
 from localstore.errors import Offline
@@ -39,7 +42,7 @@ class Call:
     """A call that is about to be made.
 
     Attributes:
-        name: ``connect``, ``push``, ``pull``, ``ping``, ``watch`` or ``close``.
+        name: ``connect``, ``push``, ``pull``, ``ping``, ``watch``, ``close``, ``log_in``, ``refresh`` or ``log_out``.
         index: how many calls of that name this adapter had before, from 0.
     """
 
@@ -144,6 +147,23 @@ class FaultyAdapter:
         finally:
             if isinstance(hints, AsyncGenerator):
                 await hints.aclose()
+
+    async def log_in(self, credentials: Credentials) -> Tokens:
+        users = self._users()
+        return await self._call("log_in", lambda: users.log_in(credentials))
+
+    async def refresh(self, refresh_token: str) -> Tokens:
+        users = self._users()
+        return await self._call("refresh", lambda: users.refresh(refresh_token))
+
+    async def log_out(self, refresh_token: str) -> None:
+        users = self._users()
+        await self._call("log_out", lambda: users.log_out(refresh_token))
+
+    def _users(self) -> SupportsUsers:
+        if not isinstance(self._inner, SupportsUsers):
+            raise Offline("The adapter inside knows no users.")
+        return self._inner
 
     def _next_fault(self, name: str) -> Fault | None:
         call = Call(name, self._calls[name])

@@ -111,7 +111,7 @@ class MemoryRemote:
     # The calls of the contract, as the adapter's lines make them.
 
     def connect(self, hello: Hello) -> tuple[_Line, Welcome]:
-        self._check_online()
+        self.check_online()
         with self._lock:
             if hello.remote_id not in (None, self._remote_id):
                 raise ResetRequired("remote replaced")
@@ -199,14 +199,15 @@ class MemoryRemote:
         return self._histories.setdefault(partition, _History())
 
     def _history_of(self, line: _Line) -> _History:
-        self._check_online()
+        self.check_online()
         if line.remote_id != self._remote_id:
             raise ResetRequired("remote replaced")
         self._check_not_refused(line.device)
         self._seen[line.device] = self._environment.now_ms()
         return self._history(line.partition)
 
-    def _check_online(self) -> None:
+    def check_online(self) -> None:
+        """Raise ``Offline`` while it is out of reach."""
         if not self._online:
             raise Offline("The memory remote was taken offline. Local data is untouched.")
 

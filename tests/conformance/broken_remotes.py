@@ -7,10 +7,12 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 import pytest
 
-from localstore.adapter import Capabilities, Cursor, Hello, Hint, Limit, Page, PushResult, SealedChangeset, Welcome
-from localstore.errors import Offline, ResetRequired
-from localstore.testing.conformance import AdapterConformance
+from localstore import Credentials
+from localstore.adapter import Capabilities, Cursor, Hello, Hint, Limit, Page, PushResult, SealedChangeset, Tokens, Welcome
+from localstore.errors import Offline, ResetRequired, Unauthorized
+from localstore.testing.conformance import AdapterConformance, UsersConformance
 from localstore.testing.memory import MemoryAdapter, MemoryRemote
+from localstore.testing.memory_users import MemoryRemoteWithUsers, MemoryUserAdapter
 
 
 class Wrapped:
@@ -196,3 +198,81 @@ class TestNeverHints(Base):
 
 class TestAlwaysAlive(Base):
     wrap = AlwaysAlive
+
+
+class WrappedWithUsers(MemoryUserAdapter):
+    """A sound line to a remote with users; the bugs override one call each."""
+
+
+class ChecksOnlyOnce(WrappedWithUsers):
+    """Looks at the token at the connect, and never again."""
+
+    def _check_token(self) -> None:
+        pass
+
+
+class NeverRotates(WrappedWithUsers):
+    """Gives a new access token, and the refresh token that it was shown."""
+
+    async def refresh(self, refresh_token: str) -> Tokens:
+        return dataclasses.replace(await super().refresh(refresh_token), refresh_token=refresh_token)
+
+
+class StaysLoggedIn(WrappedWithUsers):
+    """Says that the user is logged out, and does nothing."""
+
+    async def log_out(self, refresh_token: str) -> None:
+        pass
+
+
+class TellsThePassword(WrappedWithUsers):
+    """Quotes what it does not take."""
+
+    async def log_in(self, credentials: Credentials) -> Tokens:
+        try:
+            return await super().log_in(credentials)
+        except Unauthorized as error:
+            raise Unauthorized(f"{credentials.secret!r} is wrong") from error
+
+
+class BrokenWithUsers:
+    good = Credentials.api_key("the-right-key")
+    bad = Credentials.api_key("the-wrong-key")
+
+    def __init__(self, wrap: Callable[[MemoryRemoteWithUsers], WrappedWithUsers]) -> None:
+        self._wrap = wrap
+        self._remote = MemoryRemoteWithUsers()
+        self._remote.add_user("emma", self.good)
+        self.expire_access_tokens = self._remote.expire_access_tokens
+
+    def make_adapter(self) -> WrappedWithUsers:
+        return self._wrap(self._remote)
+
+
+class BaseOfUsers(UsersConformance):
+    timeout = 5.0
+    wrap: Callable[[MemoryRemoteWithUsers], WrappedWithUsers]
+
+    @pytest.fixture
+    def remote(self) -> BrokenWithUsers:
+        return BrokenWithUsers(type(self).wrap)
+
+
+class TestSoundUsers(BaseOfUsers):
+    wrap = WrappedWithUsers
+
+
+class TestChecksOnlyOnce(BaseOfUsers):
+    wrap = ChecksOnlyOnce
+
+
+class TestNeverRotates(BaseOfUsers):
+    wrap = NeverRotates
+
+
+class TestStaysLoggedIn(BaseOfUsers):
+    wrap = StaysLoggedIn
+
+
+class TestTellsThePassword(BaseOfUsers):
+    wrap = TellsThePassword

@@ -40,3 +40,16 @@ class TestFolder(AdapterConformance):
     @pytest.fixture
     def remote(self, tmp_path: Path) -> FolderUnderTest:
         return FolderUnderTest(tmp_path / "shared")
+
+
+class ThroughWatchfiles(FolderUnderTest):
+    """As on systems that are not asked themselves."""
+
+    def make_adapter(self) -> FolderAdapter:
+        return FolderAdapter(self.folder, listens=False)
+
+
+class TestFolderThroughWatchfiles(TestFolder):
+    @pytest.fixture
+    def remote(self, tmp_path: Path) -> FolderUnderTest:
+        return ThroughWatchfiles(tmp_path / "shared")

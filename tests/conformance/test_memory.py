@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+from pathlib import Path
+
 import pytest
 
-from localstore.testing.conformance import AdapterConformance
+from localstore import App, Credentials, Settings
+from localstore.adapter import Hello
+from localstore.testing.conformance import AdapterConformance, RemoteUnderTest, UsersConformance
 from localstore.testing.memory import MemoryAdapter, MemoryRemote
+from localstore.testing.memory_users import MemoryRemoteWithUsers, MemoryUserAdapter
 
 
 class MemoryUnderTest:
@@ -30,3 +37,41 @@ class TestMemory(AdapterConformance):
     @pytest.fixture
     def remote(self) -> MemoryUnderTest:
         return MemoryUnderTest()
+
+
+class MemoryWithUsersUnderTest:
+    """The same with users: Emma has a password, and anonymous users may log in."""
+
+    good = Credentials.email_password("emma@example.com", "right-password")
+    bad = Credentials.email_password("emma@example.com", "wrong-password")
+
+    def __init__(self) -> None:
+        self.remote = MemoryRemoteWithUsers()
+        self.remote.add_user("emma", self.good)
+        self.go_offline = self.remote.go_offline
+        self.go_online = self.remote.go_online
+        self.wipe = self.remote.wipe
+        self.expire_access_tokens = self.remote.expire_access_tokens
+
+    def make_adapter(self) -> MemoryUserAdapter:
+        return self.remote.adapter()
+
+    def refuse_larger_than(self, byte_count: int) -> None:
+        self.remote.max_changeset_bytes = byte_count
+
+
+class TestMemoryWithUsers(AdapterConformance, UsersConformance):
+    powers = TestMemory.powers
+
+    @pytest.fixture
+    def remote(self, tmp_path: Path) -> MemoryWithUsersUnderTest:
+        under_test = MemoryWithUsersUnderTest()
+        self.directory = tmp_path
+        self.token = asyncio.run(under_test.make_adapter().log_in(under_test.good)).access_token
+        return under_test
+
+    def hello(self, device: bytes) -> Hello:
+        return dataclasses.replace(super().hello(device), token=self.token)
+
+    def make_app(self, remote: RemoteUnderTest) -> App:
+        return App.create("conformance", remote=remote.make_adapter, settings=Settings(directory=str(self.directory / "data")))

@@ -125,4 +125,4 @@ def test_the_benchmarks_run_and_write_their_numbers(tmp_path: Path) -> None:
     said = run("-m", "benchmarks", "--runs", "1", "--scale", "0.001", "--json", str(numbers))
     results = json.loads(numbers.read_text())["results"]
     assert len(results) == len(CASES)
-    assert all(result["name"] in said and result["ratio"] > 0 for result in results)
+    assert all(result["name"] in said and result["ratio"] >= 0 for result in results)

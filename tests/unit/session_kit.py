@@ -24,7 +24,18 @@ from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel, select
 
 from localstore import App, Credentials, Realm, Settings, SyncConfiguration, uuid7
-from localstore.adapter import Capabilities, Cursor, Hello, Limit, Page, PushResult, SealedChangeset, SyncAdapter, Welcome
+from localstore.adapter import (
+    Capabilities,
+    Cursor,
+    Hello,
+    Limit,
+    Page,
+    PushResult,
+    SealedChangeset,
+    SyncAdapter,
+    Tokens,
+    Welcome,
+)
 from localstore.errors import LocalStoreError, SyncError
 from localstore.sync.session import SyncSession
 from localstore.testing.clock import ManualClock, environment
@@ -253,6 +264,14 @@ class _LineAdapter(FaultyAdapter):
     async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
         await self._line.pass_gate("pull")
         return await super().pull(cursor, limit)
+
+    async def log_in(self, credentials: Credentials) -> Tokens:
+        await self._line.pass_gate("log_in")
+        return await super().log_in(credentials)
+
+    async def refresh(self, refresh_token: str) -> Tokens:
+        await self._line.pass_gate("refresh")
+        return await super().refresh(refresh_token)
 
     async def ping(self) -> None:
         await self._line.pass_gate("ping")

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from localstore.adapter import Hello, Hint, Limit, SupportsWatch
-from localstore.errors import Busy, Offline
+from localstore import Credentials
+from localstore.adapter import Hello, Hint, Limit, SupportsUsers, SupportsWatch
+from localstore.errors import Busy, Offline, Unauthorized
 from localstore.testing.conformance import make_changeset
 from localstore.testing.faulty import Call, Fault, FaultyAdapter, Hang, LoseAnswer, Plan, Raise, Repeat, SmallPage, in_turn
 from localstore.testing.memory import MemoryRemote
+from localstore.testing.memory_users import MemoryRemoteWithUsers
 
 A, B = b"A" * 16, b"B" * 16
 
@@ -135,3 +137,41 @@ def test_hints_come_through_and_can_be_held_back(remote: MemoryRemote) -> None:
         assert await anext(adapter.watch(None)) == Hint()
 
     run(story())
+
+
+class TestUsers:
+    GOOD = Credentials.api_key("key")
+
+    def adapter(self, plan: Plan) -> FaultyAdapter:
+        remote = MemoryRemoteWithUsers()
+        remote.add_user("emma", self.GOOD)
+        return FaultyAdapter(remote.adapter(), plan)
+
+    def test_what_is_not_in_the_plan_goes_well(self) -> None:
+        async def calls() -> None:
+            adapter = self.adapter(lambda call: None)
+            assert adapter.capabilities.users
+            assert isinstance(adapter, SupportsUsers)
+            tokens = await adapter.log_in(self.GOOD)
+            new = await adapter.refresh(tokens.refresh_token)
+            await adapter.log_out(new.refresh_token)
+            with pytest.raises(Unauthorized):
+                await adapter.refresh(new.refresh_token)
+
+        asyncio.run(calls())
+
+    @pytest.mark.parametrize("name", ["log_in", "refresh", "log_out"])
+    def test_each_call_meets_its_fault(self, name: str) -> None:
+        async def calls() -> None:
+            adapter = self.adapter(in_turn(name, Raise(Busy("later"))))
+            arguments = {"log_in": self.GOOD, "refresh": "token", "log_out": "token"}
+            with pytest.raises(Busy):
+                await getattr(adapter, name)(arguments[name])
+
+        asyncio.run(calls())
+
+    def test_an_adapter_without_users_cannot_log_in(self) -> None:
+        adapter = FaultyAdapter(MemoryRemote().adapter(), lambda call: None)
+        assert not adapter.capabilities.users
+        with pytest.raises(Offline, match="knows no users"):
+            asyncio.run(adapter.log_in(self.GOOD))

@@ -22,6 +22,7 @@ from localstore.environment import Environment
 from localstore.errors import NewerFormat, Offline, ProtocolError, ResetRequired
 from localstore.wire import SealedChangeset
 from localstore_adapters._folder_files import publish_once, reaching, write_changes
+from localstore_adapters._folder_inotify import can_listen
 from localstore_adapters.folder import FolderAdapter
 from tests.unit.folder_lines import A, B, connect, exchange, files, make, pull, push
 
@@ -160,24 +161,34 @@ class TestDisksThatComeAndGo:
         assert caught.value.__cause__ is error
 
 
+WAYS = ["by Linux", "through watchfiles"] if can_listen() else ["through watchfiles"]
+
+
+@pytest.fixture(params=WAYS)
+def listens(request: pytest.FixtureRequest) -> bool:
+    """Whether the system is asked itself."""
+    return bool(request.param == "by Linux")
+
+
 class TestWatching:
-    def test_a_replaced_folder_ends_the_watch(self, folder: Path) -> None:
+    def test_a_replaced_folder_is_a_hint_and_ends_the_watch(self, folder: Path, listens: bool) -> None:
         async def story() -> None:
-            adapter = FolderAdapter(folder, poll_seconds=0.02)
+            adapter = FolderAdapter(folder, poll_seconds=0.02, listens=listens)
             await adapter.connect(Hello(app="todo", partition="default", device=A))
             hints = adapter.watch(None)
             coming = asyncio.ensure_future(anext(hints))
             await asyncio.wait([coming], timeout=0.1)
             exchange(folder)
+            await asyncio.wait_for(coming, 10)
             with pytest.raises(Offline):
-                await asyncio.wait_for(coming, 10)
+                await anext(hints)
             await adapter.close()
 
         asyncio.run(story())
 
-    def test_a_missing_folder_cannot_be_watched(self, folder: Path) -> None:
+    def test_a_missing_folder_cannot_be_watched(self, folder: Path, listens: bool) -> None:
         async def story() -> None:
-            adapter = FolderAdapter(folder)
+            adapter = FolderAdapter(folder, listens=listens)
             await adapter.connect(Hello(app="todo", partition="default", device=A))
             shutil.rmtree(folder)
             with pytest.raises(Offline, match="went away"):
@@ -185,9 +196,9 @@ class TestWatching:
 
         asyncio.run(story())
 
-    def test_only_whole_files_of_other_devices_are_news(self, folder: Path) -> None:
+    def test_only_whole_files_of_other_devices_are_news(self, folder: Path, listens: bool) -> None:
         async def story() -> None:
-            adapter = FolderAdapter(folder)
+            adapter = FolderAdapter(folder, listens=listens)
             await adapter.connect(Hello(app="todo", partition="default", device=A))
             await adapter.push(make(A, 1, 1))
             own = files(folder)[0]

@@ -236,7 +236,7 @@ def test_rows_of_a_plain_file_become_a_changeset(path: Path) -> None:
         ("link", ("a", 1)): (Op.SEED, {"label": "l"}),
     }
     open_and_close(path, NOTE, LINK)
-    assert len(sealed_in(path)) == 1
+    assert len(sealed_in(path)) == 2  # one for each table
 
 
 def test_a_file_made_by_any_program_can_become_a_synced_one(path: Path) -> None:

@@ -18,7 +18,7 @@ from localstore import errors
 from localstore.errors import LocalStoreError, SyncError
 
 PROMISED = {
-    "App", "Credentials", "User", "Realm", "LocalConfiguration", "SyncConfiguration", "Settings",
+    "App", "Credentials", "User", "UserState", "Realm", "LocalConfiguration", "SyncConfiguration", "Settings",
     "SessionState", "ConnectionState", "ConnectionStateChange", "Direction", "ProgressMode", "Progress", "uuid7",
     "SyncStatus", "Reason",
     "ClientResetReport", "Discard", "Manual", "Recover", "RecoverOrDiscard", "ResetReason", "SeedRemote",

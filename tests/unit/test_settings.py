@@ -30,11 +30,11 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write_toml(directory: Path, **values: object) -> None:
+def write_toml(directory: Path, /, **values: object) -> None:
     (directory / "localstore.toml").write_text(lines(values), encoding="utf-8")
 
 
-def write_pyproject(directory: Path, **values: object) -> None:
+def write_pyproject(directory: Path, /, **values: object) -> None:
     text = '[project]\nname = "todo"\n\n[tool.other]\npoll = 99\n\n[tool.localstore]\n' + lines(values)
     (directory / "pyproject.toml").write_text(text, encoding="utf-8")
 
@@ -67,7 +67,13 @@ UPPER_BOUNDS: dict[str, Any] = {
     "page_count": 1_000_000,
 }
 UPPER_BOUNDS_AND_MORE = {name: value + 1 for name, value in UPPER_BOUNDS.items()}
-VALUES: dict[str, Any] = {**UPPER_BOUNDS, "remote": "memory://x", "synchronous": "FULL", "watch_network": False}
+VALUES: dict[str, Any] = {
+    **UPPER_BOUNDS,
+    "remote": "memory://x",
+    "directory": "/srv/todo",
+    "synchronous": "FULL",
+    "watch_network": False,
+}
 """A value of each setting that is not its default."""
 
 
@@ -297,7 +303,7 @@ class TestEverySetting:
         write_toml(directory, **{name: []})
         with pytest.raises(ValueError, match=rf"^{name} in localstore\.toml cannot be used: it should be"):
             Settings()
-        if name != "remote":  # there is no text that could not be one
+        if name not in ("remote", "directory"):  # there is no text that could not be one
             monkeypatch.setenv(f"LOCALSTORE_{name.upper()}", "sometimes")
             with pytest.raises(
                 ValueError, match=rf"^LOCALSTORE_{name.upper()} in the environment cannot be used: it should be"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from localstore.errors import Offline, SchemaError, SchemaMismatch, StoreUnusabl
 from localstore.testing.clock import environment
 from localstore.testing.faulty import LoseAnswer
 from localstore.testing.memory import MemoryAdapter, MemoryRemote
+from localstore.testing.memory_users import MemoryRemoteWithUsers
 from localstore.types import ExactDecimal
 from tests.unit.session_kit import (
     PATIENCE,
@@ -171,10 +171,12 @@ class TestAnotherDevice:
 
     def test_it_is_for_the_user_of_its_configuration(self, world: World, target: Path) -> None:
         source = world.open()
-        other = world.device("other")
-        user = dataclasses.replace(other.user, id="somebody else")
-        source.write_copy_to(dataclasses.replace(other.configuration(path=target), user=user))
-        assert sql(target, "SELECT user FROM localstore_state") == [("somebody else",)]
+        remote = MemoryRemoteWithUsers()
+        emma = Credentials.email_password("emma@example.com", "correct horse")
+        remote.add_user("emma", emma)
+        with App.create("kit", remote=remote.adapter, settings=Settings(directory=target.parent / "users")) as app:
+            source.write_copy_to(SyncConfiguration(app.login(emma), schema={Note}, path=target))
+        assert sql(target, "SELECT user FROM localstore_state") == [("emma",)]
 
     def test_unsent_changes_are_refused(self, world: World, target: Path) -> None:
         source = world.open()

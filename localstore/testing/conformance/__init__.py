@@ -12,7 +12,8 @@
 
 Each test is one rule of ``localstore.adapter`` and carries its sentence as its name. A rule whose power the subclass does not
 have is skipped with the reason; where the environment variable ``CI`` is set, a skip that is not in ``skips`` fails, so that
-a rule cannot go missing unnoticed. Needs ``pip install 'localstore-sync[testing]'``.
+a rule cannot go missing unnoticed. ``UsersConformance`` has the rules for a remote
+with users, to be inherited as well. Needs ``pip install 'localstore-sync[testing]'``.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from localstore.testing.conformance.pushing import PushingRules
 from localstore.testing.conformance.remote import CanBeWiped, CanGoOffline, CanRefuse, RemoteUnderTest
 from localstore.testing.conformance.several import SeveralDevicesRules
 from localstore.testing.conformance.suite import Line, make_changeset, new_device
+from localstore.testing.conformance.users import RemoteWithUsers, UsersConformance
 from localstore.testing.conformance.watching import WatchingRules
 
 __all__ = [
@@ -41,6 +43,8 @@ __all__ = [
     "CanRefuse",
     "Line",
     "RemoteUnderTest",
+    "RemoteWithUsers",
+    "UsersConformance",
     "make_changeset",
     "new_device",
 ]

@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 
-from localstore.adapter import Limit, SupportsSnapshots, SupportsWatch
+from localstore.adapter import Limit, SupportsSnapshots, SupportsUsers, SupportsWatch
 from localstore.errors import ProtocolError, ResetRequired
 from localstore.testing.conformance.remote import POWERS, RemoteUnderTest
 from localstore.testing.conformance.suite import Suite, new_device
@@ -24,6 +24,7 @@ class ConnectingRules(Suite):
         assert capabilities.poll_seconds > 0
         assert isinstance(adapter, SupportsWatch) or not capabilities.watch
         assert isinstance(adapter, SupportsSnapshots) or not capabilities.snapshots
+        assert isinstance(adapter, SupportsUsers) or not capabilities.users
         self.run(adapter.close())
 
     def test_declared_powers_are_known_and_true(self, remote: RemoteUnderTest) -> None:

@@ -1,0 +1,397 @@
+"""The access token of one user: when it is renewed, by whom, and what a session makes of it.
+
+All sessions of a user share one renewal, and so do all processes of the application, as a refresh token is good for one
+answer. What to do is decided by pure functions; who asks for a token here never waits for another session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import enum
+import math
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from localstore.adapter import Tokens
+from localstore.environment import Environment
+from localstore.errors import Busy, LocalStoreError, ProtocolError, SyncError, Unauthorized
+from localstore.registry import AdapterFactory
+from localstore.sync.calls import ask_remote
+from localstore.sync.loop import BackgroundLoop
+from localstore.sync.redaction import redacted_error
+from localstore.sync.state import Event
+from localstore.token_file import KeptTokens, TokenFile, unlock
+
+__all__ = [
+    "LOCAL_TOKENS",
+    "Freshness",
+    "Renewal",
+    "TokenOwner",
+    "TokenUse",
+    "UserTokens",
+    "adjusted",
+    "freshness",
+    "kept",
+    "seconds_until_due",
+]
+
+_DUE_AT = 0.8  # of its life a token is renewed, so that there is time to try again
+_RETRY_SECONDS = 60.0  # until a renewal ahead of time that failed is tried again
+_LOCK_PAUSE_SECONDS = 0.5  # between looks whether another process has renewed the token
+_LIFE_MS_MAX = 100 * 366 * 86_400_000  # so that nothing overflows
+
+LOCAL_TOKENS = KeptTokens(access_token="", refresh_token="", issued_ms=0, expires_ms=2**62)
+"""What the one user of a remote without users holds while logged in: nothing that is shown, and no end to it."""
+
+_STALE = {Event.OPEN: Event.OPEN_STALE, Event.RESUME: Event.RESUME_STALE, Event.LOG_IN: Event.LOG_IN_STALE}
+
+
+class Freshness(enum.Enum):
+    """How far an access token's life has gone."""
+
+    FRESH = enum.auto()
+    DUE = enum.auto()
+    """Good, and to be renewed in the background."""
+    STALE = enum.auto()
+    """Not good any more, as far as this device's clock can tell."""
+
+
+def freshness(tokens: KeptTokens, now_ms: int) -> Freshness:
+    """What is to be done about a token. A clock that was set back to before it was issued tells nothing: it is renewed."""
+    if now_ms >= tokens.expires_ms:
+        return Freshness.STALE
+    if seconds_until_due(tokens, now_ms) <= 0 or now_ms < tokens.issued_ms:
+        return Freshness.DUE
+    return Freshness.FRESH
+
+
+def seconds_until_due(tokens: KeptTokens, now_ms: int) -> float:
+    """How long until a token should be renewed ahead of time; not above 0 when it should be now."""
+    due_ms = tokens.issued_ms + _DUE_AT * (tokens.expires_ms - tokens.issued_ms)
+    return (due_ms - now_ms) / 1000
+
+
+def kept(tokens: Tokens, now_ms: int) -> KeptTokens:
+    """A remote's answer by this device's clock.
+
+    Raises:
+        ProtocolError: it makes no sense. Does not say what it is.
+    """
+    texts = (tokens.user_id, tokens.access_token, tokens.refresh_token)
+    seconds = tokens.expires_in
+    if not all(isinstance(text, str) and text and text.isprintable() for text in texts):
+        raise ProtocolError(
+            "The adapter's answer does not fit: a user id or token in it is empty or no text.", hint="Report this."
+        )
+    if not isinstance(seconds, int | float) or not math.isfinite(seconds) or seconds <= 0:
+        raise ProtocolError("The adapter's answer does not fit: its token lives no time.", hint="Report this.")
+    life_ms = min(int(seconds * 1000), _LIFE_MS_MAX)
+    return KeptTokens(
+        access_token=tokens.access_token, refresh_token=tokens.refresh_token, issued_ms=now_ms, expires_ms=now_ms + life_ms
+    )
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """What became of an attempt to renew a token: ``TOKEN_RENEWED``, ``TOKEN_KEPT`` or ``TOKEN_REFUSED``, and why.
+
+    Attributes:
+        asked: whether the remote was asked, and another process was not quicker.
+    """
+
+    event: Event
+    error: SyncError | None = None
+    asked: bool = True
+
+
+_RENEWED = Renewal(Event.TOKEN_RENEWED)
+_ADOPTED = Renewal(Event.TOKEN_RENEWED, asked=False)
+
+
+class TokenOwner(Protocol):
+    """Who is told that a user's log-in has ended."""
+
+    def refused(self, user_id: str, tokens: KeptTokens, error: SyncError) -> None:
+        """The remote takes these tokens no more. Called in a thread that may block."""
+        ...
+
+
+class UserTokens:
+    """The tokens of one user in one app. Any thread may use it.
+
+    Args:
+        user_id: whose.
+        file: where they are kept; None for the one user of a remote without users.
+        make_adapter: a line to the remote.
+        loop: where renewals run.
+        environment: the world.
+        seconds: how long one may take.
+        owner: is told when the remote refuses.
+    """
+
+    def __init__(
+        self,
+        user_id: str,
+        *,
+        file: TokenFile | None,
+        make_adapter: AdapterFactory,
+        loop: BackgroundLoop,
+        environment: Environment,
+        seconds: float,
+        owner: TokenOwner,
+    ) -> None:
+        self._user_id = user_id
+        self._file = file
+        self._make_adapter = make_adapter
+        self._loop = loop
+        self._environment = environment
+        self._seconds = seconds
+        self._owner = owner
+        self._lock = threading.Lock()
+        self._held: KeptTokens | None = None
+        self._former: KeptTokens | None = None
+        self._not_before = -math.inf
+        self._renewing: asyncio.Task[Renewal] | None = None  # touched in the loop's thread only
+        self._askers: set[asyncio.Task[None]] = set()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: a renewal that is under way is the parent's."""
+        self._lock = threading.Lock()
+        self._renewing = None
+        self._askers = set()
+
+    @property
+    def held(self) -> KeptTokens | None:
+        """What is shown to the remote, None when the user is logged out."""
+        return self._held
+
+    def hold(self, tokens: KeptTokens | None) -> None:
+        """From now on these; None when the user logs out."""
+        with self._lock:
+            if tokens != self._held:
+                self._former, self._held = self._held or self._former, tokens
+                self._not_before = -math.inf
+
+    @property
+    def access_token(self) -> str | None:
+        held = self._held
+        return None if held is None else held.access_token or None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no error may quote."""
+        return tuple(
+            secret for one in (self._held, self._former) if one for secret in (one.access_token, one.refresh_token) if secret
+        )
+
+    def is_stale(self) -> bool:
+        """Whether a session must not begin before the token is renewed; so also when there is none."""
+        held = self._held
+        return held is None or freshness(held, self._environment.now_ms()) is Freshness.STALE
+
+    def seconds_until_due(self) -> float:
+        """How long nobody needs to look after the token."""
+        held = self._held
+        if held is None:
+            return math.inf
+        wait = self._not_before - self._environment.monotonic()
+        return max(seconds_until_due(held, self._environment.now_ms()), wait, 0.0)
+
+    def renew(self, done: Callable[[Event, SyncError | None], object]) -> None:
+        """Renew the token and call ``done`` in the background thread with what became of it."""
+        before = self.access_token
+
+        async def ask() -> None:
+            renewal = await self.renewed(before)
+            done(renewal.event, renewal.error)
+
+        self._loop.post(lambda: self._begin(ask()))
+
+    def renew_if_due(self, done: Callable[[], object]) -> bool:
+        """Have a token renewed that is good, ahead of time, and call ``done`` whatever came of it. To be called in the loop.
+
+        Returns:
+            Whether it is being renewed.
+        """
+        before = self.access_token
+        if before is None or self.seconds_until_due() > 0:
+            return False
+
+        async def ask() -> None:
+            await self.renewed(before)
+            done()
+
+        self._begin(ask())
+        return True
+
+    async def renewed(self, before: str | None) -> Renewal:
+        """Renew the token, together with all others who ask; at once when it is not any more what it was before.
+
+        Cancelling the caller does not break the renewal off.
+        """
+        if self.access_token != before and not self.is_stale():
+            return _ADOPTED
+        if self._renewing is None:
+            self._renewing = asyncio.ensure_future(self._renew())
+            self._renewing.add_done_callback(self._renewal_ended)
+        return await asyncio.shield(self._renewing)
+
+    def _begin(self, asking: Awaitable[None]) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(asking)
+        self._askers.add(task)
+        task.add_done_callback(self._askers.discard)
+
+    def _renewal_ended(self, task: asyncio.Task[Renewal]) -> None:
+        self._renewing = None
+        if not task.cancelled():
+            task.exception()  # told to those who wait, if any is left
+
+    async def _renew(self) -> Renewal:
+        held, file = self._held, self._file
+        if held is None or file is None:
+            return Renewal(Event.TOKEN_REFUSED, self._logged_out())
+        try:
+            async with self._alone(file):
+                return await self._renew_alone(held, file)
+        except SyncError as error:
+            return self._kept(error)
+        except (LocalStoreError, OSError) as error:  # of the file with tokens: none is shown that could not be remembered
+            return self._kept(Busy(f"The user's token could not be renewed. {error}"))
+
+    async def _renew_alone(self, held: KeptTokens, file: TokenFile) -> Renewal:
+        """Renew while no other process does, unless one just did."""
+        run = self._environment.run_blocking
+        user = (await run(file.load)).users.get(self._user_id)
+        old = None if user is None else user.tokens
+        if old is None:
+            return await self._refused(held, self._logged_out())
+        if old.refresh_token != held.refresh_token:
+            self.hold(old)
+            if not self.is_stale():
+                return _ADOPTED
+        try:
+            answer = await ask_remote(
+                self._make_adapter,
+                lambda adapter: adapter.refresh(old.refresh_token),
+                environment=self._environment,
+                seconds=self._seconds,
+                secrets=self.secrets,
+            )
+        except Unauthorized as error:
+            return await self._refused(old, error)
+        new = kept(answer, self._environment.now_ms())
+        if answer.user_id != self._user_id:
+            raise ProtocolError("The adapter's answer does not fit: the token is another user's. It was not used.")
+        is_replaced = await run(self._replace, file, old, new)
+        return _RENEWED if is_replaced else await self._refused(old, self._logged_out())
+
+    async def _refused(self, old: KeptTokens, error: Unauthorized) -> Renewal:
+        """Tokens that are of no use any more; the user may have got others meanwhile by logging in."""
+        held = self._held
+        if held is not None and held.refresh_token != old.refresh_token:
+            return _ADOPTED
+        await self._environment.run_blocking(self._owner.refused, self._user_id, old, error)
+        return Renewal(Event.TOKEN_REFUSED, error)
+
+    def _replace(self, file: TokenFile, old: KeptTokens, new: KeptTokens) -> bool:
+        """Keep new tokens, unless the user was logged out or in anew since."""
+        with file.changing() as table:
+            user = table.users.get(self._user_id)
+            if user is None or user.tokens != old:
+                return False
+            table.users[self._user_id] = dataclasses.replace(user, tokens=new)
+        with self._lock:
+            if self._held is not None and self._held.refresh_token == old.refresh_token:
+                self._former, self._held = self._held, new
+        return True
+
+    def _kept(self, error: SyncError) -> Renewal:
+        redacted_error(error, self.secrets)
+        with self._lock:
+            self._not_before = self._environment.monotonic() + _RETRY_SECONDS
+        return Renewal(Event.TOKEN_KEPT, error)
+
+    def _logged_out(self) -> Unauthorized:
+        return Unauthorized(
+            f"The user {self._user_id!r} is logged out. Changes stay on this device.",
+            hint="They go out when the user logs in again.",
+        )
+
+    @asynccontextmanager
+    async def _alone(self, file: TokenFile) -> AsyncIterator[None]:
+        """No other process renews this user's tokens meanwhile. Asked for again and again, as a thread that waits for a lock
+        cannot be cancelled; each look takes no time."""
+        until = self._environment.monotonic() + self._seconds
+        while (lock := file.try_lock_user(self._user_id)) is None:
+            if self._environment.monotonic() >= until:
+                raise Busy("Another process of this application is renewing the user's token, and does not come to an end.")
+            await self._environment.sleep(_LOCK_PAUSE_SECONDS)
+        try:
+            yield
+        finally:
+            unlock(lock)
+
+
+def adjusted(tokens: UserTokens | None, event: Event) -> Event:
+    """An event that starts a session, as it is when the user's token has to be renewed first."""
+    return _STALE.get(event, event) if tokens is not None and tokens.is_stale() else event
+
+
+class TokenUse:
+    """What one cycle makes of its user's token. Used in the background loop.
+
+    Args:
+        tokens: the user's; None where the remote has no users.
+        wake: is called when there is a newer one.
+    """
+
+    def __init__(self, tokens: UserTokens | None, wake: Callable[[], object]) -> None:
+        self._tokens = tokens
+        self._wake = wake
+        self._taken: str | None = None
+        self._has_renewed = False
+        self._renewing = False
+
+    def take(self) -> str | None:
+        """The token to introduce the device with."""
+        self._taken = None if self._tokens is None else self._tokens.access_token
+        return self._taken
+
+    def is_outdated(self) -> bool:
+        """Whether there is a newer one than was taken. Has it renewed in the background when it is time."""
+        if self._tokens is None:
+            return False
+        if not self._renewing:
+            self._renewing = self._tokens.renew_if_due(self._renewal_ended)
+        return self._tokens.access_token not in (None, self._taken)
+
+    def worked(self) -> None:
+        """The remote took it for all there was to do."""
+        self._has_renewed = False
+
+    def at_most(self, seconds: float) -> float:
+        """A wait that ends when the token is due for renewal; the end of a renewal wakes by itself."""
+        if self._tokens is None or self._renewing:
+            return seconds
+        return min(seconds, self._tokens.seconds_until_due())
+
+    async def answer_to(self, error: SyncError) -> SyncError | None:
+        """What an error comes to: None to connect again at once with a new token, else an error to go on with.
+
+        A token is renewed once for each time that it worked; a remote that refuses the new one as well means the user.
+        """
+        if self._tokens is None or self._taken is None or not isinstance(error, Unauthorized) or self._has_renewed:
+            return error
+        renewal = await self._tokens.renewed(self._taken)
+        if renewal.event is not Event.TOKEN_RENEWED:
+            return renewal.error
+        self._has_renewed = renewal.asked
+        return None
+
+    def _renewal_ended(self) -> None:
+        self._renewing = False
+        self._wake()

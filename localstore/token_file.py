@@ -1,0 +1,253 @@
+"""The file that remembers who is logged in: one for an application on a device, shared by all of its processes.
+
+Only this user of the operating system can read it. It is replaced as a whole, so that a reader needs no lock and a crash
+leaves the one before; who changes it holds a lock. It knows no adapter and no session.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+
+import msgspec
+
+from localstore.directories import check_ours, make_private, safe_name
+from localstore.errors import DiskFull, NotWritable, StoreBusy, StoreUnusable
+
+__all__ = ["Doomed", "KeptTokens", "KeptUser", "TokenFile", "UserTable", "unlock"]
+
+FORMAT = 1
+_FILE, _NEW, _DAMAGED, _LOCK = "users.json", "users.new", "users.damaged", "users.lock"
+_ATTEMPTS, _PAUSE_SECONDS = 1000, 0.01  # ten seconds; nobody holds the lock longer than it takes to write a small file
+
+_log = logging.getLogger("localstore.users")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptTokens:
+    """Tokens with the times, by this device's clock, between which the access token is good."""
+
+    access_token: str = field(repr=False)
+    refresh_token: str = field(repr=False)
+    issued_ms: int
+    expires_ms: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptUser:
+    """Somebody who logged in on this device.
+
+    Attributes:
+        provider: what with.
+        remote: where; tokens are shown to no other remote.
+        used: the higher, the later it was made the current user.
+        tokens: None when logged out.
+        files: realms outside the user's directory.
+    """
+
+    provider: str
+    remote: str = ""
+    used: int = 0
+    tokens: KeptTokens | None = None
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Doomed:
+    """A file of a user who was removed, to be deleted once nobody has it open."""
+
+    user: str
+    path: str
+
+
+@dataclass
+class UserTable:
+    """What the file holds. Changed in place inside ``TokenFile.changing``."""
+
+    format: int = FORMAT
+    users: dict[str, KeptUser] = field(default_factory=dict)
+    doomed: list[Doomed] = field(default_factory=list)
+
+    def next_used(self) -> int:
+        return max((user.used for user in self.users.values()), default=0) + 1
+
+
+class TokenFile:
+    """One application's users.
+
+    Args:
+        directory: the application's own; made when there is something to be kept.
+        remote: the remote whose users are asked for.
+        attempts: how often a lock is asked for, a hundred times a second.
+    """
+
+    def __init__(self, directory: Path, remote: str, *, attempts: int = _ATTEMPTS) -> None:
+        self.directory = directory
+        self.remote = remote
+        self._attempts = attempts
+
+    @property
+    def path(self) -> Path:
+        return self.directory / _FILE
+
+    def load(self) -> UserTable:
+        """What is kept; users of another remote as logged out. A damaged file is set aside, and everybody has to log in again.
+
+        Raises:
+            StoreUnusable: the file is of a newer version, cannot be read, or is somebody else's.
+        """
+        table = self._read()
+        for name, user in table.users.items():
+            if user.remote != self.remote and user.tokens is not None:
+                table.users[name] = dataclasses.replace(user, tokens=None)
+        return table
+
+    @contextmanager
+    def changing(self) -> Iterator[UserTable]:
+        """What is kept, to be changed inside the block; written when the block ends well.
+
+        Raises:
+            StoreBusy: another process holds the lock and does not let go.
+            StoreUnusable: it cannot be read or written. It is as it was.
+        """
+        make_private(self.directory)
+        lock = self._wait_for_lock()
+        try:
+            table = self._read(locked=True)
+            before = msgspec.json.encode(table)
+            yield table
+            after = msgspec.json.encode(table)
+            if after != before:
+                self._write(after)
+        finally:
+            unlock(lock)
+
+    def try_lock_user(self, user_id: str) -> int | None:
+        """A lock on renewing a user's tokens, let go by ``unlock``; None when another process has it.
+
+        It is held while the remote is asked, as a refresh token is good for one answer.
+        """
+        make_private(self.directory)
+        return _try_lock(self.directory / f"{safe_name(user_id)}.lock")
+
+    def _read(self, *, locked: bool = False) -> UserTable:
+        content = self._content()
+        if content is None:
+            return UserTable()
+        try:
+            kept = msgspec.json.decode(content, type=UserTable, strict=True)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return self._set_aside(locked=locked)
+        if kept.format != FORMAT:
+            raise StoreUnusable(
+                f"{self.path} is of format {kept.format}; this localstore knows {FORMAT}. It was not changed.",
+                hint="Upgrade localstore.",
+            )
+        return kept
+
+    def _content(self) -> bytes | None:
+        path = self.path
+        try:
+            check_ours(self.directory, self.directory.lstat())
+            check_ours(path, path.lstat())
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreUnusable(
+                f"{path} cannot be read ({error.strerror}). Nobody was logged out.", hint="Look after its directory."
+            ) from error
+
+    def _set_aside(self, *, locked: bool) -> UserTable:
+        """Take a damaged file out of the way. Whether it is still damaged is looked at again under the lock."""
+        if not locked:
+            with self.changing() as table:
+                return table
+        with suppress(OSError):
+            self.path.replace(self.directory / _DAMAGED)
+        _log.warning(
+            "%s was damaged, and was set aside. Users have to log in again; their realms are untouched.",
+            self.path,
+        )
+        return UserTable()
+
+    def _wait_for_lock(self) -> int:
+        pause = Event()
+        for _ in range(self._attempts):
+            lock = _try_lock(self.directory / _LOCK)
+            if lock is not None:
+                return lock
+            pause.wait(_PAUSE_SECONDS)
+        raise StoreBusy(
+            f"Another process holds {self.directory / _LOCK} and does not let go. Nothing was changed.",
+            hint="See whether a process of this application hangs.",
+        )
+
+    def _write(self, content: bytes) -> None:
+        new, path = self.directory / _NEW, self.path
+        try:
+            new.unlink(missing_ok=True)  # of a process that was killed
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(path)
+            _sync_directory(self.directory)
+        except OSError as error:
+            kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else NotWritable
+            raise kind(
+                f"{path} cannot be written ({error.strerror}). It is as it was.", hint="See to its disk and directory."
+            ) from error
+
+
+def unlock(descriptor: int) -> None:
+    """Let go of a lock, also for a process that was forked while it was held."""
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
+
+
+def _try_lock(path: Path) -> int | None:
+    """The open file with a lock that goes with this process, None when somebody has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            return None
+        raise StoreUnusable(
+            f"{path} cannot be locked ({error.strerror}), as its file system knows no locks.",
+            hint="Set the setting directory to a place on another file system.",
+        ) from error
+    return descriptor
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make the new file's name durable; where that cannot be done the file is there all the same."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
