@@ -78,22 +78,22 @@ class Pending:
         return self.changesets > 0 or self.unsealed
 
 
-def totals(connection: sqlite3.Connection, *, unsealed: bool) -> Pending:
-    """What is unsent, without a list of it."""
-    count, size = connection.execute("SELECT count(*), coalesce(sum(bytes), 0) FROM localstore_outbox").fetchone()
-    return Pending(count, size, acknowledged(connection), unsealed)
-
-
 def add(connection: sqlite3.Connection, sealed: SealedChangeset, groups: Iterable[RowGroup]) -> None:
     """Put a changeset in, whose groups of changes are given beside its sealed form."""
     tables: dict[str, int] = {}
     for group in groups:
         tables[group.table] = tables.get(group.table, 0) + group.row_count
-    data = wire.encode(sealed)
+    listed = msgspec.json.encode(tables).decode()
     connection.execute(
         "INSERT INTO localstore_outbox (number, stamp, rows, bytes, tables, sealed) VALUES (?, ?, ?, ?, ?, ?)",
-        (sealed.number, sealed.stamp, sealed.rows, sealed.byte_count, msgspec.json.encode(tables).decode(), data),
+        (sealed.number, sealed.stamp, sealed.rows, sealed.byte_count, listed, wire.encode(sealed)),
     )
+
+
+def totals(connection: sqlite3.Connection, *, unsealed: bool) -> Pending:
+    """What is unsent, without a list of it."""
+    count, size = connection.execute("SELECT count(*), coalesce(sum(bytes), 0) FROM localstore_outbox").fetchone()
+    return Pending(count, size, acknowledged(connection), unsealed)
 
 
 def pending(connection: sqlite3.Connection, *, now_ms: int, last_error: str | None = None) -> list[PendingChangeset]:

@@ -35,6 +35,7 @@ from localstore.store.undoing import UndoneWrite, refusals
 __all__ = ["Dropped", "ResetOutcome", "ResetPlan", "reset"]
 
 _FOLD_CHUNK = 500
+_CACHE_KIB = 64 * 1024  # rows come in the order of their stamps, which is none that a file lies in
 _UNSENT = "main.localstore_unsent"  # what was in the outbox, for as long as a reset takes
 
 
@@ -114,6 +115,7 @@ def reset(store: Store, fresh: Store, plan: ResetPlan, now_ms: int) -> ResetOutc
         _check_fresh(connection)
         if plan.device not in (None, load_state(connection).device):
             raise StoreBusy(f"{store.path} was reset by another process meanwhile. Nothing was changed.")
+        connection.execute(f"PRAGMA main.cache_size = -{_CACHE_KIB}")  # of this connection, which ends with the transaction
         return _Reset(connection, store, plan, now_ms).run()
 
 

@@ -12,7 +12,7 @@ from localstore.store.conflicts import A_DELETE_WINS, NOT_IN_REMOTE
 from localstore.store.recovering import Dropped
 from localstore.store.resetting import ResetPlan
 from localstore.store.restoring import restore
-from tests.unit.reset_kit import DISCARD, RECOVER, Remote, began, settled
+from tests.unit.reset_kit import DISCARD, RECOVER, SEED, Remote, began, settled
 from tests.unit.snapshot_kit import family
 from tests.unit.store_kit import Device, changesets_in, check_equal, close_devices, is_clean, query, write
 from tests.unit.test_seeds import seeded
@@ -145,16 +145,24 @@ def test_a_row_that_both_deleted_takes_no_changeset(tmp_path: Path) -> None:
     assert x.sealed() == []
 
 
-@pytest.mark.parametrize(
-    "again", ["INSERT OR REPLACE INTO note VALUES ('a', 'again', 5)", "INSERT INTO note VALUES ('a', 'again', 5)"]
-)
-def test_a_row_that_was_made_again_lives_although_the_remote_deleted_it(tmp_path: Path, again: str) -> None:
+def test_a_delete_of_a_row_that_the_remote_does_not_know_is_sent_as_another_device_may_bring_it(tmp_path: Path) -> None:
     remote, x, y = began(tmp_path, INSERT_A)
-    if "REPLACE" in again:
-        x.write(again)
-    else:
+    x.write("DELETE FROM note")
+    remote.history.clear()
+    assert remote.reset(x, RECOVER).recovered == 1
+    remote.push(x)
+    remote.reset(y, SEED)
+    settled(remote, x, y)
+    assert x.rows() == y.rows() == {}
+    check_equal(x, y)
+
+
+@pytest.mark.parametrize("verb", ["INSERT OR REPLACE", "INSERT"])
+def test_a_row_that_was_made_again_lives_although_the_remote_deleted_it(tmp_path: Path, verb: str) -> None:
+    remote, x, y = began(tmp_path, INSERT_A)
+    if verb == "INSERT":
         x.write("DELETE FROM note")
-        x.write(again)
+    x.write(f"{verb} INTO note VALUES ('a', 'again', 5)")
     x.write("UPDATE note SET stars = 6")
     away(remote, y, "DELETE FROM note")
     remote.reset(x, RECOVER)

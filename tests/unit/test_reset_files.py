@@ -158,6 +158,19 @@ def test_what_waits_for_its_turn_waits_on(tmp_path: Path) -> None:
     assert x.row("a") == {"title": "two", "stars": 1}
 
 
+def test_what_others_had_seen_is_known(tmp_path: Path) -> None:
+    remote, x, y = began(tmp_path)
+    z = remote.fresh("z")
+    away(remote, y, INSERT_B)
+    remote.pull(z)
+    away(remote, z, "UPDATE note SET title = 'one'")
+    remote.reset(x, DISCARD)
+    away(remote, z, "UPDATE note SET title = 'two'")
+    remote.pull(x, y)
+    assert x.row("b") == {"title": "two", "stars": 2}
+    check_equal(x, y, z)
+
+
 def test_the_remote_is_the_one_that_the_fresh_store_met(tmp_path: Path) -> None:
     remote, x, _ = began(tmp_path, INSERT_A)
     x.store.meet("old remote")

@@ -97,7 +97,9 @@ def test_what_one_device_deleted_no_other_brings_back(tmp_path: Path) -> None:
 def test_what_was_inserted_again_holds_only_what_that_brought(tmp_path: Path) -> None:
     remote, x, y = began(tmp_path, INSERT_A)
     x.write("DELETE FROM note")
+    remote.clock.advance(1)
     x.write("INSERT INTO note VALUES ('a', 'again', NULL)")
+    remote.clock.advance(1)
     y.write("UPDATE note SET stars = 9")
     wipe(remote)
     for device in (y, x):
@@ -106,6 +108,16 @@ def test_what_was_inserted_again_holds_only_what_that_brought(tmp_path: Path) ->
     settled(remote, x, y)
     assert x.rows() == y.rows() == {("a",): {"title": "again", "stars": None}}
     check_equal(x, y)
+
+
+def test_no_row_is_ever_seen_with_half_of_its_values(tmp_path: Path) -> None:
+    remote, x, _ = began(tmp_path, INSERT_A)
+    x.write("UPDATE note SET title = 'later'")
+    wipe(remote)
+    remote.reset(x, SEED)
+    new = remote.device("new")
+    new.receive(x.sealed()[0])
+    assert new.rows() == {("a",): {"title": "later", "stars": 1}}
 
 
 def test_too_much_for_one_changeset_is_spread(tmp_path: Path) -> None:

@@ -109,6 +109,19 @@ def test_later_edits_of_the_row_stay(tmp_path: Path) -> None:
     check_equal(x, y)
 
 
+def test_later_edits_of_a_row_that_came_from_elsewhere_stay(tmp_path: Path) -> None:
+    remote, x, y = began(tmp_path)
+    y.write(INSERT_B)
+    remote.exchange(y, x)
+    x.write("UPDATE note SET title = 'refused'")
+    x.write("UPDATE note SET stars = 10")
+    refuse(x, 1)
+    undo_now(remote, x)
+    assert x.rows() == {("b",): {"title": "second", "stars": 10}}
+    remote.exchange(x, y)
+    check_equal(x, y)
+
+
 def test_earlier_edits_that_are_unsent_stay(tmp_path: Path) -> None:
     remote, x, y = began(tmp_path, INSERT_A)
     x.write("UPDATE note SET stars = 5")
