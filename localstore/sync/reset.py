@@ -60,6 +60,7 @@ class Resets:
         self._turns = Turns()
         self._why: ResetRequired | None = None
         self._confirmed = False
+        self._can_undo = True
 
     @property
     def last(self) -> ClientResetReport | None:
@@ -76,7 +77,7 @@ class Resets:
         Raises:
             ClientResetFailed: a callback raised.
         """
-        self._confirmed = False
+        self._confirmed, self._can_undo = False, True
         with suppress(Busy):
             contact = await in_thread(self._parts.environment, last_contact, self._store)
             life.tell(MayStayAway(contact.deadline_ms))
@@ -117,7 +118,8 @@ class Resets:
         if not self._confirmed:
             await in_thread(self._parts.environment, forget_reset, self._store)
             self._confirmed = True
-        await undo(self._parts, life, pull)
+        if self._can_undo:
+            self._can_undo = await undo(self._parts, life, pull)
 
     async def tell_application(self, error: SyncError) -> None:
         """Tell the application, in a worker thread, that a reset is up to it."""

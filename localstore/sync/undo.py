@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from localstore.errors import CompensatingWrite
+from localstore.errors import CompensatingWrite, LocalStoreError, RealmClosed, Refused, SyncError
 from localstore.store.engine import driver_connection
 from localstore.store.file import Store
 from localstore.store.undoing import UndoneWrite, refusals, undo_refused
@@ -26,7 +26,7 @@ __all__ = ["undo"]
 _TRIES = 5  # rounds after a remote to which others keep writing; the next pull tries again
 
 
-async def undo(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[None]]) -> None:
+async def undo(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[None]]) -> bool:
     """Undo what was refused, if anything was.
 
     Args:
@@ -34,13 +34,34 @@ async def undo(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[Non
         life: hears of it.
         pull: brings the session's own file to the head.
 
+    Returns:
+        False when it cannot be done, of which the application has heard: it is tried again when the session starts anew.
+
     Raises:
         SyncError: the remote's state cannot be had now. It is tried again after the next pull.
     """
+    if not await in_thread(parts.environment, _has_refused, parts.store):
+        return True
+    try:
+        writes = await _undone(parts, life, pull)
+    except (SyncError, RealmClosed):
+        raise
+    except LocalStoreError as error:
+        life.report(
+            Refused(
+                f"The remote refused what was written here, and it cannot be undone ({error.message}). It was set aside, and"
+                " its rows stay on this device as they are.",
+                hint="Later changes go on.",
+            )
+        )
+        return False
+    if writes:
+        life.report(_told(writes))
+    return True
+
+
+async def _undone(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[None]]) -> list[UndoneWrite] | None:
     environment, store = parts.environment, parts.store
-    if not await in_thread(environment, _has_refused, store):
-        return
-    writes: list[UndoneWrite] | None = None
     beside = Beside(life, instead=False)
     async with fresh_file(parts, Wanted(b"", 0), observer=beside, signals=Signals()) as fresh:
         for _ in range(_TRIES):
@@ -49,9 +70,8 @@ async def undo(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[Non
             cursor = (await in_thread(environment, store.state)).cursor
             writes = await in_thread(environment, undo_refused, store, fresh.store, cursor=cursor)
             if writes is not None:
-                break
-    if writes:
-        life.report(_told(writes))
+                return writes
+    return None
 
 
 def _has_refused(store: Store) -> bool:
