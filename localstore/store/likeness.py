@@ -83,8 +83,12 @@ def _definitions(store: Store) -> tuple[list[str], list[str]]:
         wanted = {name.casefold() for name in names}
         found = connection.execute(
             "SELECT tbl_name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL ORDER BY type DESC"
+        ).fetchall()
+        there = {table.casefold() for table, _ in found}  # another program may have dropped one
+        return (
+            [name for name in names if name.casefold() in there],
+            [sql for table, sql in found if table.casefold() in wanted],
         )
-        return names, [sql for table, sql in found if table.casefold() in wanted]
 
 
 def _tables(connection: sa.Connection, declared: Sequence[sa.Table], names: Sequence[str]) -> list[sa.Table]:

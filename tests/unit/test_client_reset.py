@@ -45,6 +45,7 @@ from tests.unit.session_kit import (
     Device,
     Line,
     Note,
+    Seat,
     World,
     add,
     eventually,
@@ -1256,3 +1257,41 @@ class TestOtherProcesses:
         self.while_time_passes(world, lambda: (in_step(one), in_step(other)))
         assert texts(one) == world.remote_texts() == ["new", "old"]
         assert one.device_id == other.device_id
+
+
+class TestSchemas:
+    """The second file has the tables that the first one has, whatever the realm declares."""
+
+    @pytest.mark.parametrize("strategy", [Recover(), Discard(), SeedRemote()], ids=lambda strategy: type(strategy).__name__)
+    def test_tables_that_the_realm_does_not_declare_are_reset_too(self, world: World, strategy: ClientReset) -> None:
+        device = world.device()
+        with device.open(schema={Note, Seat}) as realm:
+            with realm.write() as tx:
+                tx.add(Seat(room="A", number=1, guest="sent"))
+            in_step(realm)
+            realm.sync_session.pause()
+            with realm.write() as tx:
+                tx.add(Seat(room="A", number=2, guest="not sent"))
+        assert device.app.sync.wait_for_sessions_to_terminate(timeout=PATIENCE)
+        world.remote.ask_for_reset("history damaged")
+        with device.open(client_reset=strategy) as realm:
+            in_step(realm)
+            settled(realm)
+            assert realm.sync_session.last_reset is not None
+        assert device.app.sync.wait_for_sessions_to_terminate(timeout=PATIENCE)
+        realm = device.open(schema={Note, Seat})
+        guests = sorted(guest or "" for guest in realm.exec(select(Seat.guest)).all())
+        assert guests == (["sent"] if isinstance(strategy, Discard) else ["not sent", "sent"])
+        in_step(realm)
+        reader = world.device("reader").open(schema={Note, Seat})
+        in_step(reader)
+        assert sorted(guest or "" for guest in reader.exec(select(Seat.guest)).all()) == guests
+
+    def test_a_table_that_another_program_added_columns_and_indexes_to(self, world: World) -> None:
+        _, realm = parted(world, RecoverOrDiscard())
+        sql(realm.path, "ALTER TABLE note ADD COLUMN colour TEXT DEFAULT 'red' CHECK (colour <> '')")
+        sql(realm.path, "CREATE INDEX note_text ON note (text)")
+        world.remote.ask_for_reset("history damaged")
+        reset(realm)
+        assert texts(realm) == ["new", "old"]
+        assert sql(realm.path, "SELECT DISTINCT colour FROM note") == [("red",)]
