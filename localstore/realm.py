@@ -9,8 +9,8 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -40,9 +40,11 @@ from localstore.schema import check_key, check_synced, tables_of
 from localstore.store import files, restoring
 from localstore.store.conflicts import Conflict
 from localstore.store.file import Store
+from localstore.store.frozen import frozen
 from localstore.store.in_loop import WriteInLoop
 from localstore.store.opening import open_local
 from localstore.store.outbox import PendingChangeset
+from localstore.sync.parts import ResetParts
 from localstore.sync.session import SyncSession
 from localstore.sync.synced_file import Hold, SyncedFile
 from localstore.types import recognise_text, warn_of_lossy
@@ -116,6 +118,7 @@ class Realm:
                 error_handler=configuration.error_handler,
                 initial_data=data_at_opening(configuration),
                 encryption_key=configuration.encryption_key,
+                reset=ResetParts(strategy=configuration.client_reset, view=partial(_as_it_was, configuration, tables)),
             )
             return cls(configuration, file.store, file, sync)
 
@@ -402,6 +405,19 @@ def _open_local(configuration: LocalConfiguration, path: Path, tables: Sequence[
 
     options = store_options(configuration.settings or Settings(), configuration.encryption_key)
     return open_local(path, tables, options=options, environment=Environment(), initial_data=configuration.initial_data)
+
+
+@contextmanager
+def _as_it_was(configuration: SyncConfiguration, tables: Sequence[Table], path: Path) -> Iterator[Realm]:
+    """A realm on the backup of a synced file, for the callbacks of a client reset: it can only be read."""
+    app = configuration.user.app
+    options = store_options(app.settings, configuration.encryption_key)
+    with frozen(path, tables, options, app.environment.now_ms) as store:
+        realm = Realm(configuration, store, None, None)
+        try:
+            yield realm
+        finally:
+            realm._closed = True
 
 
 def _readable(statement: Any) -> Executable:

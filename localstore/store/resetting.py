@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from localstore import wire
 from localstore.clock import stamp_ms
-from localstore.errors import SchemaMismatch
+from localstore.errors import SchemaMismatch, StoreBusy
 from localstore.store.apply import catch_up, fold
 from localstore.store.capture import LOGS, Capturing, attach, captured_tables, set_capturing
 from localstore.store.conflicts import A_DELETE_WINS, A_LATER_WRITE_WINS, forget_oldest
@@ -50,6 +50,7 @@ class ResetPlan:
             equal are left out, as they are there.
         stored_up_to: the remote has this device's changesets up to this number for certain; 0 when it is not known.
         step: what the record of the reset is to say when it is done.
+        device: the identity that the file must still have, so that of two processes only one resets it; None for any.
     """
 
     recover: bool
@@ -57,6 +58,7 @@ class ResetPlan:
     stored: Mapping[int, bytes] = field(default_factory=dict)
     stored_up_to: int = 0
     step: str = "reset"
+    device: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def reset(store: Store, fresh: Store, plan: ResetPlan, now_ms: int) -> ResetOutc
         ValueError: the fresh store is not one: it is the same, of another application or partition, or was written to.
         SchemaMismatch: its tables do not fit this file's. Nothing was changed.
         StoreUnusable: there is no room (``DiskFull``, ``DiskFailed``). Nothing was changed.
-        StoreBusy: another program kept the file too long. Nothing was changed.
+        StoreBusy: another program kept the file too long, or has reset it meanwhile. Nothing was changed.
     """
     if fresh.path == store.path:
         raise ValueError("A store cannot be reset to itself.")
@@ -111,6 +113,8 @@ def reset(store: Store, fresh: Store, plan: ResetPlan, now_ms: int) -> ResetOutc
     with store.transaction(unconstrained=True, beside=fresh.path, key=options.encryption_key) as connection:
         seal_leftovers(connection, now_ms=now_ms, limits=options.limits)
         _check_fresh(connection)
+        if plan.device not in (None, load_state(connection).device):
+            raise StoreBusy(f"{store.path} was reset by another process meanwhile. Nothing was changed.")
         connection.execute(f"PRAGMA main.cache_size = -{_CACHE_KIB}")  # of this connection, which ends with the transaction
         return _Reset(connection, store, plan, now_ms).run()
 

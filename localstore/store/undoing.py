@@ -75,7 +75,7 @@ def undo_refused(store: Store, fresh: Store, *, cursor: bytes | None) -> list[Un
     Args:
         store: which set them aside.
         fresh: another device's store of the same schema, at the same place of the same history.
-        cursor: that place.
+        cursor: where this store was when that was so.
 
     Returns:
         What was undone, row by row; None when one of the two is elsewhere, and nothing was changed: this store's own
@@ -118,8 +118,15 @@ def _undo(store: Store, fresh: Store, cursor: bytes | None, *, disturbed: bool) 
 
 
 def _is_same_place(here: sqlite3.Connection, there: sqlite3.Connection, cursor: bytes | None) -> bool:
+    """By what was applied of each device: two devices at the same place may have different cursors."""
     state = load_state(here)
-    return state.cursor == load_state(there).cursor == cursor and outbox.acknowledged(here) <= _number(there, state.device)
+    own = state.device
+    others = [
+        dict(side.execute("SELECT device, number FROM localstore_device WHERE number").fetchall()) for side in (here, there)
+    ]
+    for known in others:
+        known.pop(own, None)
+    return state.cursor == cursor and others[0] == others[1] and outbox.acknowledged(here) <= _number(there, own)
 
 
 def _number(there: sqlite3.Connection, device: bytes) -> int:
