@@ -264,8 +264,9 @@ class AppSync:
                 )
             file.tables |= names
             file.realms += 1
-            file.session.handle(Event.OPEN)
-            return file
+            file.session.enter(Event.OPEN)
+        file.session.settle()
+        return file
 
     def close_realm(self, file: SyncedFile, hold: Hold, *, after_upload: bool) -> None:
         """One realm less on a file; the last one ends its session, at once or when everything is uploaded.
@@ -284,7 +285,8 @@ class AppSync:
             if file.realms:
                 return
             unsent = after_upload and not self._closed and _has_unsent(file.store)
-            file.session.handle(Event.CLOSE_AFTER_UPLOAD if unsent else Event.CLOSE)
+            file.session.enter(Event.CLOSE_AFTER_UPLOAD if unsent else Event.CLOSE)
+        file.session.settle()
         self._close_if_unused(file)
 
     def tell(self, user: User, event: Event, error: SyncError | None = None) -> None:
@@ -353,7 +355,12 @@ class AppSync:
             reset=reset,
             tokens=user.tokens,
         )
-        file.session = SyncSession(parts, error_handler=error_handler, on_dead=lambda: self._died(file))
+        file.session = SyncSession(
+            parts,
+            error_handler=error_handler,
+            on_dead=lambda: self._died(file),
+            is_held=lambda: file.realms > 0,
+        )
         return file
 
     def _watch_network(self) -> None:
