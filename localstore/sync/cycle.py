@@ -214,6 +214,7 @@ class Cycle:
         check_welcome(welcome, state, acknowledged=acknowledged, made=made)
         self._waits.count_by(state.device, await self._in_thread(self._store.last_pending))
         self._observer.tell(MayStayAway(await self._in_thread(self._offline_time.reached, welcome.horizon_days)))
+        self._is_connected = True
         self._observer.tell(Connection(ConnectionEvent.WELCOME))
 
     async def _pull_to_head(self) -> None:

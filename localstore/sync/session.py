@@ -209,6 +209,8 @@ class SyncSession:
 
     def download_or_fail(self, timeout: float | None) -> bool:
         """``download_all_server_changes`` that does not wait for a session that has stopped to be resumed."""
+        check_timeout(timeout)
+        self._check_may_wait()
         return result(self._wait_for_download(or_fail=True), timeout)
 
     async def download_or_fail_async(self, timeout: float | None) -> bool:
@@ -242,8 +244,8 @@ class SyncSession:
         return is_reported
 
     def enter(self, event: Event, error: SyncError | None = None, *, life: Life | None = None) -> bool:
-        """``handle`` for a caller that holds a lock, and calls ``settle`` when it has let go of it: an application that hears of
-        something may do what needs that lock."""
+        """``handle`` for a caller that holds a lock, and calls ``settle`` when it has let go of it: who hears of
+        it may need that lock."""
         event = adjusted(self._parts.tokens, event)
         with self._lock:
             if self._ended or (life is not None and life is not self._life):
@@ -288,7 +290,7 @@ class SyncSession:
         self._transfers.end()
         self._connections.end()
         if self._statuses.has_readers:
-            with suppress(LocalStoreError):  # then with what was pending when it was looked at last
+            with suppress(Exception):  # then with what was pending when it was looked at last
                 self._transfers.look()
         self._statuses.put(describe(self._state, self._connection, self._facts, self._transfers.pending))
         self._statuses.end()
