@@ -8,14 +8,14 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from localstore import App, ConnectionState, ConnectionStateChange, Credentials, Manual, Realm, SessionState, SyncConfiguration
-from localstore.adapter import Cursor, Hello, Hint, Limit, Page, PushResult, SealedChangeset, SyncAdapter, Welcome
+from localstore.adapter import Cursor, Hello, Limit, Page, PushResult, SealedChangeset, SyncAdapter, Welcome
 from localstore.errors import (
     Busy,
     NestedWrite,
