@@ -19,11 +19,11 @@ import sqlalchemy as sa
 from localstore.errors import RealmClosed
 from localstore.store import memory
 from localstore.store.driver import claim, release
-from localstore.store.engine import begin_writing, driver_connection, reading_engine, translated, writing_engine
+from localstore.store.engine import begin_writing, reading_engine, translated, writing_engine
 from localstore.store.failures import file_exchanged, identity_of
 from localstore.store.forking import check_same_process
 from localstore.store.lock import WriteLock
-from localstore.store.reading import Watcher
+from localstore.store.reading import Looks, Watcher
 from localstore.store.seal import SealLimits
 from localstore.store.snapshot_file import attached
 from localstore.store.writer import Writer
@@ -80,6 +80,7 @@ class OpenFile:
         self._readers = 0
         self._readers_changed = threading.Condition()
         self._let_go = memory.hold(path)
+        self._looks = Looks(self._reader)
         self._watcher = Watcher(self._reader, self.check_open)
 
     @property
@@ -141,6 +142,7 @@ class OpenFile:
             with self._readers_changed:
                 self._readers_changed.wait_for(lambda: not self._readers, self._options.busy_timeout)
             self._watcher.close()
+            self._looks.close()
             self._reader.dispose()
             self._writer.renew()
             self._let_go()
@@ -205,9 +207,8 @@ class OpenFile:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._in_use(), translated(self.path), self._reader.connect() as connection:
-            connection.exec_driver_sql("SELECT 1")
-            yield driver_connection(connection)
+        with self._in_use(), translated(self.path), self._looks.look() as connection:
+            yield connection
 
     def _make_durable(self) -> None:
         """Sync the WAL to disk, by a commit that waits for it."""
