@@ -5,7 +5,7 @@ cancelled at any await, and is called again later with the same arguments. Error
 
 * ``Offline``, ``Busy``, ``RateLimited``: wait and try again
 * ``Unauthorized``: get a new token, or stop and ask
-* ``ResetRequired(reason)``: the histories parted
+* ``ResetRequired(reason)``: the histories parted; the reason begins with the words of a ``ResetReason``, or names its kind
 * ``Refused(number)``: never send this one again, go on with the rest; ``PushResult.refusals`` says it better
 * ``ProtocolError``: stop
 

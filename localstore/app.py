@@ -24,7 +24,7 @@ from localstore.store.opening import open_synced, prepare
 from localstore.sync.bell import Bell
 from localstore.sync.loop import BackgroundLoop
 from localstore.sync.network import NetworkWatch
-from localstore.sync.parts import Limits, SessionParts
+from localstore.sync.parts import Limits, ResetParts, SessionParts
 from localstore.sync.retry import BackoffPolicy
 from localstore.sync.session import ErrorHandler, SyncSession
 from localstore.sync.state import Event
@@ -215,7 +215,7 @@ class AppSync:
         """``wait_for_sessions_to_terminate`` for any event loop."""
         return await self._emptied.wait(lambda: not self._files, timeout)
 
-    def open_file(
+    def open_file(  # noqa: PLR0913  what a file is opened with, and no more
         self,
         path: Path,
         tables: Sequence[sa.Table],
@@ -225,6 +225,7 @@ class AppSync:
         error_handler: ErrorHandler | None,
         initial_data: InitialData | None = None,
         encryption_key: bytes | None = None,
+        reset: ResetParts | None = None,
     ) -> SyncedFile:
         """The open file at a path, and a running session for it. For ``Realm.open``."""
         with self._lock:
@@ -234,7 +235,7 @@ class AppSync:
             file = self._files.get(path)
             names = {table.name for table in tables}
             if file is None:
-                file = self._open(path, tables, user, partition, error_handler, initial_data, encryption_key)
+                file = self._open(path, tables, user, partition, error_handler, initial_data, encryption_key, reset)
                 self._files[path] = file
                 self._watch_network()
             elif user is not file.user:
@@ -279,8 +280,7 @@ class AppSync:
                 pass  # whoever writes has come to the end
         with self._lock:
             if not hold.is_released:
-                file.realms -= 1
-                hold.is_released = True  # no signal comes between these two
+                hold.is_released, file.realms = True, file.realms - 1  # in one, as no signal comes between
             if file.realms:
                 return
             unsent = after_upload and not self._closed and _has_unsent(file.store)
@@ -312,7 +312,7 @@ class AppSync:
         with self._lock:  # what a session that died just now is still closing
             self._changed.wait_for(lambda: not any(file.closing for file in files), _STOP_SECONDS)
 
-    def _open(
+    def _open(  # noqa: PLR0913  as open_file
         self,
         path: Path,
         tables: Sequence[sa.Table],
@@ -321,6 +321,7 @@ class AppSync:
         error_handler: ErrorHandler | None,
         initial_data: InitialData | None,
         encryption_key: bytes | None,
+        reset: ResetParts | None,
     ) -> SyncedFile:
         settings = self._app.settings
         environment = self._app.environment
@@ -349,6 +350,7 @@ class AppSync:
                 max=settings.backoff_max,
                 jitter=settings.backoff_jitter,
             ),
+            reset=reset,
             tokens=user.tokens,
         )
         file.session = SyncSession(parts, error_handler=error_handler, on_dead=lambda: self._died(file))

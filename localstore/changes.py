@@ -7,8 +7,9 @@ which compresses best and is quickest to check. Values are as SQLite stores them
 from __future__ import annotations
 
 import enum
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -29,6 +30,7 @@ __all__ = [
     "Touch",
     "Value",
     "coalesce",
+    "is_same",
     "row_changes",
 ]
 
@@ -90,6 +92,19 @@ class RowGroup(msgspec.Struct, frozen=True, array_like=True):
         """Row by row: the key values followed by the column values."""
         return zip(*self.values, strict=True)
 
+    def part(self, op: Op, columns: Sequence[str]) -> RowGroup:
+        """The same rows with some of their columns."""
+        width = len(self.key)
+        values = [self.values[width + self.columns.index(name)] for name in columns]
+        return RowGroup(self.table, op, self.key, tuple(columns), self.values[:width] + values)
+
+    def only(self, kept: Sequence[bool]) -> RowGroup | None:
+        """Some of the rows; None for none of them."""
+        if not any(kept):
+            return None
+        values = [list(compress(column, kept)) for column in self.values]
+        return RowGroup(self.table, self.op, self.key, self.columns, values)
+
 
 class Changeset(msgspec.Struct, frozen=True):
     """The row changes of one write transaction; immutable once committed."""
@@ -117,6 +132,11 @@ class Change:
     op: Op
     key: Key
     values: dict[str, Value]
+
+
+def is_same(one: Value, other: Value) -> bool:
+    """Whether two values are one to SQLite, which tells 1 from 1.0."""
+    return one == other and type(one) is type(other)
 
 
 def row_changes(group: RowGroup) -> Iterator[Change]:

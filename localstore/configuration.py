@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from localstore.app import check_settings
+from localstore.client_reset import ClientReset, RecoverOrDiscard, check_client_reset
 from localstore.directories import check_safe_name, safe_name
 from localstore.schema import Model
 from localstore.store import memory
@@ -88,6 +89,9 @@ class SyncConfiguration:
         error_handler: called in the background thread as ``error_handler(session, error)`` with every error that a user
             should know of. Being offline is not one of them. Without a handler errors are logged. Realms on
             the same file share the handler of the one that was opened first.
+        client_reset: what to do when the device and the remote cannot go on with each other: ``RecoverOrDiscard()``,
+            ``Recover()``, ``Discard()``, ``SeedRemote()`` or ``Manual(...)``. Realms on the same file share that of the one
+            that was opened first.
         stop_policy: what closing the realm does when changes are unsent: let the session finish first, or end it. Unsent
             changes stay in the file either way.
         in_memory: keep nothing on disk; the realm is gone when it is closed and its session has ended, unsent changes
@@ -109,6 +113,7 @@ class SyncConfiguration:
     name: str | None = field(default=None, kw_only=True)
     partition: str = field(default=DEFAULT_PARTITION, kw_only=True)
     error_handler: ErrorHandler | None = field(default=None, kw_only=True)
+    client_reset: ClientReset = field(default_factory=RecoverOrDiscard, kw_only=True)
     stop_policy: StopPolicy = field(default="after_changes_uploaded", kw_only=True)
     in_memory: bool = field(default=False, kw_only=True)
     initial_data: InitialData | None = field(default=None, kw_only=True)
@@ -130,6 +135,7 @@ class SyncConfiguration:
             raise ValueError(f"partition must not be empty; the usual one is {DEFAULT_PARTITION!r}.")
         if self.stop_policy not in ("after_changes_uploaded", "immediately"):
             raise ValueError(f"stop_policy is 'after_changes_uploaded' or 'immediately', not {self.stop_policy!r}.")
+        check_client_reset(self.client_reset)
         check_encryption_key(self.encryption_key)
         _check_file_options(self)
         _check_wait(self.wait_for_initial_remote_data)

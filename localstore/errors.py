@@ -29,7 +29,10 @@
         ├ Unauthorized                      log in again
         ├ Refused  CompensatingWrite        look at the changes that were set aside
         ├ RowsSetAside                      look at the rows that are not shown any more
-        ├ ResetRequired  ClientResetFailed  histories parted
+        ├ ResetRequired                     histories parted (the session resets the file)
+        │  └ ClientResetRequired            reset the file yourself
+        ├ ClientResetFailed                 see why; the unsent changes are in the file or its backup
+        ├ OfflineTooLong                    reach the remote soon
         ├ ProtocolError                     upgrade, or report a bug
         │  ├ MalformedChangeset             damaged or forged bytes
         │  └ NewerFormat                    written by a newer localstore
@@ -41,16 +44,23 @@
         └ ClockDrift                        set the device's clock
 
 A message says what happened and what was kept safe; ``hint`` says what to do next. Wrong arguments are
-``ValueError`` or ``TypeError``, as everywhere in Python. This module knows nothing of the rest of the package.
+``ValueError`` or ``TypeError``, as everywhere in Python. This module knows nothing of the rest of the package but the reasons
+for a reset.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from localstore.reasons import ResetReason
 
 __all__ = [
     "Busy",
     "CannotRestore",
     "ChangesetTooLarge",
     "ClientResetFailed",
+    "ClientResetRequired",
     "ClockDrift",
     "CommitInsideWrite",
     "CompensatingWrite",
@@ -66,6 +76,7 @@ __all__ = [
     "NotLoggedIn",
     "NotWritable",
     "Offline",
+    "OfflineTooLong",
     "OperationAborted",
     "ProtocolError",
     "RateLimited",
@@ -265,23 +276,77 @@ class CompensatingWrite(SyncError):
 
 
 class ResetRequired(SyncError):
-    """The device's and the remote's histories parted.
+    """The device's and the remote's histories parted. The session answers with a client reset.
+
+    Args:
+        reason: in words, such as ``"remote replaced"``, ``"device forked"``, ``"history trimmed"``.
+        kind: the same for programs; by the words when it is not given.
+        may_recover: whether the remote lets the device bring its unsent changes along.
 
     Attributes:
-        reason: such as ``"remote replaced"``, ``"device forked"``, ``"history trimmed"``.
+        reason, kind, may_recover: the arguments.
     """
 
     is_fatal = True
 
-    def __init__(self, reason: str, *, hint: str = "") -> None:
+    def __init__(self, reason: str, *, kind: ResetReason | None = None, may_recover: bool = True, hint: str = "") -> None:
         super().__init__(f"This device cannot go on with the remote: {reason}.", hint=hint)
         self.reason = reason
+        self.kind = kind or ResetReason.of(reason)
+        self.may_recover = may_recover
+
+
+class ClientResetRequired(ResetRequired):
+    """A client reset that is left to the application: by its strategy ``Manual``, or as the automatic one failed.
+
+    Attributes:
+        original_path: the file, with all that was written up to now. Its session has ended.
+        recovery_path: where ``execute`` copies it to.
+    """
+
+    def __init__(self, cause: ResetRequired, *, original_path: Path, recovery_path: Path, execute: Callable[[], bool]) -> None:
+        super().__init__(cause.reason, kind=cause.kind, may_recover=cause.may_recover, hint=cause.hint)
+        self.original_path = original_path
+        self.recovery_path = recovery_path
+        self._execute = execute
+
+    def execute(self) -> bool:
+        """Copy the file to ``recovery_path``, as one that ``LocalConfiguration`` opens, and delete it, so that the next opening
+        makes it anew from the remote. The file as it is, with all that sync knows, is kept as a backup besides.
+
+        Returns:
+            False when there is nothing to do any more: the file is gone, or was reset already.
+
+        Raises:
+            StoreBusy: a realm is open on the file. Nothing was done.
+        """
+        return self._execute()
 
 
 class ClientResetFailed(SyncError):
-    """A client reset could not be carried out; the file is as it was before."""
+    """A client reset could not be carried out. Its ``__cause__`` says why.
+
+    Attributes:
+        backup: the file as it was before; None when the reset did not get so far.
+    """
 
     is_fatal = True
+
+    def __init__(self, message: str, *, backup: Path | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.backup = backup
+
+
+class OfflineTooLong(SyncError):
+    """The remote was not reached for so long that it will soon have forgotten what this device has missed.
+
+    Attributes:
+        deadline_ms: when the device will need a client reset, milliseconds since the Unix epoch.
+    """
+
+    def __init__(self, message: str, *, deadline_ms: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.deadline_ms = deadline_ms
 
 
 class ProtocolError(SyncError):

@@ -17,8 +17,9 @@ from localstore.store import awaiting
 from localstore.store.first_data import InitialData
 from localstore.sync.synced_file import SyncedFile
 
-__all__ = ["FirstDownload", "data_at_opening", "first_download", "uninterrupted"]
+__all__ = ["FirstDownload", "data_at_opening", "opened_async", "uninterrupted"]
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -30,19 +31,21 @@ def data_at_opening(configuration: SyncConfiguration) -> InitialData | None:
 
 
 class FirstDownload:
-    """The first download of a file that was opened just now, by a realm that nobody has yet.
+    """What the opening of a realm that nobody has yet may still have to wait for.
 
     Args:
         configuration: how it was opened.
-        file: the open file, with the realm counted.
+        file: the open file; None for a local realm.
         close: closes that realm.
     """
 
-    def __init__(self, configuration: SyncConfiguration, file: SyncedFile, close: Callable[[], None]) -> None:
-        self._configuration = configuration
-        self._file = file
+    def __init__(
+        self, configuration: SyncConfiguration | LocalConfiguration, file: SyncedFile | None, close: Callable[[], None]
+    ) -> None:
+        self._awaited: _Awaited | None = None
+        if isinstance(configuration, SyncConfiguration) and configuration.waits_for_remote_data and file is not None:
+            self._awaited = _Awaited(configuration, file)
         self._close = close
-        self._path: Path = file.store.path
 
     def wait(self) -> None:
         """Block until the file has it; at once when it has. The realm is closed again by whatever else comes.
@@ -52,35 +55,56 @@ class FirstDownload:
             SyncError: the session cannot go on.
             OperationAborted: it was ended or paused.
         """
+        if self._awaited is None:
+            return
         try:
-            if awaiting.is_awaiting(self._file.store):
-                self._settle(self._file.session.download_all_server_changes(self._configuration.remote_data_timeout))
+            self._awaited.wait()
         except BaseException:
             self.give_up()
             raise
 
     async def wait_async(self) -> None:
         """``wait`` for any event loop. Cancelled, it closes the realm before it ends."""
+        if self._awaited is None:
+            return
         try:
-            if await asyncio.to_thread(awaiting.is_awaiting, self._file.store):
-                session, timeout = self._file.session, self._configuration.remote_data_timeout
-                arrived = await session.download_all_server_changes_async(timeout)
-                await uninterrupted(lambda: self._settle(arrived))
+            await self._awaited.wait_async()
         except BaseException:
             await uninterrupted(self.give_up)
             raise
-
-    def _settle(self, arrived: bool) -> None:
-        if not arrived:
-            raise self._too_late()
-        awaiting.check_off(self._file.store, self._configuration.initial_data)
 
     def give_up(self) -> None:
         """Close the realm, and remove its file if the first download is not complete and nobody else uses it."""
         with suppress(LocalStoreError):  # somebody writes to it: then it is not ours alone, and stays
             self._close()
+        if self._awaited is not None:
+            self._awaited.remove_file()
+
+
+class _Awaited:
+    def __init__(self, configuration: SyncConfiguration, file: SyncedFile) -> None:
+        self._configuration = configuration
+        self._file = file
+        self._path: Path = file.store.path
+
+    def wait(self) -> None:
+        if awaiting.is_awaiting(self._file.store):
+            self._settle(self._file.session.download_all_server_changes(self._configuration.remote_data_timeout))
+
+    async def wait_async(self) -> None:
+        if await asyncio.to_thread(awaiting.is_awaiting, self._file.store):
+            session, timeout = self._file.session, self._configuration.remote_data_timeout
+            arrived = await session.download_all_server_changes_async(timeout)
+            await uninterrupted(lambda: self._settle(arrived))
+
+    def remove_file(self) -> None:
         if not self._configuration.in_memory:
             awaiting.delete_unfinished(self._path, self._configuration.encryption_key)
+
+    def _settle(self, arrived: bool) -> None:
+        if not arrived:
+            raise self._too_late()
+        awaiting.check_off(self._file.store, self._configuration.initial_data)
 
     def _too_late(self) -> InitialDataTimeout:
         error = self._file.session.last_error
@@ -92,13 +116,17 @@ class FirstDownload:
         )
 
 
-def first_download(
-    configuration: SyncConfiguration | LocalConfiguration, file: SyncedFile | None, close: Callable[[], None]
-) -> FirstDownload | None:
-    """What a realm that was just opened has to wait for, if it is to."""
-    if isinstance(configuration, LocalConfiguration) or file is None:
-        return None
-    return FirstDownload(configuration, file, close) if configuration.waits_for_remote_data else None
+async def opened_async(open_realm: Callable[[], R], first_download: Callable[[R], FirstDownload]) -> R:
+    """What a function opens, in a thread, with what it has to wait for. Cancelled, it leaves nothing open."""
+    opened: list[R] = []
+    try:
+        await uninterrupted(lambda: opened.append(open_realm()))
+    except asyncio.CancelledError:
+        for realm in opened:
+            await uninterrupted(first_download(realm).give_up)
+        raise
+    await first_download(opened[0]).wait_async()
+    return opened[0]
 
 
 async def uninterrupted(function: Callable[[], T]) -> T:

@@ -9,8 +9,8 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -35,14 +35,16 @@ from localstore.configuration import (
 from localstore.copies import write_copy
 from localstore.environment import Environment
 from localstore.errors import LocalStoreError, RealmClosed
-from localstore.first_download import data_at_opening, first_download, uninterrupted
+from localstore.first_download import FirstDownload, data_at_opening, opened_async
 from localstore.schema import check_key, check_synced, tables_of
 from localstore.store import files, restoring
 from localstore.store.conflicts import Conflict
 from localstore.store.file import Store
+from localstore.store.frozen import frozen
 from localstore.store.in_loop import WriteInLoop
 from localstore.store.opening import open_local
 from localstore.store.outbox import PendingChangeset
+from localstore.sync.parts import ResetParts
 from localstore.sync.session import SyncSession
 from localstore.sync.synced_file import Hold, SyncedFile
 from localstore.types import recognise_text, warn_of_lossy
@@ -65,7 +67,7 @@ class Realm:
         self._file = file
         self._sync = sync
         self._closed = False
-        self._closing = threading.Lock()
+        self._closing = threading.RLock()  # a signal handler may close it in the midst of that
         self._hold = Hold()
 
     @classmethod
@@ -77,33 +79,21 @@ class Realm:
 
         Raises:
             InitialDataTimeout: what the remote has did not arrive in time; so do its errors that are fatal.
-            SchemaError: a class cannot be opened as declared.
-            SchemaMismatch: the file needs a migration.
-            StoreUnusable: the file is not one that can be opened so, or not with this encryption key.
-            StoreBusy: another program kept it locked.
+            SchemaError, SchemaMismatch: a class cannot be opened as declared; the file needs a migration.
+            StoreUnusable, StoreBusy: it cannot be opened so, or not with this encryption key; another program kept it locked.
             ImportError: the configuration needs an extra that is not installed.
         """
         realm = cls._opened(configuration, stacklevel=3)
-        download = first_download(configuration, realm._file, partial(realm._close, after_upload=False))
-        if download is not None:
-            download.wait()
+        realm._first_download().wait()
         return realm
 
     @classmethod
     async def open_async(cls, configuration: SyncConfiguration | LocalConfiguration) -> Realm:
         """``open`` for any event loop. Cancelled, it leaves no open realm behind, nor a new file that it waited with."""
-        opened: list[Realm] = []
-        try:
-            await uninterrupted(lambda: opened.append(cls._opened(configuration, stacklevel=2)))
-        except asyncio.CancelledError:
-            for realm in opened:
-                download = first_download(configuration, realm._file, partial(realm._close, after_upload=False))
-                await uninterrupted(realm.close if download is None else download.give_up)
-            raise
-        download = first_download(configuration, opened[0]._file, partial(opened[0]._close, after_upload=False))
-        if download is not None:
-            await download.wait_async()
-        return opened[0]
+        return await opened_async(lambda: cls._opened(configuration, stacklevel=2), Realm._first_download)
+
+    def _first_download(self) -> FirstDownload:
+        return FirstDownload(self._configuration, self._file, partial(self._close, after_upload=False))
 
     @classmethod
     def _opened(cls, configuration: SyncConfiguration | LocalConfiguration, *, stacklevel: int) -> Realm:
@@ -128,6 +118,7 @@ class Realm:
                 error_handler=configuration.error_handler,
                 initial_data=data_at_opening(configuration),
                 encryption_key=configuration.encryption_key,
+                reset=ResetParts(strategy=configuration.client_reset, view=partial(_as_it_was, configuration, tables)),
             )
             return cls(configuration, file.store, file, sync)
 
@@ -414,6 +405,19 @@ def _open_local(configuration: LocalConfiguration, path: Path, tables: Sequence[
 
     options = store_options(configuration.settings or Settings(), configuration.encryption_key)
     return open_local(path, tables, options=options, environment=Environment(), initial_data=configuration.initial_data)
+
+
+@contextmanager
+def _as_it_was(configuration: SyncConfiguration, tables: Sequence[Table], path: Path) -> Iterator[Realm]:
+    """A realm on the backup of a synced file, for the callbacks of a client reset: it can only be read."""
+    app = configuration.user.app
+    options = store_options(app.settings, configuration.encryption_key)
+    with frozen(path, tables, options, app.environment.now_ms) as store:
+        realm = Realm(configuration, store, None, None)
+        try:
+            yield realm
+        finally:
+            realm._closed = True
 
 
 def _readable(statement: Any) -> Executable:

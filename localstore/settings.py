@@ -89,11 +89,18 @@ class Settings(BaseSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_truth(cls, value: Any, info: ValidationInfo) -> Any:
-        """``true`` would be taken for 1."""
+    def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
+        """``true`` would be taken for 1, and a path is a text."""
+        if info.field_name == "directory" and isinstance(value, os.PathLike):
+            return os.fspath(value)
         if isinstance(value, bool) and info.field_name not in _NO_NUMBERS:
             raise PydanticCustomError("truth", "it should be a number, not true or false")
         return value
+
+    @field_validator("directory", mode="before")
+    @classmethod
+    def _take_path(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else value
 
     if not TYPE_CHECKING:  # type checkers know the arguments by the fields
 

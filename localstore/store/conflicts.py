@@ -15,10 +15,30 @@ import msgspec
 from localstore.changes import Key, Value
 from localstore.clock import Version, stamp_at
 
-__all__ = ["A_DELETE_WINS", "Conflict", "conflicts", "find", "forget", "forget_oldest", "note", "of_one_loss"]
+__all__ = [
+    "A_DELETE_WINS",
+    "A_LATER_WRITE_WINS",
+    "NOT_IN_REMOTE",
+    "REFUSED",
+    "Conflict",
+    "conflicts",
+    "find",
+    "forget",
+    "forget_oldest",
+    "is_of_lost_row",
+    "note",
+    "of_one_loss",
+]
 
 A_DELETE_WINS = "a delete beats every update"
 """The rule by which a value goes together with its row."""
+
+A_LATER_WRITE_WINS = "the later write wins"
+"""The rule by which most values lose."""
+NOT_IN_REMOTE = "the remote has no such row any more"
+"""The rule by which a value is lost at a client reset whose row the remote does not have, nor knows to be deleted."""
+REFUSED = "the remote refused it: "
+"""What rules begin with by which a value is lost that the remote refused; its reason follows."""
 
 _PORTION = 1000  # forgotten beyond as many as were added, so that no transaction is long after the bounds were lowered
 _FIRST_ID = 1 << 32
@@ -76,6 +96,11 @@ def of_one_loss(connection: sqlite3.Connection, conflict: Conflict) -> list[Conf
             bytes.fromhex(conflict.won_device),
         )
     )
+
+
+def is_of_lost_row(rule: str) -> bool:
+    """Whether, by this rule, a value may have been lost together with its row."""
+    return rule in (A_DELETE_WINS, NOT_IN_REMOTE) or rule.startswith(REFUSED)
 
 
 def note(

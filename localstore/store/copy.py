@@ -58,7 +58,7 @@ def copy_plain(
     """
     with _new_file(target, target_key) as aside:
         if source_key is None and target_key is None:
-            _vacuum_into(source, aside)
+            _vacuum_into(source, aside, None)
             _strip(aside)
         else:
             _transfer(source, aside, source_key, target_key, with_ours=False)
@@ -70,8 +70,8 @@ def copy_whole(
 ) -> None:
     """The same with all that we keep in the file. It is the same device as the source, unless ``finish`` changes that."""
     with _new_file(target, target_key) as aside:
-        if source_key is None and target_key is None:
-            _vacuum_into(source, aside)
+        if source_key == target_key:
+            _vacuum_into(source, aside, source_key)
         else:
             _transfer(source, aside, source_key, target_key, with_ours=True)
         finish(aside)
@@ -116,8 +116,9 @@ def _check_free(target: Path) -> None:
             )
 
 
-def _vacuum_into(source: Path, aside: Path) -> None:
-    with closing(connect(source, None)) as connection:
+def _vacuum_into(source: Path, aside: Path, key: bytes | None) -> None:
+    """SQLite's own way, which keeps the source's key."""
+    with closing(connect(source, key)) as connection:
         connection.execute("VACUUM INTO ?", (str(aside),))
 
 

@@ -226,19 +226,30 @@ class Store(OpenFile):
                     limit = min(_FOLD_CHUNK, number - load_state(connection).folded)
                 more = applying.fold(connection, limit)
 
-    def acknowledge(self, number: int) -> None:
-        """The remote has everything up to ``number``; it leaves the outbox little by little, so that no writer waits long."""
+    def acknowledge(self, number: int, device: bytes | None = None) -> None:
+        """The remote has everything up to ``number``; it leaves the outbox little by little, so that no writer waits long.
+
+        Args:
+            device: whose number it is: when the file is another device by now, it says nothing about what is unsent.
+        """
         self.fold(number)
         left = True
         while left:
             with self.transaction() as connection:
+                if _is_another(connection, device):
+                    return
                 left = outbox.acknowledge(connection, number, limit=ACKNOWLEDGE_CHUNK) == ACKNOWLEDGE_CHUNK
 
-    def refuse(self, number: int, reason: str) -> None:
-        """The remote will never take ``number``: set it aside, and leave an empty changeset in its place."""
+    def refuse(self, number: int, reason: str, device: bytes | None = None) -> None:
+        """The remote will never take ``number``: set it aside, and leave an empty changeset in its place.
+
+        Args:
+            device: as for ``acknowledge``.
+        """
         self.fold(number)
         with self.transaction() as connection:
-            outbox.refuse(connection, number, reason)
+            if not _is_another(connection, device):
+                outbox.refuse(connection, number, reason)
 
     def meet(self, remote_id: str) -> None:
         """Remember the remote at the very first connect."""
@@ -312,3 +323,7 @@ class Store(OpenFile):
     def _has_waiting(self) -> bool:
         with self._reading() as connection:
             return applying.has_waiting(connection)
+
+
+def _is_another(connection: sqlite3.Connection, device: bytes | None) -> bool:
+    return device is not None and load_state(connection).device != device

@@ -163,15 +163,17 @@ class OpenFile:
                 self._readers_changed.notify_all()
 
     @contextmanager
-    def transaction(self, *, unconstrained: bool = False, beside: Path | None = None) -> Iterator[sqlite3.Connection]:
+    def transaction(
+        self, *, unconstrained: bool = False, beside: Path | None = None, key: bytes | None = None
+    ) -> Iterator[sqlite3.Connection]:
         """One transaction of ours on the writing connection. ``unconstrained`` turns foreign keys off, as merged rows may
-        break them for a while. ``beside`` is a snapshot that statements see, see ``snapshot_file.attached``."""
+        break them for a while. ``beside`` is a file that statements see, with its ``key``: see ``snapshot_file.attached``."""
         with self.lock.held(), ExitStack() as stack:
             self.check_open()
             if beside is not None:
                 stack.enter_context(translated(self.path, writing=True))
                 stack.callback(self._writer.spend)  # a cursor that a traceback keeps would keep the snapshot attached
-                stack.enter_context(attached(self._writer.driver(), beside))
+                stack.enter_context(attached(self._writer.driver(), beside, key))
             yield stack.enter_context(self._transaction(unconstrained=unconstrained))
 
     @contextmanager

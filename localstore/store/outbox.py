@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from localstore import wire
-from localstore.changes import Changeset
+from localstore.changes import Changeset, RowGroup
 from localstore.clock import stamp_ms, stamp_time
 from localstore.wire import SealedChangeset
 
-__all__ = ["Pending", "PendingChangeset", "acknowledge", "acknowledged", "batch", "last_pending", "pending", "refuse", "totals"]
+__all__ = [
+    "Pending",
+    "PendingChangeset",
+    "acknowledge",
+    "acknowledged",
+    "add",
+    "batch",
+    "last_pending",
+    "pending",
+    "refuse",
+    "totals",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,18 @@ def totals(connection: sqlite3.Connection, *, unsealed: bool) -> Pending:
     return Pending(count, size, acknowledged(connection), unsealed)
 
 
+def add(connection: sqlite3.Connection, sealed: SealedChangeset, groups: Iterable[RowGroup]) -> None:
+    """Put a changeset in, whose groups of changes are given beside its sealed form."""
+    tables: dict[str, int] = {}
+    for group in groups:
+        tables[group.table] = tables.get(group.table, 0) + group.row_count
+    data = wire.encode(sealed)
+    connection.execute(
+        "INSERT INTO localstore_outbox (number, stamp, rows, bytes, tables, sealed) VALUES (?, ?, ?, ?, ?, ?)",
+        (sealed.number, sealed.stamp, sealed.rows, sealed.byte_count, msgspec.json.encode(tables).decode(), data),
+    )
+
+
 def pending(connection: sqlite3.Connection, *, now_ms: int, last_error: str | None = None) -> list[PendingChangeset]:
     """All unsent changesets, oldest first. ``last_error`` is the session's."""
     return [
@@ -118,7 +143,8 @@ def acknowledge(connection: sqlite3.Connection, number: int, *, limit: int) -> i
 
 
 def refuse(connection: sqlite3.Connection, number: int, reason: str) -> None:
-    """Set a changeset aside that the remote will never take.
+    """Set a changeset aside that the remote will never take. Its rows stay as they are until they are put back to what the
+    remote has, see ``store.undoing``.
 
     An empty one goes in its place, so that no other device waits for its number for ever.
     """
@@ -130,7 +156,7 @@ def refuse(connection: sqlite3.Connection, number: int, reason: str) -> None:
     depends = wire.unseal(original).depends
     # OR IGNORE: when the empty one is refused as well, the original must not make room for it
     connection.execute(
-        "INSERT OR IGNORE INTO localstore_aside (device, number, reason, sealed) VALUES (?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO localstore_aside (device, number, reason, sealed, undo) VALUES (?, ?, ?, ?, 1)",
         (original.device, number, reason, data),
     )
     empty = wire.seal(Changeset(original.device, number, stamp, depends, ()))

@@ -15,7 +15,7 @@ from localstore.changes import Value
 from localstore.errors import CannotRestore
 from localstore.store.apply import cannot_apply
 from localstore.store.capture import CapturedTable, captured_tables
-from localstore.store.conflicts import A_DELETE_WINS, Conflict, find, forget, of_one_loss
+from localstore.store.conflicts import Conflict, find, forget, is_of_lost_row, of_one_loss
 from localstore.store.engine import driver_connection, quote
 from localstore.store.file import Store
 from localstore.store.in_loop import WriteInLoop
@@ -102,7 +102,7 @@ def _insert_again(connection: sqlite3.Connection, table: CapturedTable, listed: 
             f"The row of {_place(listed)} is set aside, so the value has no place: {aside.why}. {_STAYS}",
             hint=_TAKE_THE_CAUSE_AWAY,
         )
-    if listed.rule != A_DELETE_WINS:
+    if not is_of_lost_row(listed.rule):
         raise CannotRestore(
             f"The row of {_place(listed)} was deleted after the value had lost, so the value has no place. {_STAYS}",
             hint="Insert the row again in a write(), then restore.",
@@ -111,8 +111,9 @@ def _insert_again(connection: sqlite3.Connection, table: CapturedTable, listed: 
     known: dict[str, Value] = {lost.column: lost.lost_value for lost in loss if lost.column in table.columns}
     missing = [name for name in _needed(connection, table) if known.get(name) is None]
     if missing:
+        gone = f"was deleted by device {listed.won_device[:8]}" if listed.won_device else "is not there any more"
         raise CannotRestore(
-            f"The row of {_place(listed)} was deleted by device {listed.won_device[:8]}. This device had written only"
+            f"The row of {_place(listed)} {gone}. This device had written only"
             f" {_names(list(known))}, so it cannot put the row back: {_names(missing)} must have a value. {_STAYS}",
             hint=f"Insert the row again in a write() with {_names(missing)} of your own, then restore.",
         )

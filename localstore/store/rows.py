@@ -6,25 +6,26 @@ Nothing here knows in which order changesets may come; that is ``store.apply``'s
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import msgspec
 
-from localstore.changes import Change, Changeset, Key, Op, RowGroup, Value, row_changes
+from localstore.changes import Change, Changeset, Key, Op, RowGroup, Value, is_same, row_changes
 from localstore.clock import Version
 from localstore.store.bulk import INSERTS, MANY, Circumstances, Plan, carry_out
 from localstore.store.capture import CapturedTable, captured_tables, holds
 from localstore.store.clocks import ClockTable, Knowledge, key_value, saw_up_to
 from localstore.store.column_rules import ColumnRules
-from localstore.store.conflicts import A_DELETE_WINS, note
+from localstore.store.conflicts import A_DELETE_WINS, A_LATER_WRITE_WINS, note
 from localstore.store.constraints import attempt, decides_conflicts, without_triggers
 from localstore.store.engine import quote
-from localstore.store.merge import PURGED, Lost, RowState, Saw, merge
+from localstore.store.merge import LONG_AGO, PURGED, Lost, Mark, RowState, Saw, life_of, merge
 from localstore.store.renames import RENAMED, read_renames
 from localstore.store.repair import Repairs
 from localstore.store.repaired import Repaired
+from localstore.store.row_writing import defaults_of, same_key, write_rows
 
 __all__ = ["Rows"]
 
@@ -32,7 +33,7 @@ __all__ = ["Rows"]
 @dataclass(slots=True)
 class _Row:
     """A row at work. ``existed``: whether it was there before, shown or not; ``writes``: column values still to be written;
-    ``repaired``: what the table does not show of it."""
+    ``repaired``: what the table does not show of it; ``is_put_back``: whether a clock in the file is void."""
 
     key: Key
     state: RowState
@@ -40,6 +41,7 @@ class _Row:
     writes: dict[str, Value] = field(default_factory=dict)
     stored: dict[str, Value] | None = None
     repaired: Repaired | None = None
+    is_put_back: bool = False
 
 
 class Rows:
@@ -51,7 +53,7 @@ class Rows:
         self._now_ms = now_ms
         self._rules = rules
         self._tables = captured_tables(connection)
-        self._columns = {name: _defaults(connection, table) for name, table in self._tables.items()}
+        self._columns = {name: defaults_of(connection, table) for name, table in self._tables.items()}
         self._seeded = dict(connection.execute("SELECT name, seeded FROM localstore_table"))
         (self._purged,) = connection.execute("SELECT purged FROM localstore_state").fetchone()
         self._renames = read_renames(connection)
@@ -63,10 +65,12 @@ class Rows:
         self._decides = decides_conflicts(connection, self._tables.values())
         self.conflicts = 0
 
-    def take(self, changeset: Changeset) -> None:
-        """Merge another device's changeset."""
-        self.learn(changeset)
-        self._take(changeset, self.knowledge.of(changeset.device))
+    def take(self, changeset: Changeset, seen: Mapping[bytes, int] | None = None) -> None:
+        """Merge another device's changeset. ``seen`` is what its writer knew, where that is not what its device is known to."""
+        if seen is None:
+            self.learn(changeset)
+            seen = self.knowledge.of(changeset.device)
+        self._take(changeset, seen)
 
     def learn(self, changeset: Changeset) -> None:
         """Note what the writer of a changeset had seen."""
@@ -97,6 +101,56 @@ class Rows:
             for row, change in self._with_rows(known, own=True):
                 merge(row.state, change, _version(changeset, known), lambda _: True, lambda _: None, defaults)
 
+    def table_of(self, group: RowGroup) -> CapturedTable | None:
+        """The table of this schema that a group's rows are in, None when it has none."""
+        name = group.table if group.table in self._tables else self._renames.table(group.table, self._tables)
+        return self._tables[name] if name is not None and len(self._tables[name].key) == len(group.key) else None
+
+    def look_up(self, table: CapturedTable, keys: Iterable[Key]) -> Iterator[tuple[RowState, Callable[[str], Value]]]:
+        """The clock of each row as it is by now, and what reads its merged values."""
+        for row in self._look_up(table, list(keys)):
+            yield row.state, self._reader(table, row)
+
+    def put_back(self, table: CapturedTable, merged: Iterable[tuple[Key, RowState, Mapping[str, Value]]]) -> None:
+        """Let rows be as given, whatever was merged into them; what is taken after this is merged on top.
+
+        Args:
+            merged: of each row its key, clock, and, if it lives, its values. A column that has none keeps its own.
+        """
+        given, rows = list(merged), self._rows.setdefault(table.name, {})
+        for row, (key, state, values) in zip(self._look_up(table, [key for key, *_ in given]), given, strict=True):
+            current = self._reader(table, row)
+            before = {name: current(name) for name in table.columns}
+            for name in table.columns if state.lives else ():
+                if name not in values:
+                    kept = row.state.mark(name) if row.state.lives else None
+                    is_of_life = kept is not None and kept.life in map(life_of, state.lives)
+                    state.marks[name] = kept if kept and is_of_life else Mark(LONG_AGO, life_of(state.lives[-1]))
+            wanted = {**(before if row.state.lives else self._columns[table.name]), **values} if state.lives else {}
+            same = () if not row.existed else [name for name, value in before.items() if is_same(wanted.get(name), value)]
+            row.state, row.is_put_back = state, True
+            row.writes = {name: value for name, value in wanted.items() if name in table.columns and name not in same}
+            rows[key_value(key)] = row
+
+    def _look_up(self, table: CapturedTable, keys: list[Key]) -> Iterator[_Row]:
+        """Rows at work, or as they would be."""
+        working = self._rows.get(table.name, {})
+        recorded = dict(self.clocks.load(table.id, [value for value in map(key_value, keys) if value not in working]))
+        repaired = self._repairs.records.load(table, keys)
+        for key in keys:
+            row = working.get(key_value(key))
+            if row is None:
+                state = recorded.get(key_value(key))
+                if state is None:
+                    state = RowState(lives=(PURGED,) if holds(self._connection, table, key) else ())
+                row = _Row(key, state, existed=bool(state.lives), repaired=repaired.get(key))
+            yield row
+
+    @property
+    def size(self) -> int:
+        """How many rows are at work."""
+        return sum(map(len, self._rows.values()))
+
     def flush(self) -> None:
         """Write rows and clocks, and repair what cannot be shown then."""
         for name, rows in self._rows.items():
@@ -108,8 +162,12 @@ class Rows:
     def flush_clocks(self) -> None:
         """Write clocks only."""
         for name, rows in self._rows.items():
-            told = ((key, row.state) for key, row in rows.items() if row.state.says_something)
-            self.clocks.save(self._tables[name].id, told)
+            table, void = self._tables[name], [key for key, row in rows.items() if row.is_put_back]
+            if void:
+                self._connection.executemany(
+                    "DELETE FROM localstore_clock WHERE tbl = ? AND key = ?", ((table.id, key) for key in void)
+                )
+            self.clocks.save(table.id, ((key, row.state) for key, row in rows.items() if row.state.says_something))
         self._rows.clear()
 
     def _take(self, changeset: Changeset, seen: Mapping[bytes, int]) -> None:
@@ -229,7 +287,7 @@ class Rows:
         if not table.columns:
             return {}
         names = ", ".join(f"t.{quote(name)}" for name in table.columns)
-        found = self._connection.execute(f"SELECT {names} FROM {table.sql_name} AS t WHERE {_same_key(table)}", key).fetchone()
+        found = self._connection.execute(f"SELECT {names} FROM {table.sql_name} AS t WHERE {same_key(table)}", key).fetchone()
         return dict(zip(table.columns, found, strict=True)) if found else {}
 
     def _write_repaired(self, table: CapturedTable, row: _Row) -> bool:
@@ -254,7 +312,7 @@ class Rows:
 
     def _write_what_fits(self, table: CapturedTable, rows: Sequence[_Row]) -> None:
         """Write rows, all at once or in ever smaller parts; take those in hand that break a constraint by themselves."""
-        if attempt(self._connection, partial(self._write_at_once, table, rows)):
+        if attempt(self._connection, partial(self._write_all, table, rows)):
             return
         if len(rows) == 1:
             self._take_in_hand(table, rows[0])
@@ -263,35 +321,16 @@ class Rows:
         self._write_what_fits(table, rows[:half])
         self._write_what_fits(table, rows[half:])
 
+    def _write_all(self, table: CapturedTable, rows: Iterable[_Row]) -> None:
+        writes = ((row.key, bool(row.state.lives), row.existed, row.writes) for row in rows)
+        write_rows(self._connection, table, writes, aborts=table.name in self._decides)
+
     def _take_in_hand(self, table: CapturedTable, row: _Row) -> None:
         current = self._reader(table, row)
         merged = {column: current(column) for column in table.columns}
         with without_triggers(self._connection, table):
-            self._connection.execute(f"DELETE FROM {table.sql_name} WHERE {_same_key(table)}", row.key)
+            self._connection.execute(f"DELETE FROM {table.sql_name} WHERE {same_key(table)}", row.key)
         self._repairs.take(table, row.key, merged)
-
-    def _write_at_once(self, table: CapturedTable, rows: Iterable[_Row]) -> None:
-        deletes: list[Key] = []
-        upserts: dict[tuple[str, ...], list[tuple[Value, ...]]] = {}
-        updates: dict[tuple[str, ...], list[tuple[Value, ...]]] = {}
-        for row in rows:
-            columns = tuple(row.writes)
-            values = tuple(row.writes.values())
-            if not row.state.lives:
-                if row.existed:
-                    deletes.append(row.key)
-            elif not row.existed or len(columns) == len(table.columns):  # a row without a record may not be there after all
-                upserts.setdefault(columns, []).append(row.key + values)
-            elif columns:
-                updates.setdefault(columns, []).append(values + row.key)
-        name = table.sql_name
-        verb = " OR ABORT" if table.name in self._decides else ""  # only then, as it goes for what triggers do as well
-        self._connection.executemany(f"DELETE FROM {name} WHERE {_same_key(table)}", deletes)
-        for columns, parameters in updates.items():
-            assignments = ", ".join(f"{quote(column)} = ?" for column in columns)
-            self._connection.executemany(f"UPDATE{verb} {name} SET {assignments} WHERE {_same_key(table)}", parameters)
-        for columns, parameters in upserts.items():
-            self._connection.executemany(f"INSERT{verb} {_upsert(table, columns)}", parameters)
 
     def _note_conflict(
         self,
@@ -303,7 +342,7 @@ class Rows:
     ) -> None:
         column, value, version = lost
         deleted = not row.state.lives
-        if value == won and type(value) is type(won) and not deleted:
+        if is_same(value, won) and not deleted:
             return  # both wrote the same
         winner = changeset.version if deleted else row.state.mark(column).version
         rule = _rule(deleted or winner < version, version, winner)
@@ -324,12 +363,12 @@ class Rows:
             return None, group
         names = self._renames.columns(table.name, group.columns, self._columns[table.name])
         strange = [name for name in group.columns if name not in names]
-        known = _part(group, group.op, list(names)) if strange else group
+        known = group.part(group.op, list(names)) if strange else group
         if not strange and (table.name, table.key, tuple(names.values())) == shape:
             self._known_shapes.add(shape)
         else:
             known = RowGroup(table.name, group.op, table.key, tuple(names.values()), known.values)
-        unknown = _part(group, Op.UPDATE, strange) if strange else None
+        unknown = group.part(Op.UPDATE, strange) if strange else None
         return (known if names or not strange or group.op is not Op.UPDATE else None), unknown
 
     def _learn_renames(self, group: RowGroup) -> bool:
@@ -353,37 +392,9 @@ def _rule(deleted: bool, lost: Version, won: Version) -> str:
         return "it came too late to tell which is newer"
     if deleted:
         return A_DELETE_WINS
-    return "both are from before sync; devices decide" if lost[0] == won[0] == 0 else "the later write wins"
+    return "both are from before sync; devices decide" if lost[0] == won[0] == 0 else A_LATER_WRITE_WINS
 
 
 def _version(changeset: Changeset, group: RowGroup) -> Version:
     """What a group's changes are ranked by: seeds are older than every change, and devices decide between them."""
     return (0, changeset.device) if group.op is Op.SEED else changeset.version
-
-
-def _defaults(connection: sqlite3.Connection, table: CapturedTable) -> dict[str, Value]:
-    """What each column holds when an insert does not bring it."""
-    rows = connection.execute(f"PRAGMA main.table_xinfo({quote(table.name)})").fetchall()
-    sources = {row[1]: row[4] for row in rows if row[4] is not None}
-    return {
-        name: connection.execute(f"SELECT {sources[name]}").fetchone()[0] if name in sources else None for name in table.columns
-    }
-
-
-def _part(group: RowGroup, op: Op, columns: Sequence[str]) -> RowGroup:
-    width = len(group.key)
-    values = [group.values[width + group.columns.index(name)] for name in columns]
-    return RowGroup(group.table, op, group.key, tuple(columns), group.values[:width] + values)
-
-
-def _same_key(table: CapturedTable) -> str:
-    return " AND ".join(f"{quote(name)} = ?" for name in table.key)
-
-
-def _upsert(table: CapturedTable, columns: tuple[str, ...]) -> str:
-    names = ", ".join(map(quote, table.key + columns))
-    marks = ", ".join("?" * (len(table.key) + len(columns)))
-    assignments = ", ".join(f"{quote(column)} = excluded.{quote(column)}" for column in columns)
-    action = f"DO UPDATE SET {assignments}" if columns else "DO NOTHING"
-    key = ", ".join(map(quote, table.key))
-    return f"INTO {table.sql_name} ({names}) VALUES ({marks}) ON CONFLICT ({key}) {action}"

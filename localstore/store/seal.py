@@ -10,8 +10,6 @@ import sqlite3
 from dataclasses import dataclass
 from itertools import chain
 
-import msgspec
-
 from localstore import wire
 from localstore.changes import Changeset, Dependency, Key, Op, RowGroup
 from localstore.clock import next_stamp
@@ -19,10 +17,11 @@ from localstore.errors import ChangesetTooLarge, LocalStoreError, SchemaMismatch
 from localstore.store.capture import LOGS, CapturedTable, captured_tables
 from localstore.store.driver import driver_errors
 from localstore.store.logged import Logged, Span, read_logged
+from localstore.store.outbox import add
 from localstore.store.repair import note_own
 from localstore.store.touched import note_unsealed, touched_groups
 
-__all__ = ["SealLimits", "has_unsealed", "seal_leftovers", "seal_log", "take_unsealed"]
+__all__ = ["SealLimits", "has_unsealed", "seal_leftovers", "seal_log", "take_unsealed", "undeclared"]
 
 _LEFTOVER_ENTRIES = 10_000
 _HAS_ENTRIES = "SELECT " + " OR ".join(f"EXISTS (SELECT 1 FROM {log})" for log in LOGS)
@@ -72,7 +71,7 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, limits: SealLimits,
     if rows > limits.max_rows:
         raise _too_large(f"{rows} rows", limits.max_rows, wire.MAX_CHANGESET_ROWS, "max_changeset_rows")
     number, stamp = logged.last_number + 1, next_stamp(logged.last_stamp, now_ms)
-    depends = _undeclared(connection, logged.device) if logged.news else ()
+    depends = undeclared(connection, logged.device) if logged.news else ()
     changeset = Changeset(logged.device, number, stamp, depends, groups)
     sealed = wire.seal(changeset)
     if sealed.size > limits.max_bytes:
@@ -85,11 +84,7 @@ def seal_log(connection: sqlite3.Connection, *, now_ms: int, limits: SealLimits,
         connection.execute("UPDATE localstore_device SET declared = number WHERE number > declared")
     for name in {group.table for group in groups if group.op is Op.SEED}:
         connection.execute("UPDATE localstore_table SET seeded = ? WHERE name = ?", (stamp, name))
-    data = wire.encode(sealed)
-    connection.execute(
-        "INSERT INTO localstore_outbox (number, stamp, rows, bytes, tables, sealed) VALUES (?, ?, ?, ?, ?, ?)",
-        (number, stamp, sealed.rows, sealed.byte_count, msgspec.json.encode(_rows_by_table(groups)).decode(), data),
-    )
+    add(connection, sealed, groups)
     return logged.repaired
 
 
@@ -119,13 +114,6 @@ def _groups(connection: sqlite3.Connection, logged: Logged, spans: list[Span], *
         raise TextNotUnicode(
             f"This transaction wrote text that is not UTF-8 ({error}). It was rolled back.", hint="Store bytes as a BLOB."
         ) from error
-
-
-def _rows_by_table(groups: tuple[RowGroup, ...]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for group in groups:
-        counts[group.table] = counts.get(group.table, 0) + group.row_count
-    return counts
 
 
 def seal_leftovers(connection: sqlite3.Connection, *, now_ms: int, limits: SealLimits) -> None:
@@ -184,7 +172,7 @@ def _clear(connection: sqlite3.Connection, spans: list[Span], limit: int | None)
             connection.execute(f"DELETE FROM {span.log} WHERE seq <= ?", (span.last,))
 
 
-def _undeclared(connection: sqlite3.Connection, own: bytes) -> tuple[Dependency, ...]:
+def undeclared(connection: sqlite3.Connection, own: bytes) -> tuple[Dependency, ...]:
     """What other devices did that was applied here since our last changeset."""
     news = connection.execute(
         "SELECT device, number, stamp FROM localstore_device WHERE number > declared AND device <> ? ORDER BY id", (own,)

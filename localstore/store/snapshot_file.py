@@ -112,16 +112,19 @@ _MAGIC = b"SQLite format 3\0"
 
 
 @contextmanager
-def attached(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
-    """Let a connection that is in no transaction see a plain file as ``SCHEMA``, whatever the key of its own. It lets go of the
+def attached(connection: sqlite3.Connection, path: Path, key: bytes | None = None) -> Iterator[None]:
+    """Let a connection that is in no transaction see a file as ``SCHEMA``, whatever the key of its own. It lets go of the
     file in the end, or when it is closed, should any cursor of it be left open.
+
+    Args:
+        key: of the file to be seen, None for a plain one.
 
     Raises:
         SnapshotUnusable: it cannot be attached, as when its texts are in another encoding, or this SQLite does not understand
             its declarations.
     """
     try:
-        connection.execute(f"ATTACH ? AS {SCHEMA} KEY ''", (str(path),))
+        connection.execute(f"ATTACH ? AS {SCHEMA} KEY ?", (str(path), "" if key is None else f"x'{key.hex()}'"))
         connection.execute(f"SELECT 1 FROM {SCHEMA}.sqlite_master LIMIT 1").fetchall()  # reads all declarations
     except driver_errors("DatabaseError") as error:
         raise unusable(path, str(error)) from error

@@ -7,7 +7,8 @@ a wait back to the connect. What may run when is the session's business, not thi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from localstore.adapter import Cursor, Hello, Limit, Page, PushResult, Refusal, SealedChangeset, SupportsWatch, Welcome
@@ -15,6 +16,7 @@ from localstore.errors import (
     Busy,
     DiskFailed,
     DiskFull,
+    Offline,
     ProtocolError,
     Refused,
     ResetRequired,
@@ -26,7 +28,8 @@ from localstore.store.repaired import SetAside
 from localstore.store.state import State
 from localstore.sync.heartbeat import Heartbeat
 from localstore.sync.line import Line
-from localstore.sync.news import Connection, Emptied, Failed, Heard, News, ReachedHead, Received, Sent
+from localstore.sync.news import Connection, Emptied, Failed, Heard, MayStayAway, News, ReachedHead, Received, Sent
+from localstore.sync.offline_time import OfflineTime
 from localstore.sync.parts import SessionParts
 from localstore.sync.reports import Reports
 from localstore.sync.retry import Backoff
@@ -69,6 +72,7 @@ class Observer(Protocol):
 
     def tell(self, news: News) -> None: ...
     def report(self, error: SyncError) -> None: ...
+    async def caught_up(self, pull: Callable[[], Awaitable[None]]) -> None: ...
 
 
 class Cycle:
@@ -97,6 +101,8 @@ class Cycle:
         self._watching: asyncio.Task[None] | None = None
         self._remote_ahead_ms: float | None = None
         self._lost_at: float | None = None
+        self._device = b""
+        self._offline_time = OfflineTime(parts.store, parts.environment)
         signals.doubted = line.check
 
     async def run(self) -> None:
@@ -105,11 +111,36 @@ class Cycle:
         Raises:
             SyncError: a fatal one.
         """
+        await self._through_errors(self._stay_in_step)
+
+    async def fill(self, then: Callable[[], Awaitable[None]]) -> None:
+        """Connect, pull to the head and do something, once, through errors that pass by themselves.
+
+        Raises:
+            SyncError: a fatal one.
+        """
+
+        async def pull_and_then() -> None:
+            await self._pull_to_head()
+            await then()
+
+        await self._through_errors(pull_and_then)
+
+    async def fill_once(self) -> None:
+        """Connect and pull to the head.
+
+        Raises:
+            SyncError: it did not succeed.
+        """
+        await self._connect()
+        await self._pull_to_head()
+
+    async def _through_errors(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             while True:
                 try:
                     await self._connect()
-                    await self._stay_in_step()
+                    return await work()
                 except SyncError as error:
                     await self._recover(error)
         finally:
@@ -126,6 +157,7 @@ class Cycle:
         self._observer.tell(Failed(problem, seconds))
         if seconds is None:
             raise problem
+        await self._warn_of_offline_time()
         await self._back_off(seconds)
 
     async def _stay_in_step(self) -> None:
@@ -147,6 +179,7 @@ class Cycle:
             await self._push_outbox()
             self._backoff.reset()
             self._token.worked()
+            await self._observer.caught_up(self._pull_to_head)
             await self._in_thread(self._store.purge, self._remote_ms())
             await self._wait_for_work(heartbeat)
             push_first, self._signals.committed = self._signals.committed, False
@@ -158,6 +191,7 @@ class Cycle:
             self._observer.tell(Connection(ConnectionEvent.ATTEMPT))
         state = await self._in_thread(self._store.state)
         self._cursor = None if state.cursor is None else Cursor(state.cursor)
+        self._device = state.device
         hello = Hello(
             app=self._parts.app,
             partition=self._parts.partition,
@@ -176,6 +210,8 @@ class Cycle:
         if state.remote_id is None:
             await self._in_thread(self._store.meet, welcome.remote_id)
         check_welcome(welcome, state, acknowledged=acknowledged, made=made)
+        self._waits.count_by(state.device, await self._in_thread(self._store.last_pending))
+        self._observer.tell(MayStayAway(await self._in_thread(self._offline_time.reached, welcome.horizon_days)))
         self._observer.tell(Connection(ConnectionEvent.WELCOME))
 
     async def _pull_to_head(self) -> None:
@@ -200,6 +236,8 @@ class Cycle:
                 self._observer.tell(Received(_byte_count(page), page.remaining_bytes))
         self._waits.reached_head(mark)
         self._observer.tell(ReachedHead())
+        if self._offline_time.is_due():
+            self._observer.tell(MayStayAway(await self._in_thread(self._offline_time.again)))
 
     async def _push_outbox(self, batches: int | None = None) -> None:
         """Send what is unsent, at most so many batches."""
@@ -225,6 +263,8 @@ class Cycle:
 
     async def _push(self, batch: Sequence[SealedChangeset]) -> PushResult:
         """Push a batch; an answer that makes no sense must not make us forget what was never stored."""
+        if batch[0].device != self._device:
+            raise Offline("Another process reset this file, which is another device now. The session connects again.")
         try:
             result = await self._line.push(batch)
         except Refused as error:
@@ -241,7 +281,7 @@ class Cycle:
 
     async def _settle(self, batch: Sequence[SealedChangeset], result: PushResult) -> None:
         """Let go of what the remote took, and set aside what it never will."""
-        await self._in_thread(self._store.acknowledge, result.acknowledged)
+        await self._in_thread(self._store.acknowledge, result.acknowledged, self._device)
         self._waits.acknowledged(result.acknowledged)
         sent = sum(sealed.byte_count for sealed in batch if sealed.number <= result.acknowledged)
         if sent:
@@ -252,8 +292,7 @@ class Cycle:
                     f"The remote refuses even an empty changeset: {refusal.reason}. Sync stopped; local data is untouched.",
                     hint="Ask whoever runs the remote.",
                 )
-            await self._in_thread(self._store.refuse, refusal.number, redacted_text(refusal.reason))
-            self._report(self._reports.of_refusal(refusal))
+            await self._in_thread(self._store.refuse, refusal.number, redacted_text(refusal.reason), self._device)
 
     def _remote_ms(self) -> int | None:
         """The remote's clock by now, which went on since it was told at the connect."""
@@ -276,6 +315,12 @@ class Cycle:
                 heartbeat.answered(monotonic(), monotonic() - asked)
         self._signals.work.clear()
         self._signals.reconnect.clear()  # the line holds, or the pull that follows will show
+
+    async def _warn_of_offline_time(self) -> None:
+        with suppress(Busy):  # which is for the next attempt to find
+            warning = await self._in_thread(self._offline_time.warning)
+            if warning is not None:
+                self._observer.report(warning)
 
     async def _back_off(self, seconds: float) -> None:
         self._stop_watching()

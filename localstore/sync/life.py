@@ -7,15 +7,17 @@ is ignored when it is not its session's present life any more.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from localstore.adapter import SyncAdapter
-from localstore.errors import LocalStoreError, ProtocolError, SyncError
+from localstore.errors import LocalStoreError, ProtocolError, ResetRequired, SyncError
 from localstore.sync.cycle import Cycle, Signals
 from localstore.sync.line import Line, let_go
 from localstore.sync.news import Failed, News
 from localstore.sync.parts import SessionParts
 from localstore.sync.redaction import redacted_error
+from localstore.sync.reset import Resets
 from localstore.sync.state import Event
 from localstore.sync.waits import Waits
 from localstore.urls import redacted_text
@@ -28,17 +30,19 @@ class Owner(Protocol):
 
     def hear(self, life: Life, news: News) -> None: ...
     def report(self, error: SyncError) -> None: ...
-    def handle(self, event: Event, error: SyncError | None = None, *, life: Life | None = None) -> None: ...
+    def handle(self, event: Event, error: SyncError | None = None, *, life: Life | None = None) -> bool: ...
 
 
 class Life:
     """One run of a session's cycle."""
 
-    def __init__(self, owner: Owner, parts: SessionParts, waits: Waits) -> None:
+    def __init__(self, owner: Owner, parts: SessionParts, waits: Waits, resets: Resets) -> None:
         self._owner = owner
+        self._resets = resets
         self._parts = parts
         self._waits = waits
         self._task: asyncio.Task[None] | None = None
+        self._adapter: SyncAdapter | None = None
         self._failed = False
         self.signals = Signals()
 
@@ -52,13 +56,13 @@ class Life:
             self._task.cancel()
 
     async def _run(self) -> None:
-        adapter: SyncAdapter | None = None
         try:
-            adapter = self._parts.make_adapter()
-            line = Line(adapter, self._parts.limits, self._parts.environment)
-            await Cycle(self._parts, line=line, waits=self._waits, observer=self, signals=self.signals).run()
+            await self._resets.take_up(self)
+            while True:
+                await self._sync_until_reset()
         except SyncError as error:
-            self._fail(error)
+            if self._fail(error):
+                await self._resets.tell_application(error)
         except LocalStoreError as error:  # of the file, and nothing that passes by itself
             broken = ProtocolError(f"Sync stopped: {error.message} Local data is untouched.", hint=error.hint)
             broken.__cause__ = error
@@ -69,13 +73,32 @@ class Life:
             broken.__cause__ = error
             self._fail(broken)
         finally:
-            if adapter is not None:
-                await let_go(adapter)
+            await self._hang_up()
 
-    def _fail(self, error: SyncError) -> None:
+    async def _sync_until_reset(self) -> None:
+        """Run the cycle; return when the file was reset, as the remote asked for."""
+        try:
+            self._adapter = self._parts.make_adapter()
+            line = Line(self._adapter, self._parts.limits, self._parts.environment)
+            await Cycle(self._parts, line=line, waits=self._waits, observer=self, signals=self.signals).run()
+        except ResetRequired as error:
+            await self._hang_up()
+            await self._resets.carry_out(error, self)
+
+    async def _hang_up(self) -> None:
+        adapter, self._adapter = self._adapter, None
+        if adapter is not None:
+            await let_go(adapter)
+
+    def _fail(self, error: SyncError) -> bool:
+        """End the session; returns whether the application heard of it: not when the session was closed or paused before."""
         self._failed = True  # what is left to do is closing the adapter
         self.tell(Failed(error, None))
-        self._owner.handle(Event.FATAL_ERROR, error, life=self)
+        return self._owner.handle(Event.FATAL_ERROR, error, life=self)
+
+    async def caught_up(self, pull: Callable[[], Awaitable[None]]) -> None:
+        """The head was reached and the outbox is empty; ``pull`` looks for more."""
+        await self._resets.caught_up(self, pull)
 
     def tell(self, news: News) -> None:
         """Pass on what the cycle tells."""

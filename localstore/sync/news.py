@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from localstore.errors import SyncError
 from localstore.sync.state import ConnectionEvent
 
-__all__ = ["Connection", "Emptied", "Failed", "Heard", "News", "ReachedHead", "Received", "Resetting", "Sent"]
+__all__ = ["Connection", "Emptied", "Failed", "Heard", "MayStayAway", "News", "ReachedHead", "Received", "Resetting", "Sent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +63,12 @@ class Resetting:
     under_way: bool
 
 
-News = Connection | Failed | Received | ReachedHead | Heard | Sent | Emptied | Resetting
+@dataclass(frozen=True, slots=True)
+class MayStayAway:
+    """When the remote will have forgotten what this device has not seen by then, milliseconds since the Unix epoch; None when
+    never."""
+
+    until_ms: int | None
+
+
+News = Connection | Failed | Received | ReachedHead | Heard | Sent | Emptied | Resetting | MayStayAway

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from localstore.client_reset import ClientReset
 from localstore.environment import Environment
 from localstore.registry import AdapterFactory
 from localstore.store.file import Store
@@ -11,7 +16,10 @@ from localstore.sync.loop import BackgroundLoop
 from localstore.sync.retry import BackoffPolicy
 from localstore.sync.tokens import UserTokens
 
-__all__ = ["Limits", "SessionParts"]
+if TYPE_CHECKING:
+    from localstore.realm import Realm
+
+__all__ = ["Limits", "ResetParts", "SessionParts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +38,19 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResetParts:
+    """What a client reset needs of the application.
+
+    Attributes:
+        strategy: what it is to do.
+        view: a realm that can only be read, on the file's backup, for the strategy's callbacks.
+    """
+
+    strategy: ClientReset
+    view: Callable[[Path], AbstractContextManager[Realm]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class SessionParts:
     """What a session is made of.
 
@@ -40,6 +61,7 @@ class SessionParts:
         loop: where the cycle runs.
         environment: the world.
         limits, backoff: figures.
+        reset: for a client reset; None when the session is to stop instead.
         tokens: the user's; None where the remote has no users.
     """
 
@@ -51,6 +73,7 @@ class SessionParts:
     environment: Environment
     limits: Limits
     backoff: BackoffPolicy
+    reset: ResetParts | None = None
     tokens: UserTokens | None = None
 
     @property

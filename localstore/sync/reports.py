@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from localstore.adapter import Page, Refusal
+from localstore.adapter import Page
 from localstore.errors import ClockDrift, ConflictsForgotten, Refused, RemoteDamage, RowsSetAside, SyncError
 from localstore.store.apply import Applied
 from localstore.store.repaired import SetAside
@@ -67,11 +67,3 @@ class Reports:
                 f"A row of {table} that another program wrote cannot be synced: {reason}. It stays on this device.",
                 hint="Correct it with that program, or through localstore.",
             )
-
-    def of_refusal(self, refusal: Refusal) -> Iterator[SyncError]:
-        """About an own changeset that the remote will never take."""
-        yield Refused(
-            f"The remote refused changeset {refusal.number}: {refusal.reason}. It was set aside on this device.",
-            number=refusal.number,
-            hint="Later changes go on.",
-        )

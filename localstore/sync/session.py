@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from localstore.client_reset import ClientResetReport
 from localstore.errors import LocalStoreError, OperationAborted, SyncError
 from localstore.store.forking import of_this_process
 from localstore.sync.cycle import Signals
@@ -20,6 +21,7 @@ from localstore.sync.life import Life
 from localstore.sync.news import Connection, Emptied, Failed, News
 from localstore.sync.parts import SessionParts
 from localstore.sync.progress import Direction, Progress, ProgressMode
+from localstore.sync.reset import Resets
 from localstore.sync.state import (
     CONNECTIONS,
     TRANSITIONS,
@@ -68,6 +70,7 @@ class SyncSession:
         self._waits = Waits()
         self._life: Life | None = None
         self._ended = False
+        self._resets = Resets(parts, session=self)
         parts.store.on_commit(self._committed)
         of_this_process(self)
 
@@ -101,6 +104,12 @@ class SyncSession:
     def is_synced(self) -> bool:
         """Whether nothing is pending, and everything that the remote is known to have is in the file."""
         return self.status.is_synced
+
+    @property
+    def last_reset(self) -> ClientResetReport | None:
+        """The last client reset of this file, and where the backup from before it lies; None when there was none since it was
+        opened, nor one before that the remote has not confirmed."""
+        return self._resets.last
 
     def connection_state_changes(self) -> Stream[ConnectionStateChange]:
         """Changes from now on, for ``for`` or ``async for``; the stream ends when the realm is closed."""
@@ -195,18 +204,21 @@ class SyncSession:
         """End a wait after errors, or see at once whether the remote still answers."""
         self._signal(Signals.reconnect_now)
 
-    def handle(self, event: Event, error: SyncError | None = None, *, life: Life | None = None) -> None:
+    def handle(self, event: Event, error: SyncError | None = None, *, life: Life | None = None) -> bool:
         """Feed an event to the state table and carry out what it asks for.
 
         Args:
             event: what happened.
             error: why.
             life: the run of the cycle that says so; ignored when it is not the present one.
+
+        Returns:
+            Whether the error was reported.
         """
         event = adjusted(self._parts.tokens, event)
         with self._lock:
             if self._ended or (life is not None and life is not self._life):
-                return
+                return False
             before, transition = self._state, TRANSITIONS[self._state, event]
             self._state = transition.state
             if Effect.REPORT in transition.effects and error is not None:
@@ -227,6 +239,7 @@ class SyncSession:
             self.report(error)
         if before is SessionState.DYING and transition.state in (SessionState.INACTIVE, SessionState.PAUSED):
             self._on_dead()
+        return Effect.REPORT in transition.effects
 
     def end(self) -> None:
         """The file or the app was closed: nothing more will happen, nor be told."""
@@ -270,7 +283,7 @@ class SyncSession:
 
     def _start(self) -> None:
         self._facts.error = None
-        life = self._life = Life(self, self._parts, self._waits)
+        life = self._life = Life(self, self._parts, self._waits, self._resets)
         self._parts.loop.post(life.start)
 
     def _stop(self) -> None:
@@ -327,12 +340,12 @@ class SyncSession:
     def _wait_for_upload(self) -> concurrent.futures.Future[bool] | None:
         store = self._parts.store
         store.seal()
-        last = store.last_pending()
-        if last is None:
+        if store.last_pending() is None:
             return None
-        future = self._waits.upload(last)
+        state = store.state()
+        future = self._waits.upload(state.last_number, state.device)
         if store.last_pending() is None:  # acknowledged before the wait was known
-            self._waits.acknowledged(last)
+            self._waits.acknowledged(state.last_number)
         self._waiting_has_begun()
         return future
 
@@ -348,10 +361,10 @@ class SyncSession:
             self._waits.abort(_aborted(Event.CLOSE))
 
     def _check_may_wait(self) -> None:
-        if self._parts.loop.is_current():
+        if self._parts.loop.is_current() or self._resets.is_calling_back():
             raise LocalStoreError(
                 "The background thread cannot wait for itself: all sync would stand still.",
-                hint="Wait in another thread, not in an error handler.",
+                hint="Wait in another thread, not in an error handler or a callback of a client reset.",
             )
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from localstore.errors import Offline, Refused, SyncError, Unauthorized
 from localstore.store.outbox import Pending
-from localstore.sync.news import Connection, Failed, Heard, News, ReachedHead, Received, Resetting, Sent
+from localstore.sync.news import Connection, Failed, Heard, MayStayAway, News, ReachedHead, Received, Resetting, Sent
 from localstore.sync.state import ConnectionEvent, ConnectionState, SessionState
 
 __all__ = ["Facts", "Reason", "SyncStatus", "describe", "note", "reason_of"]
@@ -77,18 +77,16 @@ def note(facts: Facts, news: News, now_ms: int) -> None:
         case Failed(error, retry_in):
             facts.error = error
             facts.retry_ms = None if retry_in is None else now_ms + round(retry_in * 1000)
-        case Received():
-            facts.received_ms = now_ms
-        case ReachedHead():
-            facts.at_head, facts.received_ms = True, now_ms
+        case Received() | ReachedHead():
+            facts.at_head, facts.received_ms = facts.at_head or isinstance(news, ReachedHead), now_ms
         case Heard():
             facts.at_head = False
         case Sent():
             facts.sent_ms = now_ms
         case Resetting(under_way):
             facts.resetting = under_way
-        case _:
-            pass
+        case MayStayAway(until_ms):
+            facts.deadline_ms = until_ms
 
 
 @dataclass(frozen=True, kw_only=True)

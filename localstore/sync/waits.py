@@ -1,4 +1,8 @@
-"""Callers that wait for uploads and downloads. Thread-safe; knows nothing of how either is done."""
+"""Callers that wait for uploads and downloads. Thread-safe; knows nothing of how either is done.
+
+Uploads are waited for by a changeset's number, which is one device's. When the file becomes another device, by a client reset,
+those who waited for a number of the old one wait for all that was brought along.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +20,46 @@ class Waits:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._uploads: list[tuple[int, Future[bool]]] = []
+        self._uploads: list[tuple[int, bytes, Future[bool]]] = []
         self._downloads: list[tuple[int, Future[bool]]] = []
         self._requests = 0
+        self._device: bytes | None = None
+        self._past: set[bytes] = set()
+        self._brought_along = 0
 
     def __len__(self) -> int:
         """How many callers wait, or gave up lately."""
         with self._lock:
             return len(self._uploads) + len(self._downloads)
 
-    def upload(self, number: int) -> Future[bool]:
+    def upload(self, number: int, device: bytes) -> Future[bool]:
         """Wait until the remote has acknowledged a changeset's number."""
         future: Future[bool] = Future()
         with self._lock:
-            self._uploads = [wait for wait in self._uploads if not wait[1].cancelled()]
-            self._uploads.append((number, future))
+            self._uploads = [wait for wait in self._uploads if not wait[-1].cancelled()]
+            if self._device is not None and device in self._past:
+                number, device = self._brought_along, self._device
+            self._uploads.append((number, device, future))
         return future
+
+    def count_by(self, device: bytes, last: int | None) -> None:
+        """Numbers are those of this device from now on.
+
+        Args:
+            device: what the file is.
+            last: its last number that the remote has not acknowledged, None when it has all.
+        """
+        with self._lock:
+            if device == self._device:
+                return
+            if self._device is not None:
+                self._past.add(self._device)
+            self._past.discard(device)
+            self._device, self._brought_along = device, last or 0
+            self._uploads = [
+                (number, of, future) if of == device else (self._brought_along, device, future)
+                for number, of, future in self._uploads
+            ]
 
     def download(self) -> Future[bool]:
         """Wait until the head was reached by a pull that began after this call."""
@@ -50,9 +78,9 @@ class Waits:
     def acknowledged(self, number: int) -> None:
         """The remote has every changeset up to ``number``."""
         with self._lock:
-            done = [future for wanted, future in self._uploads if wanted <= number]
-            self._uploads = [wait for wait in self._uploads if wait[0] > number]
-        _resolve(done)
+            done = [wait for wait in self._uploads if wait[0] <= number and self._device in (None, wait[1])]
+            self._uploads = [wait for wait in self._uploads if wait not in done]
+        _resolve([future for *_, future in done])
 
     def reached_head(self, mark: int) -> None:
         """A pull that began at ``mark`` reached the head and everything was applied."""
@@ -61,22 +89,10 @@ class Waits:
             self._downloads = [wait for wait in self._downloads if wait[0] > mark]
         _resolve(done)
 
-    def renumbered(self, last: int | None) -> None:
-        """The file took on another identity, under which unsent changesets have other numbers.
-
-        Args:
-            last: the highest of them; None when none is left, so that there is nothing to wait for.
-        """
-        with self._lock:
-            futures = [future for _, future in self._uploads]
-            self._uploads = [] if last is None else [(last, future) for future in futures]
-        if last is None:
-            _resolve(futures)
-
     def abort(self, error: Exception) -> None:
         """Break all waits off."""
         with self._lock:
-            futures = [future for _, future in (*self._uploads, *self._downloads)]
+            futures = [*(wait[-1] for wait in self._uploads), *(wait[-1] for wait in self._downloads)]
             self._uploads, self._downloads = [], []
         for future in futures:
             with suppress(InvalidStateError):  # the caller gave up meanwhile

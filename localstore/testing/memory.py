@@ -21,6 +21,7 @@ from localstore.wire import SealedChangeset
 __all__ = ["MemoryAdapter", "MemoryRemote"]
 
 _WORLD = Environment()
+_DAY_MS = 86_400_000
 _POLL_SECONDS = 60.0  # wake-ups in one process do not get lost; the poll is for form's sake
 
 _named: dict[str, MemoryRemote] = {}
@@ -42,6 +43,10 @@ class _History:
 
     log: list[SealedChangeset] = field(default_factory=list)
     by_device: dict[bytes, list[SealedChangeset]] = field(default_factory=dict)
+    trimmed: int = 0  # who has read less than this, but something, cannot go on from there
+
+    def copy(self) -> _History:
+        return _History(list(self.log), {device: list(stored) for device, stored in self.by_device.items()}, self.trimmed)
 
 
 class MemoryRemote:
@@ -50,10 +55,18 @@ class MemoryRemote:
     Args:
         environment: where its clock and its identity come from.
         max_changeset_bytes: larger changesets are refused; may be set at any time. None sets no limit.
+        horizon_days: devices that were away for longer have to be reset; may be set at any time. None sets no limit.
     """
 
-    def __init__(self, *, environment: Environment = _WORLD, max_changeset_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        environment: Environment = _WORLD,
+        max_changeset_bytes: int | None = None,
+        horizon_days: float | None = None,
+    ) -> None:
         self.max_changeset_bytes = max_changeset_bytes
+        self.horizon_days = horizon_days
         self._environment = environment
         self._lock = threading.Lock()
         self._bells: dict[_Bell, None] = {}  # a set that keeps its order, so that a simulation can be repeated
@@ -108,11 +121,17 @@ class MemoryRemote:
                     hint="Give each application a remote of its own.",
                 )
             history = self._history(hello.partition)
+            self._check_known(hello)
             self._position(hello.cursor, history)
             self._app = hello.app
             line = _Line(self._remote_id, hello.partition, hello.device)
             last_number = len(history.by_device.get(hello.device, ()))
-        return line, Welcome(remote_id=line.remote_id, last_number=last_number, time_ms=self._environment.now_ms())
+        return line, Welcome(
+            remote_id=line.remote_id,
+            last_number=last_number,
+            time_ms=self._environment.now_ms(),
+            horizon_days=self.horizon_days,
+        )
 
     def push(self, line: _Line, batch: Sequence[SealedChangeset]) -> PushResult:
         _check_run(line.device, batch)
@@ -173,6 +192,8 @@ class MemoryRemote:
         self._remote_id = self._environment.random_bytes(16).hex()
         self._app = None
         self._histories: dict[str, _History] = {}
+        self._seen: dict[bytes, int] = {}
+        self._refused: dict[bytes, tuple[str, bool]] = {}
 
     def _history(self, partition: str) -> _History:
         return self._histories.setdefault(partition, _History())
@@ -181,6 +202,8 @@ class MemoryRemote:
         self.check_online()
         if line.remote_id != self._remote_id:
             raise ResetRequired("remote replaced")
+        self._check_not_refused(line.device)
+        self._seen[line.device] = self._environment.now_ms()
         return self._history(line.partition)
 
     def check_online(self) -> None:
@@ -192,8 +215,12 @@ class MemoryRemote:
         if cursor is None:
             return 0
         remote_id, _, digits = bytes(cursor).partition(b":")
-        if remote_id != self._remote_id.encode() or not digits.isdigit() or int(digits) > len(history.log):
+        if remote_id != self._remote_id.encode() or not digits.isdigit():
             raise ResetRequired("unknown cursor")
+        if int(digits) > len(history.log):
+            raise ResetRequired("remote restored", hint="The device has read more than there is.")
+        if int(digits) < history.trimmed:
+            raise ResetRequired("history trimmed")
         return int(digits)
 
     def _problem_with(self, sealed: SealedChangeset) -> str | None:
@@ -207,6 +234,47 @@ class MemoryRemote:
             bells = [bell for bell in self._bells if bell.device != but]
         for bell in bells:
             bell.ring()
+
+    # Ways to part with its devices, for tests of client resets.
+
+    def trim_history(self) -> None:
+        """Forget what came when: devices that have not read everything cannot go on. A new one still gets all there is."""
+        with self._lock:
+            for history in self._histories.values():
+                history.trimmed = len(history.log)
+
+    def backup(self) -> object:
+        """What is stored now, for ``restore``."""
+        with self._lock:
+            return self._remote_id, self._app, {name: history.copy() for name, history in self._histories.items()}
+
+    def restore(self, backup: object) -> None:
+        """Go back to what was stored when a backup was made, as the same remote."""
+        assert isinstance(backup, tuple)
+        with self._lock:
+            self._start_anew()
+            self._remote_id, self._app, histories = backup
+            self._histories = {name: history.copy() for name, history in histories.items()}
+        self._ring()
+
+    def ask_for_reset(self, reason: str, *, may_recover: bool = True) -> None:
+        """Ask every device that was seen up to now for a client reset, whatever it does; a new one is welcome."""
+        with self._lock:
+            self._refused.update(dict.fromkeys(self._seen, (reason, may_recover)))
+        self._ring()
+
+    def _check_known(self, hello: Hello) -> None:
+        self._check_not_refused(hello.device)
+        now_ms = self._environment.now_ms()
+        away_ms = now_ms - self._seen.get(hello.device, now_ms)
+        if self.horizon_days is not None and hello.cursor is not None and away_ms > self.horizon_days * _DAY_MS:
+            raise ResetRequired("history trimmed", hint=f"The device was away for {away_ms / _DAY_MS:.1f} days.")
+        self._seen[hello.device] = now_ms
+
+    def _check_not_refused(self, device: bytes) -> None:
+        if device in self._refused:
+            reason, may_recover = self._refused[device]
+            raise ResetRequired(reason, may_recover=may_recover)
 
 
 class MemoryAdapter:

@@ -21,6 +21,7 @@ PROMISED = {
     "App", "Credentials", "User", "UserState", "Realm", "LocalConfiguration", "SyncConfiguration", "Settings",
     "SessionState", "ConnectionState", "ConnectionStateChange", "Direction", "ProgressMode", "Progress", "uuid7",
     "SyncStatus", "Reason",
+    "ClientResetReport", "Discard", "Manual", "Recover", "RecoverOrDiscard", "ResetReason", "SeedRemote",
 }  # fmt: skip
 """What the design fixes, and what ``session.status`` is made of."""
 
@@ -36,7 +37,7 @@ SLOW_OR_OPTIONAL = (
 )
 
 FATAL = {
-    "Unauthorized", "ResetRequired", "ClientResetFailed", "ProtocolError", "MalformedChangeset", "NewerFormat",
+    "Unauthorized", "ResetRequired", "ClientResetRequired", "ClientResetFailed", "ProtocolError", "MalformedChangeset", "NewerFormat",
 }  # fmt: skip
 
 MODULES = [

@@ -262,6 +262,9 @@ class TestValues:
         settings = Settings()
         assert (settings.busy_timeout, settings.page_count, settings.synchronous) == (2.5, 7, "FULL")
 
+    def test_a_directory_may_be_a_path(self, tmp_path: Path) -> None:
+        assert Settings(directory=tmp_path).directory == str(tmp_path)  # type: ignore[arg-type]
+
     def test_settings_cannot_be_changed(self) -> None:
         settings = Settings(poll=2)
         with pytest.raises(ValueError, match=r"frozen: poll was not changed.*Settings\(poll="):
@@ -282,6 +285,9 @@ class TestEverySetting:
     @pytest.mark.parametrize("name", VALUES)
     def test_it_can_be_an_argument(self, name: str) -> None:
         assert getattr(Settings(**{name: VALUES[name]}), name) == VALUES[name]
+
+    def test_a_directory_can_be_a_path(self) -> None:
+        assert Settings(directory=Path("/somewhere")).directory == "/somewhere"  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("name", VALUES)
     def test_it_can_be_set_in_the_environment(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:

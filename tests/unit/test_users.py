@@ -500,6 +500,7 @@ class TestWholeFiles:
         realm.write_copy_to(SyncConfiguration(kevin, {Note}, partition="kevins"))
         copy = users.open(kevin, partition="kevins")
         assert copy.path == users.directory / "todo" / "kevin" / "kevins.db"
+        assert sql(copy.path, "SELECT user FROM localstore_state") == [("kevin",)]
         assert texts(copy) == ["a"]
         assert copy.sync_session.upload_all_local_changes(timeout=PATIENCE)
         assert len(users.remote.changesets("kevins")) == 1

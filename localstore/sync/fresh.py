@@ -1,0 +1,169 @@
+"""A second file that is filled with the remote's whole history through a line of its own, as by a device that is new to it.
+
+What it is for is not known here: a client reset, or the undoing of refused changes. It is removed in the end, and one that
+was left behind by a crash is removed before a new one is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from localstore.adapter import Capabilities, Cursor, Hello, Limit, Page, PushResult, SealedChangeset, SyncAdapter, Welcome
+from localstore.environment import Environment
+from localstore.errors import LocalStoreError, StoreBusy, SyncError
+from localstore.store.file import Store
+from localstore.store.likeness import open_like, remove_like
+from localstore.sync.blocking import in_thread
+from localstore.sync.cycle import Cycle, Observer, Signals
+from localstore.sync.line import Line, let_go
+from localstore.sync.news import Connection, Failed, News
+from localstore.sync.parts import SessionParts
+from localstore.sync.waits import Waits
+
+__all__ = ["Beside", "Fresh", "Wanted", "fresh_file"]
+
+_log = logging.getLogger("localstore.sync")
+
+
+def fresh_path(store: Store, environment: Environment) -> Path:
+    """Where a second file of a store is to lie as long as it is needed: beside it, and in no other process's way."""
+    return store.path.with_name(f"{store.path.name}.fresh-{environment.random_bytes(4).hex()}")
+
+
+def leftovers(store: Store) -> list[Path]:
+    """Second files of a store that lie there, also of those who are at work just now."""
+    name = re.compile(re.escape(f"{store.path.name}.fresh-") + "[0-9a-f]{8}")
+    return [path for path in store.path.parent.iterdir() if name.fullmatch(path.name)]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Changesets of which we want to know whether the remote has them: those of a device after a number."""
+
+    device: bytes
+    after: int
+
+
+@dataclass
+class Fresh:
+    """A file that is being filled.
+
+    Attributes:
+        store: the file.
+        cycle: fills it: ``cycle.fill()``.
+        stored: digests of the wanted changesets that came by, by number.
+    """
+
+    store: Store
+    cycle: Cycle
+    stored: dict[int, bytes] = field(default_factory=dict)
+
+
+@asynccontextmanager
+async def fresh_file(parts: SessionParts, wanted: Wanted, *, observer: Observer, signals: Signals) -> AsyncIterator[Fresh]:
+    """A file like that of a session, and what fills it, for the block.
+
+    Args:
+        parts: of the session.
+        wanted: changesets to look out for.
+        observer: hears of the line to the remote.
+        signals: the session's pokes, so that ``reconnect()`` ends a wait here as well.
+    """
+    adapter = _Noting(parts.make_adapter(), wanted)
+    try:
+        async with _opened(parts) as store:
+            line = Line(adapter, parts.limits, parts.environment)
+            cycle = Cycle(replace(parts, store=store), line=line, waits=Waits(), observer=observer, signals=signals)
+            yield Fresh(store, cycle, adapter.stored)
+    finally:  # last of all: nobody has to wait for an adapter that hangs
+        await let_go(adapter)
+
+
+@asynccontextmanager
+async def _opened(parts: SessionParts) -> AsyncIterator[Store]:
+    environment = parts.environment
+    path = fresh_path(parts.store, environment)
+    await in_thread(environment, _remove_leftovers, parts.store)
+    opening = asyncio.ensure_future(in_thread(environment, open_like, parts.store, path, environment))
+    try:
+        yield await asyncio.shield(opening)
+    finally:  # a thread cannot be broken off: what it is opening just now is open in a moment
+        await asyncio.wait([opening])
+        store = None if opening.cancelled() or opening.exception() else opening.result()
+        await environment.run_blocking(_remove, parts.store, store, path)
+
+
+class Beside:
+    """What the session hears of a line beside its own.
+
+    Args:
+        observer: the session.
+        instead: whether the line stands in for the session's own, so that its connection and errors are the session's.
+    """
+
+    def __init__(self, observer: Observer, *, instead: bool) -> None:
+        self._observer = observer
+        self._instead = instead
+
+    def tell(self, news: News) -> None:
+        """Pass on what concerns the line, and not what its file came to hold."""
+        if self._instead and isinstance(news, Connection | Failed):
+            self._observer.tell(news)
+
+    def report(self, error: SyncError) -> None:
+        self._observer.report(error)
+
+    async def caught_up(self, pull: Callable[[], Awaitable[None]]) -> None:
+        """What is done then is said to ``Cycle.fill``."""
+
+
+class _Noting:
+    """An adapter that notes which of the wanted changesets its pages hold."""
+
+    def __init__(self, inner: SyncAdapter, wanted: Wanted) -> None:
+        self._inner = inner
+        self._wanted = wanted
+        self.stored: dict[int, bytes] = {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(self._inner.capabilities, watch=False, snapshots=False, ping=False)
+
+    async def connect(self, hello: Hello) -> Welcome:
+        return await self._inner.connect(hello)
+
+    async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
+        return await self._inner.push(batch)
+
+    async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
+        page = await self._inner.pull(cursor, limit)
+        for sealed in page.changesets:
+            if sealed.device == self._wanted.device and sealed.number > self._wanted.after:
+                self.stored[sealed.number] = sealed.digest
+        return page
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def _remove_leftovers(store: Store) -> None:
+    """Remove what crashes left behind."""
+    for path in leftovers(store):
+        with suppress(StoreBusy):  # somebody is at work there
+            remove_like(store, path)
+
+
+def _remove(original: Store, store: Store | None, path: Path) -> None:
+    """Remove the file. What cannot be removed now is when the next one is made."""
+    try:
+        if store is not None:
+            store.close()
+        remove_like(original, path)
+    except LocalStoreError as error:
+        _log.warning("%s could not be removed: %s", path.name, error)

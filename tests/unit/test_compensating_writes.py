@@ -1,0 +1,260 @@
+"""5.4: a write that the remote refuses is undone once the remote's state is there, and the application hears of it then."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from sqlmodel import select
+
+from localstore import Realm, RecoverOrDiscard, SessionState
+from localstore.errors import CompensatingWrite, Refused
+from localstore.sync.session import SyncSession
+from localstore.testing.faulty import Hang, Raise
+from tests.unit.session_kit import PATIENCE, Device, Line, Note, World, add, eventually, numbers, sql, texts
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with World(tmp_path) as made:
+        yield made
+
+
+def synced(world: World, line: Line) -> tuple[Device, Realm]:
+    """A device with one note that the remote has."""
+    device = world.device(remote=line)
+    realm = device.open()
+    add(realm, "old")
+    in_step(realm)
+    return device, realm
+
+
+def in_step(realm: Realm) -> None:
+    assert realm.sync_session.upload_all_local_changes(timeout=PATIENCE)
+    assert realm.sync_session.download_all_server_changes(timeout=PATIENCE)
+
+
+def refuse_next(line: Line, number: int, reason: str = "you may not write this") -> None:
+    line.break_next("push", Raise(Refused(reason, number=number)))
+
+
+def told(device: Device) -> CompensatingWrite:
+    eventually(lambda: device.told, "the error handler to be told")
+    (error,) = device.told
+    assert isinstance(error, CompensatingWrite)
+    return error
+
+
+def change(realm: Realm, old: str, new: str) -> UUID:
+    with realm.write() as tx:
+        note = tx.exec(select(Note).where(Note.text == old)).one()
+        note.text = new
+        return note.id
+
+
+def test_the_row_goes_back_to_what_the_remote_has(world: World) -> None:
+    line = world.line()
+    device, realm = synced(world, line)
+    refuse_next(line, 2)
+    key = change(realm, "old", "not allowed")
+    error = told(device)
+    assert texts(realm) == ["old"]
+    assert error.writes == (("note", (str(key).replace("-", ""),), "you may not write this"),) or error.writes[0][0] == "note"
+    assert error.writes[0][2] == "you may not write this"
+    assert not error.is_fatal
+    assert realm.sync_session.state is SessionState.ACTIVE
+
+
+def test_a_new_row_vanishes(world: World) -> None:
+    line = world.line()
+    device, realm = synced(world, line)
+    refuse_next(line, 2)
+    add(realm, "not allowed")
+    told(device)
+    assert texts(realm) == world.remote_texts() == ["old"]
+
+
+def test_a_deleted_row_is_back(world: World) -> None:
+    line = world.line()
+    device, realm = synced(world, line)
+    refuse_next(line, 2)
+    with realm.write() as tx:
+        tx.delete(tx.exec(select(Note)).one())
+    told(device)
+    assert texts(realm) == ["old"]
+
+
+def test_the_commit_succeeds_and_is_seen_until_the_remote_refuses(world: World) -> None:
+    line = world.line()
+    device, realm = synced(world, line)
+    line.hold("push")
+    refuse_next(line, 2)
+    add(realm, "not allowed")
+    eventually(lambda: line.held("push"))
+    assert texts(realm) == ["not allowed", "old"]
+    line.let_go("push")
+    told(device)
+    assert texts(realm) == ["old"]
+
+
+def test_the_handler_hears_of_it_only_when_it_is_undone(world: World) -> None:
+    line = world.line()
+    seen: list[list[str]] = []
+
+    def handler(session: SyncSession, error: Exception) -> None:
+        seen.append(texts(realm))
+
+    realm = world.device(remote=line).open(error_handler=handler)
+    add(realm, "old")
+    in_step(realm)
+    refuse_next(line, 2)
+    add(realm, "not allowed")
+    eventually(lambda: seen)
+    assert seen == [["old"]]
+
+
+def test_later_work_goes_on(world: World) -> None:
+    line = world.line()
+    device, realm = synced(world, line)
+    realm.sync_session.pause()
+    refuse_next(line, 2)
+    add(realm, "not allowed")
+    add(realm, "after")
+    realm.sync_session.resume()
+    told(device)
+    in_step(realm)
+    assert texts(realm) == world.remote_texts() == ["after", "old"]
+    add(realm, "later")
+    in_step(realm)
+    assert world.remote_texts() == ["after", "later", "old"]
+    assert len(device.told) == 1
+
+
+def test_an_upload_wait_does_not_wait_for_what_was_refused(world: World) -> None:
+    line = world.line()
+    _, realm = synced(world, line)
+    refuse_next(line, 2)
+    add(realm, "not allowed")
+    assert realm.sync_session.upload_all_local_changes(timeout=PATIENCE)
+    assert numbers(realm) == []
+
+
+def test_what_was_written_is_kept_as_a_conflict(world: World) -> None:
+    line = world.line()
+    device, realm = synced(world, line)
+    refuse_next(line, 2)
+    change(realm, "old", "not allowed")
+    told(device)
+    (conflict,) = realm.conflicts()
+    assert conflict.lost_value == "not allowed"
+    assert conflict.won_value == "old"
+    assert "you may not write this" in conflict.rule
+
+
+def test_what_others_changed_meanwhile_is_there_too(world: World) -> None:
+    line = world.line()
+    device, realm = synced(world, line)
+    realm.sync_session.pause()
+    change(realm, "old", "not allowed")
+    other = world.open("other")
+    in_step(other)
+    change(other, "old", "by the other")
+    add(other, "more")
+    in_step(other)
+    refuse_next(line, 2)
+    realm.sync_session.resume()
+    told(device)
+    in_step(realm)
+    assert texts(realm) == texts(other) == ["by the other", "more"]
+
+
+def test_several_at_once_share_one_download(world: World) -> None:
+    line = world.line()
+    device, realm = synced(world, line)
+    realm.sync_session.pause()
+    for number in range(3):
+        add(realm, f"not allowed {number}")
+    line.break_next("push", *(Raise(Refused("no", number=number)) for number in (2, 3, 4)))
+    realm.sync_session.resume()
+    error = told(device)
+    assert len(error.writes) == 3
+    assert texts(realm) == ["old"]
+    assert line.made == 3  # before the pause, after it, and for the one download
+
+
+def test_offline_before_it_is_undone_it_is_undone_later(world: World) -> None:
+    line = world.line()
+    device, realm = synced(world, line)
+    line.hold("connect")
+    refuse_next(line, 2)
+    add(realm, "not allowed")
+    eventually(lambda: line.held("connect"), "the second line")
+    world.remote.go_offline()
+    line.let_go("connect")
+    eventually(lambda: realm.sync_session.status.next_attempt is not None)
+    assert device.told == []
+    assert texts(realm) == ["not allowed", "old"]
+    world.remote.go_online()
+    device.app.sync.reconnect()
+    told(device)
+    assert texts(realm) == ["old"]
+
+
+@pytest.mark.parametrize("ending", ["pause", "restart"])
+def test_broken_off_before_it_is_undone_it_is_undone_at_the_next_start(world: World, ending: str) -> None:
+    line = world.line()
+    device, realm = synced(world, line)
+    line.break_next("connect", Hang())
+    refuse_next(line, 2)
+    add(realm, "not allowed")
+    eventually(lambda: line.count("connect") == 2, "the second line")
+    if ending == "pause":
+        realm.sync_session.pause()
+        realm.sync_session.resume()
+    else:
+        device.app.close()
+        realm.close()
+        device = world.device(path=device.path, remote=line)
+        realm = device.open()
+    told(device)
+    assert texts(realm) == ["old"]
+    assert not [path for path in realm.path.parent.iterdir() if "fresh" in path.name]
+
+
+def test_it_is_told_once(world: World) -> None:
+    line = world.line()
+    device, realm = synced(world, line)
+    refuse_next(line, 2)
+    add(realm, "not allowed")
+    told(device)
+    for _ in range(3):
+        realm.sync_session.pause()
+        realm.sync_session.resume()
+        in_step(realm)
+    assert len(device.told) == 1
+    assert sql(realm.path, "SELECT undo FROM localstore_aside") == [(0,)]
+
+
+def test_a_reset_that_comes_first_makes_it_needless(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR, "localstore.sync")
+    line = world.line()
+    device = world.device(remote=line)
+    realm = device.open(client_reset=RecoverOrDiscard())
+    add(realm, "old")
+    in_step(realm)
+    line.hold("connect")
+    refuse_next(line, 2)
+    add(realm, "not allowed")
+    eventually(lambda: line.held("connect"), "the second line")
+    world.remote.ask_for_reset("history damaged")
+    realm.sync_session.pause()
+    line.let_go("connect")
+    add(realm, "after")
+    realm.sync_session.resume()
+    in_step(realm)
+    assert realm.sync_session.last_reset is not None
+    assert texts(realm) == world.remote_texts() == ["after", "old"]
+    assert sql(realm.path, "SELECT count(*) FROM localstore_aside WHERE undo") == [(0,)]
