@@ -77,6 +77,7 @@ class OpenFile:
         self.lock = WriteLock(options.busy_timeout, path)
         self._identity: tuple[int, int] | None = None
         self._closed = threading.Event()
+        self._works = False
         self._readers = 0
         self._readers_changed = threading.Condition()
         self._let_go = memory.hold(path)
@@ -169,12 +170,26 @@ class OpenFile:
         """One transaction of ours on the writing connection. ``unconstrained`` turns foreign keys off, as merged rows may
         break them for a while. ``beside`` is a file that statements see, with its ``key``: see ``snapshot_file.attached``."""
         with self.lock.held(), ExitStack() as stack:
+            stack.enter_context(self._working())
             self.check_open()
             if beside is not None:
                 stack.enter_context(translated(self.path, writing=True))
                 stack.callback(self._writer.spend)  # a cursor that a traceback keeps would keep the snapshot attached
                 stack.enter_context(attached(self._writer.driver(), beside, key))
             yield stack.enter_context(self._transaction(unconstrained=unconstrained))
+
+    @property
+    def is_held_by_us_alone(self) -> bool:
+        """Whether a transaction of ours is under way, such as merging a large page, and nobody waits to write."""
+        return self._works and len(self.lock) == 1
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        self._works = True
+        try:
+            yield
+        finally:
+            self._works = False
 
     @contextmanager
     def _transaction(self, *, unconstrained: bool) -> Iterator[sqlite3.Connection]:
