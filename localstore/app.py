@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 
 from localstore.credentials import Credentials, check_credentials
 from localstore.environment import Environment
-from localstore.errors import LocalStoreError, StoreUnusable, SyncError
+from localstore.errors import LocalStoreError, StoreBusy, StoreUnusable, SyncError
 from localstore.options import check_settings, store_options
 from localstore.registry import AdapterFactory, Lines, adapter_factory
 from localstore.store.file import Store
@@ -269,14 +270,16 @@ class AppSync:
         return file
 
     def close_realm(self, file: SyncedFile, hold: Hold, *, after_upload: bool) -> None:
-        """One realm less on a file; the last one ends its session, at once or when everything is uploaded.
+        """One realm less on a file; the last one ends its session, at once or when everything is uploaded. What the session is
+        writing at this moment, such as a large page, is not waited for: the file is closed behind it.
 
         Broken off by Ctrl-C at any moment, it may be called again.
 
         Raises:
             NestedWrite, StoreBusy: somebody writes; nothing was changed.
         """
-        if file.realms == 1:
+        is_ours = file.store.is_held_by_us_alone
+        if file.realms == 1 and not is_ours:
             with file.store.lock.held(closing=True):
                 pass  # whoever writes has come to the end
         with self._lock:
@@ -287,7 +290,10 @@ class AppSync:
             unsent = after_upload and not self._closed and _has_unsent(file.store)
             file.session.enter(Event.CLOSE_AFTER_UPLOAD if unsent else Event.CLOSE)
         file.session.settle()
-        self._close_if_unused(file)
+        if is_ours:
+            self._died(file)
+        else:
+            self._close_if_unused(file)
 
     def tell(self, user: User, event: Event, error: SyncError | None = None) -> None:
         """Feed an event to the sessions of a user's files."""
@@ -370,12 +376,17 @@ class AppSync:
 
     def _died(self, file: SyncedFile) -> None:
         """A closed realm's session has finished. Closing the file waits for writers, so the background loop does not do it."""
-        closing = threading.Thread(target=self._close_if_unused, args=(file,), name="localstore-close")
+        closing = threading.Thread(target=self._close_when_free, args=(file,), name="localstore-close")
         try:
             closing.start()
         except RuntimeError:  # no more threads; at the end of the interpreter the file is closed with it
             if threading.main_thread().is_alive():
                 self._close_if_unused(file)
+
+    def _close_when_free(self, file: SyncedFile) -> None:
+        while True:
+            with suppress(StoreBusy):  # each time after a while
+                return self._close_if_unused(file)
 
     def _close_if_unused(self, file: SyncedFile) -> None:
         with self._lock:

@@ -356,7 +356,8 @@ class Realm:
 
     def close(self) -> None:
         """Let go of the file; a second call does nothing. Unsent changes stay in it, and go out first when the
-        configuration's stop policy says so and the remote can be reached.
+        configuration's stop policy says so and the remote can be reached. What sync is writing into the file at this moment is
+        not waited for; ``app.sync.wait_for_sessions_to_terminate()`` does.
 
         Raises:
             NestedWrite: this thread is inside a write. The realm stays open.

@@ -88,7 +88,8 @@ class FolderAdapter:
         self._environment = environment
         self._given_seconds = poll_seconds
         self._listens = can_listen() if listens is None else listens
-        self._is_told = False
+        self._is_local = False
+        self._watch_failed = False
         self._line: _Line | None = None
         self._job: asyncio.Future[Any] | None = None
         self._watches: list[asyncio.Event] = []
@@ -114,7 +115,8 @@ class FolderAdapter:
 
     @property
     def _poll_seconds(self) -> float:
-        return self._given_seconds or (_LOCAL_POLL_SECONDS if self._is_told else _POLL_SECONDS)
+        is_told = self._listens and self._is_local and not self._watch_failed
+        return self._given_seconds or (_LOCAL_POLL_SECONDS if is_told else _POLL_SECONDS)
 
     async def connect(self, hello: Hello) -> Welcome:
         self._line, welcome = await self._in_turn(self._connect, hello)
@@ -139,10 +141,8 @@ class FolderAdapter:
         try:
             async with aclosing(self._changes(line, stop)) as changes:
                 async for paths in changes:
-                    if not paths and not begun:
-                        begun = True
-                        self._is_told = self._listens and await self._environment.run_blocking(is_local_disk, self.folder)
                     came_before = not paths and await self._in_turn(self._has_news, line, cursor)
+                    begun, self._watch_failed = True, False
                     if came_before or any(_is_news(path, line) for path in paths):
                         yield Hint()
         except Offline:
@@ -150,8 +150,10 @@ class FolderAdapter:
                 yield Hint()  # that it went away is news as well: the next call sees it
             raise
         finally:
-            self._is_told = False
             self._watches.remove(stop)
+        if not stop.is_set() and not self._watch_failed:
+            self._watch_failed = True
+            yield Hint()  # once, so that who relied on it looks, and from then on as often as without
 
     def _changes(self, line: _Line, stop: asyncio.Event) -> AsyncGenerator[list[Path]]:
         """Paths that come, by whatever way this system has."""
@@ -190,6 +192,7 @@ class FolderAdapter:
     def _connect(self, hello: Hello) -> tuple[_Line, Welcome]:
         with reaching(self.folder):
             identity = identify(self.folder, hello, self._environment)
+            self._is_local = is_local_disk(self.folder)
             _position(hello.cursor, identity.remote_id)
             history = FolderHistory(self.folder / safe_name(hello.partition), hello.device, self._environment.monotonic)
             sweep(history.path / hello.device.hex())

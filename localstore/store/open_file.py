@@ -19,11 +19,11 @@ import sqlalchemy as sa
 from localstore.errors import RealmClosed
 from localstore.store import memory
 from localstore.store.driver import claim, release
-from localstore.store.engine import begin_writing, driver_connection, reading_engine, translated, writing_engine
+from localstore.store.engine import begin_writing, reading_engine, translated, writing_engine
 from localstore.store.failures import file_exchanged, identity_of
 from localstore.store.forking import check_same_process
 from localstore.store.lock import WriteLock
-from localstore.store.reading import Watcher
+from localstore.store.reading import Looks, Watcher
 from localstore.store.seal import SealLimits
 from localstore.store.snapshot_file import attached
 from localstore.store.writer import Writer
@@ -77,9 +77,11 @@ class OpenFile:
         self.lock = WriteLock(options.busy_timeout, path)
         self._identity: tuple[int, int] | None = None
         self._closed = threading.Event()
+        self._works = False
         self._readers = 0
         self._readers_changed = threading.Condition()
         self._let_go = memory.hold(path)
+        self._looks = Looks(self._reader)
         self._watcher = Watcher(self._reader, self.check_open)
 
     @property
@@ -141,6 +143,7 @@ class OpenFile:
             with self._readers_changed:
                 self._readers_changed.wait_for(lambda: not self._readers, self._options.busy_timeout)
             self._watcher.close()
+            self._looks.close()
             self._reader.dispose()
             self._writer.renew()
             self._let_go()
@@ -167,12 +170,26 @@ class OpenFile:
         """One transaction of ours on the writing connection. ``unconstrained`` turns foreign keys off, as merged rows may
         break them for a while. ``beside`` is a file that statements see, with its ``key``: see ``snapshot_file.attached``."""
         with self.lock.held(), ExitStack() as stack:
+            stack.enter_context(self._working())
             self.check_open()
             if beside is not None:
                 stack.enter_context(translated(self.path, writing=True))
                 stack.callback(self._writer.spend)  # a cursor that a traceback keeps would keep the snapshot attached
                 stack.enter_context(attached(self._writer.driver(), beside, key))
             yield stack.enter_context(self._transaction(unconstrained=unconstrained))
+
+    @property
+    def is_held_by_us_alone(self) -> bool:
+        """Whether a transaction of ours is under way, such as merging a large page, and nobody waits to write."""
+        return self._works and len(self.lock) == 1
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        self._works = True
+        try:
+            yield
+        finally:
+            self._works = False
 
     @contextmanager
     def _transaction(self, *, unconstrained: bool) -> Iterator[sqlite3.Connection]:
@@ -207,9 +224,8 @@ class OpenFile:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._in_use(), translated(self.path), self._reader.connect() as connection:
-            connection.exec_driver_sql("SELECT 1")
-            yield driver_connection(connection)
+        with self._in_use(), translated(self.path), self._looks.look() as connection:
+            yield connection
 
     def _make_durable(self) -> None:
         """Sync the WAL to disk, by a commit that waits for it."""

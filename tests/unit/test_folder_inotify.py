@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -227,13 +228,29 @@ def test_a_directory_that_is_not_there_cannot_be_listened_to(folder: Path) -> No
 def test_a_disk_of_this_computer_is_looked_at_seldom_and_others_often(folder: Path) -> None:
     async def story() -> None:
         adapter = await connected(folder)
-        assert adapter.capabilities.poll_seconds == 5
-        others_file(folder, B, 1)
-        async with aclosing(adapter.watch(None)) as hints:
-            await heard(hints)
-            assert adapter.capabilities.poll_seconds == (60 if is_local_disk(folder) else 5)
-        assert adapter.capabilities.poll_seconds == 5
+        assert adapter.capabilities.poll_seconds == (60 if is_local_disk(folder) else 5)
+        assert (await connected(folder, listens=False)).capabilities.poll_seconds == 5
+        assert (await connected(folder, poll_seconds=7)).capabilities.poll_seconds == 7
 
     asyncio.run(story())
     assert not is_local_disk(folder / "missing")
     assert not is_local_disk(Path("/proc/self"))
+
+
+def test_where_no_watch_is_to_be_had_it_is_told_once_and_the_disk_looked_at_often(folder: Path) -> None:
+    """As when a user has used up the system's watches."""
+
+    async def story() -> None:
+        async def full(function: Callable[..., Any], *arguments: Any) -> Any:
+            if getattr(function, "__name__", "") == "watch":
+                raise OSError(errno.ENOSPC, "no watches left")
+            return function(*arguments)
+
+        before = descriptors()
+        adapter = await connected(folder, environment=dataclasses.replace(Environment(), run_blocking=full))
+        assert [hint async for hint in adapter.watch(None)] == [Hint()]
+        assert [hint async for hint in adapter.watch(None)] == []
+        assert adapter.capabilities.poll_seconds == 5
+        assert descriptors() == before
+
+    asyncio.run(story())

@@ -1,14 +1,15 @@
-"""What a session does when there is nothing to do: it looks from time to time, and writes nothing."""
+"""What a session does when there is nothing to do, and what nobody has to wait for when there is much."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.unit.session_kit import PATIENCE, Line, World, add, eventually
+from tests.unit.session_kit import PATIENCE, Line, World, add, eventually, in_background, is_let_go
 from tests.unit.watching_kit import Work, work
 
 POLLS = 5
@@ -60,3 +61,50 @@ def test_a_look_at_the_remote_takes_few_statements(world: World) -> None:
     with work() as done:
         statements = polled(world, done)
     assert len(statements) <= 30 * POLLS
+
+
+def test_closing_a_realm_does_not_wait_for_what_its_session_is_writing(world: World) -> None:
+    """As a large page takes a second to be merged."""
+    device = world.device()
+    realm = device.open()
+    assert realm.sync_session.download_all_server_changes(timeout=PATIENCE)
+    begun, is_enough = threading.Event(), threading.Event()
+
+    def merge() -> None:
+        with realm._store.transaction():
+            begun.set()
+            assert is_enough.wait(PATIENCE)
+
+    merging = in_background(merge)
+    assert begun.wait(PATIENCE)
+    closing = in_background(realm.close)
+    closing.result(PATIENCE)
+    assert realm.is_closed
+    assert not merging.done()
+    assert device.app.sync.has_sync_sessions  # until the file is closed, too
+    is_enough.set()
+    assert device.app.sync.wait_for_sessions_to_terminate(PATIENCE)
+    merging.result(PATIENCE)
+    assert is_let_go(device.path)
+
+
+def test_what_is_opened_meanwhile_is_not_closed(world: World) -> None:
+    device = world.device()
+    realm = device.open()
+    assert realm.sync_session.download_all_server_changes(timeout=PATIENCE)
+    begun, is_enough = threading.Event(), threading.Event()
+
+    def merge() -> None:
+        with realm._store.transaction():
+            begun.set()
+            assert is_enough.wait(PATIENCE)
+
+    merging = in_background(merge)
+    assert begun.wait(PATIENCE)
+    realm.close()
+    opening = in_background(device.open)
+    is_enough.set()
+    again = opening.result(PATIENCE)
+    merging.result(PATIENCE)
+    add(again, "written")
+    assert again.sync_session.upload_all_local_changes(timeout=PATIENCE)
