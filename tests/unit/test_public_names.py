@@ -37,7 +37,8 @@ SLOW_OR_OPTIONAL = (
 )
 
 FATAL = {
-    "Unauthorized", "ResetRequired", "ClientResetRequired", "ClientResetFailed", "ProtocolError", "MalformedChangeset", "NewerFormat",
+    "Unauthorized", "ResetRequired", "ClientResetRequired", "ClientResetFailed", "ProtocolError", "MalformedChangeset",
+    "NewerFormat",
 }  # fmt: skip
 
 MODULES = [
