@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from localstore.app import check_settings
 from localstore.client_reset import ClientReset, RecoverOrDiscard, check_client_reset
 from localstore.directories import check_safe_name, safe_name
+from localstore.options import check_settings
 from localstore.schema import Model
 from localstore.store import memory
 from localstore.store.files import IsWorthwhile, Owner, is_half_empty

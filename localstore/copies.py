@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from localstore.app import store_options
 from localstore.configuration import LocalConfiguration, SyncConfiguration, owner_of, path_of, prepare_place
+from localstore.options import store_options
 from localstore.schema import check_synced, tables_of
 from localstore.store.copy import copy_plain
 from localstore.store.file import Store

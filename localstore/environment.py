@@ -14,7 +14,7 @@ import random
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,7 +46,8 @@ class _Deadline:
         self._limit = limit
 
     def expire(self) -> None:
-        self._limit.reschedule(asyncio.get_running_loop().time())
+        with suppress(RuntimeError):  # it is over, or is being broken off already
+            self._limit.reschedule(asyncio.get_running_loop().time())
 
 
 @asynccontextmanager

@@ -89,12 +89,12 @@ class _Awaited:
 
     def wait(self) -> None:
         if awaiting.is_awaiting(self._file.store):
-            self._settle(self._file.session.download_all_server_changes(self._configuration.remote_data_timeout))
+            self._settle(self._file.session.download_or_fail(self._configuration.remote_data_timeout))
 
     async def wait_async(self) -> None:
         if await asyncio.to_thread(awaiting.is_awaiting, self._file.store):
             session, timeout = self._file.session, self._configuration.remote_data_timeout
-            arrived = await session.download_all_server_changes_async(timeout)
+            arrived = await session.download_or_fail_async(timeout)
             await uninterrupted(lambda: self._settle(arrived))
 
     def remove_file(self) -> None:

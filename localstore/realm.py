@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session as OrmSession
 from sqlmodel import Session, SQLModel
 from sqlmodel.sql.expression import Select, SelectOfScalar
 
-from localstore.app import AppSync, store_options
+from localstore.app_sync import AppSync
 from localstore.configuration import (
     LocalConfiguration,
     SyncConfiguration,
@@ -36,6 +36,7 @@ from localstore.copies import write_copy
 from localstore.environment import Environment
 from localstore.errors import LocalStoreError, RealmClosed
 from localstore.first_download import FirstDownload, data_at_opening, opened_async
+from localstore.options import store_options
 from localstore.schema import check_key, check_synced, tables_of
 from localstore.store import files, restoring
 from localstore.store.conflicts import Conflict

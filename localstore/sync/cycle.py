@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from localstore.adapter import Cursor, Hello, Limit, Page, PushResult, Refusal, SealedChangeset, SupportsWatch, Welcome
+from localstore.adapter import Cursor, Hello, Limit, Page, PushResult, Refusal, SealedChangeset
 from localstore.errors import (
     Busy,
     DiskFailed,
@@ -19,14 +19,14 @@ from localstore.errors import (
     Offline,
     ProtocolError,
     Refused,
-    ResetRequired,
     StoreBusy,
     SyncError,
 )
 from localstore.store.apply import Applied
 from localstore.store.repaired import SetAside
-from localstore.store.state import State
+from localstore.sync.answers import answers, check_welcome
 from localstore.sync.heartbeat import Heartbeat
+from localstore.sync.hints import Hints
 from localstore.sync.line import Line
 from localstore.sync.news import Connection, Emptied, Failed, Heard, MayStayAway, News, ReachedHead, Received, Sent
 from localstore.sync.offline_time import OfflineTime
@@ -38,7 +38,7 @@ from localstore.sync.tokens import TokenUse
 from localstore.sync.waits import Waits
 from localstore.urls import redacted_text
 
-__all__ = ["Cycle", "Observer", "Signals", "answers"]
+__all__ = ["Cycle", "Observer", "Signals"]
 
 _SOON = 0.001  # seconds; what is due sooner is due now
 
@@ -98,8 +98,9 @@ class Cycle:
         self._token = TokenUse(parts.tokens, signals.work.set)
         self._reports = Reports()
         self._cursor: Cursor | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._hints = Hints(line.adapter, parts.environment.monotonic, self._heard, self._warn)
         self._remote_ahead_ms: float | None = None
+        self._is_connected = False
         self._lost_at: float | None = None
         self._device = b""
         self._offline_time = OfflineTime(parts.store, parts.environment)
@@ -144,11 +145,12 @@ class Cycle:
                 except SyncError as error:
                     await self._recover(error)
         finally:
-            self._stop_watching()
+            self._hints.stop()
 
     async def _recover(self, error: SyncError) -> None:
         """Come to terms with an error, so that the next thing to do is to connect again; raises a fatal one."""
-        self._lost_at = self._parts.environment.monotonic()
+        if self._is_connected:
+            self._is_connected, self._lost_at = False, self._parts.environment.monotonic()
         self._observer.tell(Connection(ConnectionEvent.LOST))
         problem = await self._token.answer_to(error)
         if problem is None:
@@ -212,6 +214,7 @@ class Cycle:
         check_welcome(welcome, state, acknowledged=acknowledged, made=made)
         self._waits.count_by(state.device, await self._in_thread(self._store.last_pending))
         self._observer.tell(MayStayAway(await self._in_thread(self._offline_time.reached, welcome.horizon_days)))
+        self._is_connected = True
         self._observer.tell(Connection(ConnectionEvent.WELCOME))
 
     async def _pull_to_head(self) -> None:
@@ -219,6 +222,7 @@ class Cycle:
         limit = Limit(max_bytes=self._limits.page_bytes, max_count=self._limits.page_count)
         more = True
         while more:
+            self._hints.heard = False
             page = await self._line.pull(self._cursor, limit)
             if page.more and page.cursor == self._cursor:
                 raise ProtocolError("The adapter says that there is more, and does not move on.", hint="Tell its authors.")
@@ -236,6 +240,8 @@ class Cycle:
                 self._observer.tell(Received(_byte_count(page), page.remaining_bytes))
         self._waits.reached_head(mark)
         self._observer.tell(ReachedHead())
+        if self._hints.heard:  # while the last page was on its way
+            self._observer.tell(Heard())
         if self._offline_time.is_due():
             self._observer.tell(MayStayAway(await self._in_thread(self._offline_time.again)))
 
@@ -302,12 +308,12 @@ class Cycle:
 
     async def _wait_for_work(self, heartbeat: Heartbeat) -> None:
         """Until a commit, a hint, a command or the timer; asks for signs of life meanwhile, and at once when told to doubt."""
-        self._watch()
         monotonic = self._parts.environment.monotonic
         until = monotonic() + self._token.at_most(self._limits.poll or self._line.adapter.capabilities.poll_seconds)
         while not self._signals.work.is_set() and (left := until - monotonic()) > _SOON:
+            to_watch = self._hints.keep(self._cursor)
             to_ping = heartbeat.due_in(monotonic()) if self._line.can_ping else left
-            await self._sleep_until(self._signals.work, min(left, to_ping))
+            await self._sleep_until(self._signals.work, min(left, to_ping, to_watch))
             urgent = self._signals.reconnect.is_set()
             if urgent or (self._line.can_ping and heartbeat.due_in(monotonic()) <= _SOON):
                 asked = monotonic()
@@ -323,7 +329,7 @@ class Cycle:
                 self._observer.report(warning)
 
     async def _back_off(self, seconds: float) -> None:
-        self._stop_watching()
+        self._hints.stop()
         await self._sleep_until(self._signals.reconnect, seconds)
         if self._signals.reconnect.is_set():
             self._backoff.reset()
@@ -337,29 +343,12 @@ class Cycle:
             for task in tasks:
                 task.cancel()
 
-    def _watch(self) -> None:
-        """Keep a task that turns the remote's hints into work. It may fail: the timer looks for news as well."""
-        adapter = self._line.adapter
-        if not adapter.capabilities.watch or (self._watching is not None and not self._watching.done()):
-            return
-        if isinstance(adapter, SupportsWatch):
-            self._watching = asyncio.ensure_future(self._follow_hints(adapter))
+    def _heard(self) -> None:
+        self._observer.tell(Heard())
+        self._signals.work.set()
 
-    async def _follow_hints(self, adapter: SupportsWatch) -> None:
-        try:
-            async for _ in adapter.watch(self._cursor):
-                self._observer.tell(Heard())
-                self._signals.work.set()
-        except SyncError:
-            return  # the next pull sees for itself; waking it at once would go round and round with a broken watch
-        except Exception as error:  # noqa: BLE001  a broken watch must not stop the sync it only speeds up
-            said = f"Watching the remote failed ({redacted_text(str(error))}); the timer goes on looking for news."
-            self._report(self._reports.of_warning(said))
-
-    def _stop_watching(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            self._watching = None
+    def _warn(self, warning: str) -> None:
+        self._report(self._reports.of_warning(warning))
 
     def _report(self, errors: Iterable[SyncError]) -> None:
         for error in errors:
@@ -371,50 +360,6 @@ class Cycle:
             return await self._parts.environment.run_blocking(function, *args, **kwargs)
         except (StoreBusy, DiskFull, DiskFailed) as error:
             raise Busy(error.message, hint=error.hint) from error
-
-
-def check_welcome(welcome: Welcome, state: State, *, acknowledged: int, made: int) -> None:
-    """See that the remote is the one this device knows, and that their histories have not parted.
-
-    Args:
-        welcome: its answer.
-        state: of the file before it was asked.
-        acknowledged: the highest number that the remote had acknowledged before it answered.
-        made: the highest number that the file had given away after that.
-
-    Raises:
-        ResetRequired: they have.
-    """
-    if state.remote_id not in (None, welcome.remote_id):
-        raise ResetRequired(
-            "remote replaced", hint="Nothing was sent to it; this device's data and unsent changes are untouched."
-        )
-    if welcome.last_number < acknowledged:
-        raise ResetRequired(
-            f"remote restored (it had acknowledged changeset {acknowledged} of this device, and has {welcome.last_number})",
-            hint="It lost history, as by going back to an old backup. This device's data is untouched.",
-        )
-    if welcome.last_number > made:
-        raise ResetRequired(
-            f"device forked (the remote has changeset {welcome.last_number} of this device, the file {made})",
-            hint="The file was copied, or restored from a backup. Its data and unsent changes are untouched.",
-        )
-
-
-def answers(result: PushResult, first: int, last: int, made: int) -> bool:
-    """Whether a result can be the answer to a batch.
-
-    Args:
-        result: what the adapter said. It may acknowledge what was stored before, beyond the batch.
-        first, last: the batch's numbers.
-        made: the highest number that this device has given to a changeset.
-    """
-    refused = {refusal.number for refusal in result.refusals}
-    return (
-        result.acknowledged <= made
-        and refused <= set(range(first, last + 1))
-        and (result.acknowledged >= first or bool(refused))
-    )
 
 
 def _byte_count(page: Page) -> int:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from localstore.adapter import Cursor, Hello, Limit, Page, PushResult, SealedChangeset, SupportsPing, SyncAdapter, Welcome
@@ -31,7 +32,7 @@ class Line:
         self.adapter = adapter
         self._limits = limits
         self._environment = environment
-        self._deadline: Deadline | None = None
+        self._call: _Call | None = None
         self._checking: asyncio.Task[None] | None = None
 
     @property
@@ -40,7 +41,7 @@ class Line:
         return self.adapter.capabilities.ping and isinstance(self.adapter, SupportsPing)
 
     async def connect(self, hello: Hello) -> Welcome:
-        return await self._request(self.adapter.connect(hello), self._limits.connect_timeout)
+        return await self._request(self.adapter.connect(hello), self._limits.connect_timeout, connecting=True)
 
     async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
         return await self._request(self.adapter.push(batch), self._limits.request_timeout)
@@ -55,48 +56,53 @@ class Line:
             Offline: none came in time.
         """
         adapter = self.adapter
-        if isinstance(adapter, SupportsPing):
-            seconds = self._limits.urgent_pong_timeout if urgent else self._limits.pong_timeout
-            await self._answered(adapter.ping(), seconds)
+        if not isinstance(adapter, SupportsPing):
+            return
+        if urgent:
+            await self._answered(adapter.ping(), _Call(self._limits.urgent_pong_timeout))
+        else:
+            await self._request(adapter.ping(), self._limits.pong_timeout)
 
     def check(self) -> None:
         """Somebody doubts that the line still holds: when a call is under way, ask for a sign of life beside it, and end the
-        call if none comes."""
-        if self.can_ping and self._deadline is not None and self._checking is None:
-            self._checking = asyncio.ensure_future(self._check(self._deadline))
+        call if none comes. A line that is only being made is given up when that took as long already."""
+        call = self._call
+        if call is None:
+            return
+        if call.connecting:
+            if self._environment.monotonic() - call.began > self._limits.urgent_pong_timeout:
+                call.give_up()
+        elif self.can_ping and (self._checking is None or self._checking.done()):
+            self._checking = asyncio.ensure_future(self._check(call))
 
-    async def _check(self, deadline: Deadline) -> None:
+    async def _check(self, call: _Call) -> None:
         try:
             await self.ping(urgent=True)
         except SyncError:
-            if self._deadline is deadline:
-                deadline.expire()
-        finally:
-            self._checking = None
+            call.give_up()
 
-    async def _request(self, call: Awaitable[T], seconds: float) -> T:
+    async def _request(self, awaitable: Awaitable[T], seconds: float, *, connecting: bool = False) -> T:
         """A call that may be ended early by ``check``."""
-
-        def begun(deadline: Deadline) -> None:
-            self._deadline = deadline
-
+        call = self._call = _Call(seconds, connecting=connecting, began=self._environment.monotonic())
         try:
-            return await self._answered(call, seconds, begun)
+            return await self._answered(awaitable, call)
         finally:
-            self._deadline = None
+            call.deadline, self._call = None, None
             if self._checking is not None:
                 self._checking.cancel()
 
-    async def _answered(self, call: Awaitable[T], seconds: float, begun: Callable[[Deadline], None] | None = None) -> T:
+    async def _answered(self, awaitable: Awaitable[T], call: _Call) -> T:
         """The answer to a call; what an adapter may not raise becomes an error that names it."""
         try:
-            async with self._environment.timeout(seconds) as deadline:
-                if begun is not None:
-                    begun(deadline)
-                answer = await call
+            async with self._environment.timeout(call.seconds) as call.deadline:
+                answer = await awaitable
         except TimeoutError as error:
-            raise Offline(f"The remote did not answer within {seconds:g} s. Local work goes on.") from error
-        except SyncError:
+            if _is_cancelled():
+                raise asyncio.CancelledError from error
+            raise Offline(f"{call.failure} Local work goes on.") from error
+        except SyncError as error:
+            if _is_cancelled():  # this is how the adapter answers to that
+                raise asyncio.CancelledError from error
             raise
         except (Exception, asyncio.CancelledError) as error:
             if _is_cancelled():
@@ -109,6 +115,38 @@ class Line:
         if _is_cancelled():  # the adapter swallowed it
             raise asyncio.CancelledError
         return answer
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call of the adapter that is under way.
+
+    Attributes:
+        seconds: how long it may take.
+        connecting: whether it makes the line.
+        began: when, on a clock that never steps back.
+        deadline: the end of that time, while it runs.
+        given_up: whether it was ended before.
+    """
+
+    seconds: float
+    connecting: bool = False
+    began: float = 0.0
+    deadline: Deadline | None = None
+    given_up: bool = False
+
+    def give_up(self) -> None:
+        """End it now, if it is still under way."""
+        if self.deadline is not None and not self.given_up:
+            self.given_up = True
+            self.deadline.expire()
+
+    @property
+    def failure(self) -> str:
+        """Why there is no answer."""
+        if self.given_up:
+            return "The line to the remote gave no sign of life."
+        return f"The remote did not answer within {self.seconds:g} s."
 
 
 async def let_go(adapter: SyncAdapter) -> None:

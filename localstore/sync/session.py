@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from localstore.client_reset import ClientResetReport
 from localstore.errors import LocalStoreError, OperationAborted, SyncError
@@ -52,8 +55,16 @@ _log = logging.getLogger("localstore.sync")
 class SyncSession:
     """Syncs one file in the background. Got from ``realm.sync_session``, the same object every time."""
 
-    def __init__(self, parts: SessionParts, *, error_handler: ErrorHandler | None, on_dead: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        parts: SessionParts,
+        *,
+        error_handler: ErrorHandler | None,
+        on_dead: Callable[[], None],
+        is_held: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._parts = parts
+        self._is_held = is_held
         self._error_handler = error_handler
         self._on_dead = on_dead
         self._lock = threading.RLock()
@@ -65,11 +76,11 @@ class SyncSession:
         self._status_teller = Coalesced(
             parts.loop, parts.environment, self._look_at_status, self._tell_status, quiet_s=_STATUS_SECONDS
         )
-        self._told: SyncStatus | None = None
         self._transfers = Transfers(parts)
         self._waits = Waits()
         self._life: Life | None = None
         self._ended = False
+        self._to_settle = deque[Callable[[], object]]()
         self._resets = Resets(parts, session=self)
         parts.store.on_commit(self._committed)
         of_this_process(self)
@@ -131,7 +142,7 @@ class SyncSession:
         """
         stream = self._statuses.stream(latest_only=True)
         if not self._ended:
-            stream.put(self.status)
+            stream.begin_with(self.status)
         return stream
 
     def on_status_change(self, callback: Callable[[SyncStatus], object]) -> Callable[[], None]:
@@ -140,7 +151,7 @@ class SyncSession:
         Returns:
             What ends that; may be called inside the callback.
         """
-        return self._statuses.listen(callback)
+        return self._statuses.listen(callback, distinct=True)
 
     def progress(self, direction: Direction, mode: ProgressMode) -> Stream[Progress]:
         """How far a transfer is, by bytes, for ``for`` or ``async for``; ends when the realm is closed.
@@ -156,7 +167,10 @@ class SyncSession:
 
     def resume(self) -> None:
         """Sync again, with a fresh attempt to connect; does nothing when the session is active."""
-        self.handle(Event.RESUME)
+        if self._state is SessionState.DYING and not self._is_held():
+            self.reconnect()  # its realm is closed: it goes on uploading, and would never end if it were active
+        else:
+            self.handle(Event.RESUME)
 
     def upload_all_local_changes(self, timeout: float | None = None) -> bool:
         """Wait until the remote has acknowledged everything committed before this call.
@@ -193,6 +207,16 @@ class SyncSession:
         self._check_may_wait()
         return result(self._wait_for_download(), timeout)
 
+    def download_or_fail(self, timeout: float | None) -> bool:
+        """``download_all_server_changes`` that does not wait for a session that has stopped to be resumed."""
+        check_timeout(timeout)
+        self._check_may_wait()
+        return result(self._wait_for_download(or_fail=True), timeout)
+
+    async def download_or_fail_async(self, timeout: float | None) -> bool:
+        """``download_or_fail`` for any event loop."""
+        return await result_async(self._wait_for_download(or_fail=True), timeout)
+
     async def download_all_server_changes_async(self, timeout: float | None = None) -> bool:
         """``download_all_server_changes`` for any event loop."""
         check_timeout(timeout)
@@ -205,7 +229,7 @@ class SyncSession:
         self._signal(Signals.reconnect_now)
 
     def handle(self, event: Event, error: SyncError | None = None, *, life: Life | None = None) -> bool:
-        """Feed an event to the state table and carry out what it asks for.
+        """Feed an event to the state table, carry out what it asks for, and let those hear of it who want to.
 
         Args:
             event: what happened.
@@ -215,6 +239,13 @@ class SyncSession:
         Returns:
             Whether the error was reported.
         """
+        is_reported = self.enter(event, error, life=life)
+        self.settle()
+        return is_reported
+
+    def enter(self, event: Event, error: SyncError | None = None, *, life: Life | None = None) -> bool:
+        """``handle`` for a caller that holds a lock, and calls ``settle`` when it has let go of it: who hears of
+        it may need that lock."""
         event = adjusted(self._parts.tokens, event)
         with self._lock:
             if self._ended or (life is not None and life is not self._life):
@@ -231,26 +262,36 @@ class SyncSession:
                 self._start()
             if Effect.RENEW_TOKEN in transition.effects and self._parts.tokens is not None:
                 self._parts.tokens.renew(self.handle)
-        self._connections.deliver()
-        self._status_changed()
+            if Effect.REPORT in transition.effects and error is not None:
+                self._to_settle.append(functools.partial(self.report, error))
+            if before is SessionState.DYING:
+                self._left_dying(transition.state)
         if event is Event.CLOSE_AFTER_UPLOAD:
             self._poke()  # the last change may have gone out just before, and the cycle rest already
-        if Effect.REPORT in transition.effects and error is not None:
-            self.report(error)
-        if before is SessionState.DYING and transition.state in (SessionState.INACTIVE, SessionState.PAUSED):
-            self._on_dead()
         return Effect.REPORT in transition.effects
+
+    def settle(self) -> None:
+        """Let those hear of what happened who want to."""
+        self._connections.deliver()
+        self._status_changed()
+        while self._to_settle:
+            with suppress(IndexError):  # another thread was quicker
+                self._to_settle.popleft()()
 
     def end(self) -> None:
         """The file or the app was closed: nothing more will happen, nor be told."""
         with self._lock:
-            self.handle(Event.CLOSE)
+            self.enter(Event.CLOSE)
             was_ended, self._ended = self._ended, True
+        self.settle()
         if was_ended:
             return
         self._waits.abort(_aborted(Event.CLOSE))
         self._transfers.end()
         self._connections.end()
+        if self._statuses.has_readers:
+            with suppress(Exception):  # then with what was pending when it was looked at last
+                self._transfers.look()
         self._statuses.put(describe(self._state, self._connection, self._facts, self._transfers.pending))
         self._statuses.end()
 
@@ -261,7 +302,7 @@ class SyncSession:
             return
         try:
             self._error_handler(self, error)
-        except Exception:  # noqa: BLE001  a handler of the application's must not stop its sync
+        except (Exception, SystemExit):  # noqa: BLE001  a handler of the application's must not stop its sync
             _log.exception("The error handler of %s failed; sync goes on.", self._parts.store.path.name)
 
     def hear(self, life: Life, news: News) -> None:
@@ -272,12 +313,10 @@ class SyncSession:
             note(self._facts, news, self._parts.environment.now_ms())
             if isinstance(news, Connection):
                 self._connect(news.event)
-        if isinstance(news, Connection):
-            self._connections.deliver()
-        if isinstance(news, Emptied):
-            self._emptied(life)
+            if isinstance(news, Emptied):
+                self._emptied(life)
         self._transfers.hear(news)
-        self._status_changed()
+        self.settle()
 
     # -- inside
 
@@ -303,11 +342,17 @@ class SyncSession:
             self._connection = new
 
     def _emptied(self, life: Life) -> None:
-        with self._lock:  # a realm may have been opened, written and closed since the cycle found nothing to upload
-            if life is self._life and self._state is SessionState.DYING and self._parts.store.last_pending() is not None:
-                self._poke()
-            else:
-                self.handle(Event.UPLOADED, life=life)
+        """The outbox is empty; but a realm may have been opened, written and closed since the cycle found it so."""
+        if self._state is SessionState.DYING and self._parts.store.last_pending() is not None:
+            self._poke()
+        else:
+            self.enter(Event.UPLOADED, life=life)
+
+    def _left_dying(self, state: SessionState) -> None:
+        if state is SessionState.ACTIVE:
+            self._signal(Signals.reconnect_now)  # as for any session that becomes active
+        elif state in (SessionState.INACTIVE, SessionState.PAUSED):
+            self._to_settle.append(self._on_dead)
 
     def _committed(self) -> None:
         self._poke()
@@ -332,8 +377,7 @@ class SyncSession:
             self._status_teller.poke()
 
     def _tell_status(self, status: SyncStatus) -> None:
-        if status != self._told and not self._ended:
-            self._told = status
+        if not self._ended:
             self._statuses.put(status)
             self._statuses.deliver()
 
@@ -344,14 +388,18 @@ class SyncSession:
             return None
         state = store.state()
         future = self._waits.upload(state.last_number, state.device)
-        if store.last_pending() is None:  # acknowledged before the wait was known
-            self._waits.acknowledged(state.last_number)
+        if store.state().device == state.device:  # it may have been acknowledged before the wait was known
+            self._waits.acknowledged(store.acknowledged())
         self._waiting_has_begun()
         return future
 
-    def _wait_for_download(self) -> concurrent.futures.Future[bool]:
+    def _wait_for_download(self, *, or_fail: bool = False) -> concurrent.futures.Future[bool]:
         self._parts.store.check_open()
         future = self._waits.download()
+        if or_fail and self._state in (SessionState.INACTIVE, SessionState.PAUSED):
+            stopped = Event.PAUSE if self._state is SessionState.PAUSED else Event.CLOSE
+            with suppress(concurrent.futures.InvalidStateError):  # that it stopped broke it off already
+                future.set_exception(self.last_error or _aborted(stopped))
         self._waiting_has_begun()
         return future
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,6 +20,13 @@ __all__ = ["Broadcast", "Stream"]
 
 T = TypeVar("T")
 _BUFFER = 64
+
+
+class _Nothing:
+    """In place of a value where there was none yet."""
+
+
+_NOTHING = _Nothing()
 _log = logging.getLogger("localstore.sync")
 
 
@@ -25,14 +34,16 @@ class Stream(Generic[T]):
     """Values from the moment it was made, in order, until its source closes it.
 
     One reader each. A reader that falls more than 64 values behind gets ``StreamOverflow`` after those it still has; one
-    that wants the ``latest_only`` misses values that were overtaken before it read them, and never the last one.
+    that wants the ``latest_only`` misses values that were overtaken before it read them, and never the last one, nor does it
+    get the same value twice in a row.
     """
 
     def __init__(self, on_close: Callable[[Stream[T]], None], *, latest_only: bool = False) -> None:
         self._on_close = on_close
         self._latest_only = latest_only
+        self._last: T | _Nothing = _NOTHING
         self._values: deque[T] = deque()
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.RLock())
         self._ended = False
         self._overflown = False
         self._wakers: list[Callable[[], object]] = []
@@ -41,8 +52,9 @@ class Stream(Generic[T]):
     def put(self, value: T) -> None:
         """Add a value; never waits."""
         with self._changed:
-            if self._ended:
+            if self._ended or (self._latest_only and value == self._last):
                 return
+            self._last = value
             if self._latest_only:
                 self._values.clear()
             if len(self._values) >= _BUFFER:
@@ -50,6 +62,12 @@ class Stream(Generic[T]):
             else:
                 self._values.append(value)
             self._notify()
+
+    def begin_with(self, value: T) -> None:
+        """Add a value unless a newer one came before."""
+        with self._changed:
+            if self._last is _NOTHING:
+                self.put(value)
 
     def end(self) -> None:
         """No more values will come."""
@@ -90,8 +108,14 @@ class Stream(Generic[T]):
                 if self._values or self._ended:
                     return self._take(StopAsyncIteration)
                 ready.clear()
-                self._wakers.append(lambda: loop.call_soon_threadsafe(ready.set))
-            await ready.wait()
+                waker = functools.partial(loop.call_soon_threadsafe, ready.set)
+                self._wakers.append(waker)
+            try:
+                await ready.wait()
+            finally:  # a reader that gives up leaves nothing behind
+                with self._changed:
+                    if waker in self._wakers:
+                        self._wakers.remove(waker)
 
     def _take(self, end: type[Exception]) -> T:
         if self._values:
@@ -118,9 +142,9 @@ class Broadcast(Generic[T]):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._streams: list[Stream[T]] = []
+        self._streams = weakref.WeakSet[Stream[T]]()  # nobody can read a stream any more that nobody holds
         self._listeners: list[Callable[[T], object]] = []
-        self._undelivered: deque[T] = deque()
+        self._undelivered: deque[T | _Nothing] = deque()
         self._delivering = False
         self._ended = False
 
@@ -134,20 +158,25 @@ class Broadcast(Generic[T]):
         stream: Stream[T] = Stream(self._forget, latest_only=latest_only)
         with self._lock:
             if not self._ended:
-                self._streams.append(stream)
+                self._streams.add(stream)
                 return stream
         stream.end()
         return stream
 
-    def listen(self, callback: Callable[[T], object]) -> Callable[[], None]:
-        """Call back with each value from now on.
+    def listen(self, callback: Callable[[T], object], *, distinct: bool = False) -> Callable[[], None]:
+        """Call back with each value from now on; with ``distinct`` not with the same value twice in a row.
 
         Returns:
             What ends that; to be called from anywhere, also inside the callback, and as often as one likes.
         """
 
-        def listener(value: T) -> object:  # the same callback may be registered twice, and each is ended by itself
-            return callback(value)
+        last: T | _Nothing = _NOTHING
+
+        def listener(value: T) -> None:  # the same callback may be registered twice, and each is ended by itself
+            nonlocal last
+            if not (distinct and value == last):
+                last = value
+                callback(value)
 
         with self._lock:
             if not self._ended:
@@ -163,6 +192,8 @@ class Broadcast(Generic[T]):
     def put(self, value: T) -> None:
         """Give a value to all streams, and note it for the callbacks."""
         with self._lock:
+            if self._ended:
+                return
             streams = list(self._streams)
             if self._listeners:
                 self._undelivered.append(value)
@@ -177,31 +208,35 @@ class Broadcast(Generic[T]):
                     return
                 self._delivering = True
                 value, listeners = self._undelivered.popleft(), list(self._listeners)
+                if isinstance(value, _Nothing):  # the end
+                    listeners, self._listeners = [], []
             try:
                 for listener in listeners:
-                    if listener in self._listeners:  # one before it may have ended it
+                    if listener in self._listeners and not isinstance(value, _Nothing):  # one before it may have ended it
                         _call(listener, value)
             finally:
                 self._delivering = False
 
     def end(self) -> None:
         """No more values will come: streams end, and callbacks are forgotten once they have heard what was put."""
-        self.deliver()
         with self._lock:
+            if self._ended:
+                return
             self._ended = True
-            streams, self._streams = self._streams, []
-            self._listeners = []
+            streams = list(self._streams)
+            self._streams.clear()
+            self._undelivered.append(_NOTHING)
         for stream in streams:
             stream.end()
+        self.deliver()
 
     def _forget(self, stream: Stream[T]) -> None:
         with self._lock:
-            if stream in self._streams:
-                self._streams.remove(stream)
+            self._streams.discard(stream)
 
 
 def _call(listener: Callable[[T], object], value: T) -> None:
     try:
         listener(value)
-    except Exception:  # noqa: BLE001  a callback of the application's must not stop its sync
+    except (Exception, SystemExit):  # noqa: BLE001  a callback of the application's must not stop its sync
         _log.exception("A callback failed; sync goes on.")

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from localstore.environment import Environment
+from localstore.errors import RealmClosed
 from localstore.sync.loop import BackgroundLoop
 
 __all__ = ["Coalesced"]
 
 T = TypeVar("T")
+_AGAIN_SECONDS = 5.0  # after work that failed
 
 
 class Coalesced(Generic[T]):
@@ -21,7 +23,7 @@ class Coalesced(Generic[T]):
         loop: where it runs.
         environment: the world.
         work: may block; done in a worker thread.
-        then: gets what came of it, in the loop; not when the work failed, as when the file was closed meanwhile.
+        then: gets what came of it, in the loop. Work that fails is done again later, unless the file was closed.
         quiet_s: seconds between two times at least.
     """
 
@@ -55,8 +57,12 @@ class Coalesced(Generic[T]):
             self._poked = False
             try:
                 done = await self._environment.run_blocking(self._work)
-            except Exception:  # noqa: BLE001  whoever uses the file meets the same error and tells of it
+            except RealmClosed:
                 return
+            except Exception:  # noqa: BLE001  whoever uses the file meets the same error and tells of it
+                self._poked = True  # what was poked for is still to be done
+                await self._environment.sleep(_AGAIN_SECONDS)
+                continue
             self._then(done)
             if self._quiet_s:
                 await self._environment.sleep(self._quiet_s)

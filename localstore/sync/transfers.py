@@ -7,9 +7,10 @@ Thread-safe; knows nothing of the remote.
 from __future__ import annotations
 
 import threading
+import weakref
 
 from localstore.store.outbox import Pending
-from localstore.sync.news import Connection, News, ReachedHead, Received, Sent
+from localstore.sync.news import Connection, Emptied, News, ReachedHead, Received, Sent
 from localstore.sync.parts import SessionParts
 from localstore.sync.progress import Direction, Meter, Progress, ProgressMode, Tracking
 from localstore.sync.state import ConnectionEvent
@@ -26,7 +27,8 @@ class Transfers:
         self._store = parts.store
         self._lock = threading.Lock()
         self._meters = {direction: Meter() for direction in Direction}
-        self._tracked: dict[Stream[Progress], tuple[Direction, Tracking]] = {}
+        # nobody can read a stream any more that nobody holds
+        self._tracked = weakref.WeakKeyDictionary[Stream[Progress], tuple[Direction, Tracking]]()
         self._sent: list[Sent] = []
         self._looking = Coalesced(parts.loop, parts.environment, self._store.totals, self._looked)
         self._ended = False
@@ -37,11 +39,11 @@ class Transfers:
         if not isinstance(direction, Direction) or not isinstance(mode, ProgressMode):
             raise TypeError(f"progress takes a Direction and a ProgressMode, not {direction!r} and {mode!r}.")
         stream: Stream[Progress] = Stream(self._forget, latest_only=True)
-        if self._ended:
-            stream.end()
-            return stream
-        pending = self._store.totals() if direction is Direction.UPLOAD else None
+        pending = self._store.totals() if direction is Direction.UPLOAD and not self._ended else None
         with self._lock:
+            if self._ended:
+                stream.end()
+                return stream
             meter = self._meters[direction]
             if pending is not None:
                 if not self._watches(Direction.UPLOAD):
@@ -67,12 +69,16 @@ class Transfers:
                     if self._watches(Direction.UPLOAD):
                         self._sent.append(news)
                 self.changed()
+            case Emptied():  # perhaps by another process
+                self.changed()
             case _:
                 pass
 
     def changed(self) -> None:
         """The outbox changed."""
-        if self._watches(Direction.UPLOAD) and not self._ended:
+        with self._lock:
+            is_watched = not self._ended and self._watches(Direction.UPLOAD)
+        if is_watched:
             self._looking.poke()
 
     def look(self) -> Pending:

@@ -972,6 +972,32 @@ class TestFailures:
         assert texts(realm) == ["new", "old"]
         assert numbers(realm) == [2]
 
+    @pytest.mark.parametrize(
+        ("record", "mode"),
+        [
+            (("recover", "0.1.0", "failed"), "discard"),
+            (("recover", "0.1.0", "done"), "discard"),
+            (("recover", "0.0.9", "failed"), "recover"),
+            (("recover, recovery refused", "0.1.0", "failed"), "recover"),
+            (("recover", "0.1.0", "begun"), "recover"),
+            (("discard", "0.1.0", "begun"), "discard"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
+    )
+    def test_the_record_of_the_last_attempt_counts(self, world: World, record: tuple[str, str, str], mode: str) -> None:
+        """One that was interrupted is made again as it was; one of another version or action is forgotten."""
+        _, realm = parted(world, RecoverOrDiscard())
+        sql(
+            realm.path,
+            "INSERT INTO localstore_reset (id, mode, reason, started_ms, version, step) VALUES (1, ?, 'other', 1, ?, ?)",
+            *record,
+        )
+        world.remote.ask_for_reset("history damaged")
+        reset(realm)
+        report = realm.sync_session.last_reset
+        assert report is not None
+        assert report.mode == mode
+
     def test_discard_is_a_way_out_of_a_recovery_that_fails(self, world: World) -> None:
         calls = Calls()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from localstore.adapter import PushResult, Refusal
-from localstore.sync.cycle import answers
+from localstore.sync.answers import answers
 
 FIRST, LAST, MADE = 4, 6, 9
 
