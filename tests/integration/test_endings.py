@@ -16,6 +16,8 @@ import pytest
 
 from tests.unit.session_kit import in_background
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("ending_process.py")
 SECONDS = 60
 AT_ONCE = 1.0  # seconds, on a busy machine, for calls that take milliseconds
