@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from uuid import UUID
 
+from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
 from localstore import App, Credentials, LocalConfiguration, Realm, SyncConfiguration, uuid7
@@ -15,7 +16,11 @@ from localstore import App, Credentials, LocalConfiguration, Realm, SyncConfigur
 __all__ = ["Row", "application", "configured"]
 
 
-class Row(SQLModel, table=True):
+class Base(SQLModel, registry=registry()):
+    """Tables of these processes, apart from those that other tests declare."""
+
+
+class Row(Base, table=True):
     """Something."""
 
     id: UUID = Field(default_factory=uuid7, primary_key=True)
