@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -34,7 +35,9 @@ from tests.unit.session_kit import (
     eventually,
     in_background,
     in_loop,
+    in_thread,
     is_open,
+    joined,
     sql,
     texts,
 )
@@ -246,19 +249,26 @@ class TestInVain:
         assert "cannot wait for itself" in str(said[0])
         assert not other.exists()
 
-    def test_ctrl_c_in_the_wait_leaves_no_file(self, filled: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_ctrl_c_in_the_wait_leaves_no_file(self, filled: World) -> None:
         filled.remote.go_offline()
         device = filled.device("reader")
+        over, is_over = threading.Lock(), threading.Event()
 
         def interrupt() -> None:
-            filled.at_rest()
-            os.kill(os.getpid(), 2)
+            """Until it has an effect: Python drops one that comes while it cleans up."""
+            while not is_over.wait(0.5):
+                with over:
+                    if not is_over.is_set():
+                        os.kill(os.getpid(), signal.SIGINT)
 
-        thread = threading.Thread(target=interrupt, name="test")
-        thread.start()
+        thread = in_thread(interrupt)
         with pytest.raises(KeyboardInterrupt):
-            device.open(wait_for_initial_remote_data=True)
-        thread.join()
+            try:
+                device.open(wait_for_initial_remote_data=True)
+            finally:
+                with over:
+                    is_over.set()
+        joined(thread)
         assert left_over(device) == []
 
 
