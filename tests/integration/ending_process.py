@@ -203,6 +203,7 @@ class Ends:
 
     def is_interrupted(self) -> None:
         """It opens, writes and closes until Ctrl-C comes, wherever that is."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts in the background
         say("ready")
         try:
             while True:

@@ -10,11 +10,12 @@ import asyncio
 import dataclasses
 import gc
 import logging
+import signal
 import sqlite3
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -103,6 +104,16 @@ def in_loop(coroutine: Coroutine[Any, Any, T]) -> T:
         return await asyncio.wait_for(coroutine, PATIENCE)
 
     return asyncio.run(run())
+
+
+@contextmanager
+def handling(number: int, handler: Callable[..., None]) -> Iterator[None]:
+    """Let a signal come to a handler: what a shell starts in the background is told to ignore Ctrl-C."""
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def joined(thread: threading.Thread) -> None:

@@ -33,6 +33,7 @@ from tests.unit.session_kit import (
     World,
     add,
     eventually,
+    handling,
     in_background,
     in_loop,
     in_thread,
@@ -262,7 +263,7 @@ class TestInVain:
                         os.kill(os.getpid(), signal.SIGINT)
 
         thread = in_thread(interrupt)
-        with pytest.raises(KeyboardInterrupt):
+        with handling(signal.SIGINT, signal.default_int_handler), pytest.raises(KeyboardInterrupt):
             try:
                 device.open(wait_for_initial_remote_data=True)
             finally:

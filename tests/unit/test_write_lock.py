@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 
 from localstore.errors import NestedWrite, StoreBusy
 from localstore.store.lock import WriteLock
-from tests.unit.session_kit import PATIENCE, eventually, in_background, in_loop, in_thread, joined
+from tests.unit.session_kit import PATIENCE, eventually, handling, in_background, in_loop, in_thread, joined
 
 
 @pytest.fixture
@@ -401,15 +401,6 @@ class TestNesting:
         joined(holder)
         assert order == ["main"]
         assert len(refused) == 1
-
-
-@contextmanager
-def handling(number: int, handler: Callable[..., None]) -> Iterator[None]:
-    before = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals come otherwise there")
