@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from localstore.errors import LocalStoreError, StoreBusy, StoreUnusable, SyncError
+from localstore.errors import LocalStoreError, RealmClosed, StoreBusy, StoreUnusable, SyncError
 from localstore.options import store_options
 from localstore.registry import AdapterFactory
 from localstore.store.file import Store
@@ -289,7 +289,7 @@ def _has_unsent(store: Store) -> bool:
     """Whether there is something to upload; what cannot be read any more cannot be uploaded either."""
     try:
         return store.last_pending() is not None
-    except StoreUnusable:
+    except (StoreUnusable, RealmClosed):
         return False
 
 

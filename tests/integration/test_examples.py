@@ -120,6 +120,7 @@ def test_ctrl_c_ends_every_device(tmp_path: Path) -> None:
         survey.stdout.close()
 
 
+@pytest.mark.slow
 def test_the_benchmarks_run_and_write_their_numbers(tmp_path: Path) -> None:
     numbers = tmp_path / "numbers.json"
     said = run("-m", "benchmarks", "--runs", "1", "--scale", "0.001", "--json", str(numbers))

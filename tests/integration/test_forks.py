@@ -55,6 +55,7 @@ def test_a_fork_inside_a_write_leaves_the_parents_transaction_alone(tmp_path: Pa
     check_sound(tmp_path / "notes.db", 3003)
 
 
+@pytest.mark.slow
 def test_no_child_hangs_whatever_other_threads_hold_at_the_fork(tmp_path: Path) -> None:
     assert play(tmp_path, "busy") == [["parent", "True", "True"], ["children", *["0"] * 40]]
 

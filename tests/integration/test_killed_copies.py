@@ -14,6 +14,8 @@ import pytest
 from localstore import App, Realm
 from tests.integration.copy_process import Row, application, configured
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("copy_process.py")
 SECONDS = 60  # more than any process waits for anything
 ROWS = 20_000

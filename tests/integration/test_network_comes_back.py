@@ -177,6 +177,7 @@ def test_a_device_connects_as_soon_as_its_link_is_up_again(link: Link, tmp_path:
         process.end()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server")
 def test_a_link_that_comes_and_goes_does_not_make_it_try_all_the_time(link: Link, tmp_path: Path) -> None:
     link.down()

@@ -134,7 +134,7 @@ class TestAfterwards:
         assert texts(two) == ["a"]
 
 
-OURS = (str(PACKAGE / "realm.py"), str(PACKAGE / "app.py"))
+OURS = tuple(str(PACKAGE / name) for name in ("realm.py", "app.py", "app_sync.py"))
 """Lines at which Ctrl-C comes: a tracer comes also where no signal does, so what holds a plain lock is left out."""
 
 

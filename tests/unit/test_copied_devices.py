@@ -251,7 +251,7 @@ def test_seeds_that_were_sent_stay_the_sources_and_others_become_the_copys(tmp_p
 Notes = tuple[list[tuple[str, str, int]], list[tuple[str, int, str]]]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     files=st.lists(st.tuples(rows(), links()), min_size=3, max_size=3),
     before=histories(KINDS, 14),

@@ -263,7 +263,7 @@ class TestInVain:
                         os.kill(os.getpid(), signal.SIGINT)
 
         thread = in_thread(interrupt)
-        with handling(signal.SIGINT, signal.default_int_handler), pytest.raises(KeyboardInterrupt):
+        with handling(signal.SIGINT, signal.default_int_handler), pytest.raises(KeyboardInterrupt):  # noqa: PT012
             try:
                 device.open(wait_for_initial_remote_data=True)
             finally:

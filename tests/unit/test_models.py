@@ -17,7 +17,7 @@ from sqlmodel import Field, Relationship, Session, SQLModel, col, delete, func, 
 
 from localstore import LocalConfiguration, Realm, uuid7
 from localstore.errors import SchemaError
-from tests.unit.session_kit import PATIENCE, World
+from tests.unit.session_kit import PATIENCE, World, eventually
 from tests.unit.store_kit import query
 
 
@@ -345,7 +345,7 @@ class TestDeletes:
             pair.two.sync_session.resume()
             pair.sync()
             assert [count(realm, Remark) for realm in (pair.one, pair.two)] == [0, 0]
-            assert [device.kinds for device in devices] == [["RowsSetAside"], ["RowsSetAside"]]
+            eventually(lambda: [device.kinds for device in devices] == [["RowsSetAside"], ["RowsSetAside"]])
 
 
 class TestNames:
