@@ -294,22 +294,21 @@ class AppSync:
             if file.closing or not file.unused:
                 return
             file.closing = True  # who opens the path now waits for the end of this
-        is_closed = False
         try:
             with suppress(Exception):
                 _ = file.session.status  # what it tells at its end
             file.store.close()
-            is_closed = True
-            file.session.end()
-            self._app.users.file_closed(file.user)
-        finally:
+        finally:  # also when Ctrl-C came in the middle of it
+            if file.store.is_closed:
+                file.session.end()
             with self._lock:
                 file.closing = False
-                if is_closed and self._files.get(file.store.path) is file:
+                if file.store.is_closed and self._files.get(file.store.path) is file:
                     del self._files[file.store.path]
                     self._watch_network()
                 self._changed.notify_all()
             self._emptied.ring()
+        self._app.users.file_closed(file.user)
 
 
 def _has_unsent(store: Store) -> bool:

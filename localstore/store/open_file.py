@@ -134,6 +134,11 @@ class OpenFile:
         if self._identity != identity_of(self.path, self._identity):
             raise file_exchanged(self.path)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be done with it any more."""
+        return self._closed.is_set()
+
     def close(self) -> None:
         """Let go of the file; a second call does nothing. Waits for a write and for reads in progress."""
         if self.is_inherited or self._closed.is_set():
