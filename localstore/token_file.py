@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import logging
 import os
 import sys
@@ -22,10 +23,11 @@ import msgspec
 from localstore.directories import check_ours, make_private, safe_name
 from localstore.errors import DiskFull, NotWritable, StoreBusy, StoreUnusable
 
-__all__ = ["Doomed", "KeptTokens", "KeptUser", "TokenFile", "UserTable", "unlock"]
+__all__ = ["Doomed", "HeldLock", "KeptTokens", "KeptUser", "TokenFile", "UserTable"]
 
 FORMAT = 1
 _FILE, _NEW, _DAMAGED, _LOCK = "users.json", "users.new", "users.damaged", "users.lock"
+_RENEWAL = ".renewal"  # behind a user's name, which has no dot: no user has the name of another file here
 _ATTEMPTS, _PAUSE_SECONDS = 1000, 0.01  # ten seconds; nobody holds the lock longer than it takes to write a small file
 
 _log = logging.getLogger("localstore.users")
@@ -51,6 +53,7 @@ class KeptUser:
         used: the higher, the later it was made the current user.
         tokens: None when logged out.
         files: realms outside the user's directory.
+        born: when the user first logged in, as ``UserTable.events`` counts; who is removed and comes back is another one.
     """
 
     provider: str
@@ -58,6 +61,7 @@ class KeptUser:
     used: int = 0
     tokens: KeptTokens | None = None
     files: tuple[str, ...] = ()
+    born: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,33 @@ class Doomed:
 
 
 @dataclass
+class _Head:
+    """What a file of any version says of itself."""
+
+    format: int = FORMAT
+
+
+@dataclass
 class UserTable:
-    """What the file holds. Changed in place inside ``TokenFile.changing``."""
+    """What the file holds. Changed in place inside ``TokenFile.changing``.
+
+    Attributes:
+        events: how many users came or were removed. Begins anew when the file is lost.
+    """
 
     format: int = FORMAT
     users: dict[str, KeptUser] = field(default_factory=dict)
     doomed: list[Doomed] = field(default_factory=list)
+    events: int = 0
+
+    def next_event(self) -> int:
+        self.events += 1
+        return self.events
+
+    def has_removed(self, user_id: str, born: int) -> bool:
+        """Whether a user who was in the file was removed since; not when the file with everybody in it was lost."""
+        known = self.users.get(user_id)
+        return known.born > born if known is not None else self.events > born
 
     def next_used(self) -> int:
         return max((user.used for user in self.users.values()), default=0) + 1
@@ -128,30 +153,30 @@ class TokenFile:
             if after != before:
                 self._write(after)
         finally:
-            unlock(lock)
+            lock.let_go()
 
-    def try_lock_user(self, user_id: str) -> int | None:
-        """A lock on renewing a user's tokens, let go by ``unlock``; None when another process has it.
+    def try_lock_user(self, user_id: str) -> HeldLock | None:
+        """A lock on renewing a user's tokens; None when another process has it.
 
         It is held while the remote is asked, as a refresh token is good for one answer.
         """
         make_private(self.directory)
-        return _try_lock(self.directory / f"{safe_name(user_id)}.lock")
+        return _try_lock(self.directory / f"{safe_name(user_id)}{_RENEWAL}")
 
     def _read(self, *, locked: bool = False) -> UserTable:
         content = self._content()
         if content is None:
             return UserTable()
         try:
-            kept = msgspec.json.decode(content, type=UserTable, strict=True)
+            version = msgspec.json.decode(content, type=_Head).format
+            if version == FORMAT:
+                return msgspec.json.decode(content, type=UserTable, strict=True)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return self._set_aside(locked=locked)
-        if kept.format != FORMAT:
-            raise StoreUnusable(
-                f"{self.path} is of format {kept.format}; this localstore knows {FORMAT}. It was not changed.",
-                hint="Upgrade localstore.",
-            )
-        return kept
+        raise StoreUnusable(
+            f"{self.path} is of format {version}; this localstore knows {FORMAT}. It was not changed.",
+            hint="Upgrade localstore.",
+        )
 
     def _content(self) -> bytes | None:
         path = self.path
@@ -179,7 +204,7 @@ class TokenFile:
         )
         return UserTable()
 
-    def _wait_for_lock(self) -> int:
+    def _wait_for_lock(self) -> HeldLock:
         pause = Event()
         for _ in range(self._attempts):
             lock = _try_lock(self.directory / _LOCK)
@@ -209,36 +234,61 @@ class TokenFile:
             ) from error
 
 
-def unlock(descriptor: int) -> None:
-    """Let go of a lock, also for a process that was forked while it was held."""
-    if sys.platform != "win32":
-        import fcntl
+class HeldLock(io.FileIO):
+    """A lock that goes with this process. An object that closes itself, as Ctrl-C may come at any moment: a number that was
+    forgotten would keep the lock for ever.
+    """
 
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "a", opener=_open_private)
 
-
-def _try_lock(path: Path) -> int | None:
-    """The open file with a lock that goes with this process, None when somebody has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
+    def take(self) -> None:
+        """Take it, or raise ``OSError``."""
         if sys.platform == "win32":
             import msvcrt
 
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            msvcrt.locking(self.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
 
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def let_go(self) -> None:
+        """Let go of it, also for a process that was forked while it was held."""
+        if sys.platform != "win32":
+            import fcntl
+
+            fcntl.flock(self.fileno(), fcntl.LOCK_UN)
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _try_lock(path: Path) -> HeldLock | None:
+    """A file's lock, None when somebody has it."""
+    try:
+        lock = HeldLock(path)
     except OSError as error:
-        os.close(descriptor)
+        raise NotWritable(
+            f"{path} cannot be opened for writing ({error.strerror}). Nothing was changed.",
+            hint="See to its disk and directory.",
+        ) from error
+    try:
+        lock.take()
+    except OSError as error:
+        lock.close()
         if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
             return None
         raise StoreUnusable(
             f"{path} cannot be locked ({error.strerror}), as its file system knows no locks.",
             hint="Set the setting directory to a place on another file system.",
         ) from error
-    return descriptor
+    return lock
 
 
 def _sync_directory(directory: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from localstore import SessionState
 from localstore.directories import check_safe_name, data_directory, safe_name
 from localstore.errors import NotWritable, StoreBusy, StoreUnusable
-from localstore.token_file import KeptTokens, KeptUser, TokenFile, unlock
+from localstore.token_file import KeptTokens, KeptUser, TokenFile
 from tests.unit.session_kit import PATIENCE, add, eventually, in_background
 from tests.unit.users_kit import EMMA, KEVIN, Users
 
@@ -245,22 +245,22 @@ class TestSeveralProcesses:
         assert emma is not None
         assert kevin is not None
         assert file.try_lock_user("emma") is None
-        unlock(emma)
+        emma.let_go()
         again = file.try_lock_user("emma")
         assert again is not None
         for lock in (again, kevin):
-            unlock(lock)
+            lock.let_go()
 
     @posix
     def test_a_forked_child_does_not_keep_the_lock(self, file: TokenFile) -> None:
         lock = file.try_lock_user("emma")
         assert lock is not None
-        child = subprocess.Popen(["sleep", "60"], pass_fds=[lock])  # has the same open file, as a forked child does
+        child = subprocess.Popen(["sleep", "60"], pass_fds=[lock.fileno()])  # has the same open file, as a forked child does
         try:
-            unlock(lock)
+            lock.let_go()
             again = file.try_lock_user("emma")
             assert again is not None
-            unlock(again)
+            again.let_go()
         finally:
             child.kill()
             child.wait()
@@ -301,7 +301,7 @@ class TestNames:
         ],
     )
     def test_each_system_has_its_place(self, platform: str, variables: dict[str, str], expected: str) -> None:
-        assert data_directory(None, variables, platform) == Path(expected).expanduser()
+        assert data_directory(None, variables, platform) == Path(expected).expanduser().resolve()
 
     def test_the_setting_counts_more(self, tmp_path: Path) -> None:
         assert data_directory(str(tmp_path), {"XDG_DATA_HOME": "/xdg"}) == tmp_path.resolve()

@@ -13,7 +13,8 @@ from localstore import ConnectionState, SessionState, User, UserState
 from localstore.adapter import Tokens
 from localstore.errors import Busy, Offline, OperationAborted, ProtocolError, Unauthorized
 from localstore.sync.state import Event
-from localstore.sync.tokens import Freshness, adjusted, freshness, kept, seconds_until_due
+from localstore.sync.token_life import Freshness, freshness, kept, seconds_until_due
+from localstore.sync.tokens import adjusted
 from localstore.testing.clock import ManualClock
 from localstore.testing.faulty import Hang, LoseAnswer, Raise
 from localstore.token_file import KeptTokens
