@@ -144,16 +144,17 @@ class TokenFile:
             StoreUnusable: it cannot be read or written. It is as it was.
         """
         make_private(self.directory)
-        lock = self._wait_for_lock()
-        try:
-            table = self._read(locked=True)
-            before = msgspec.json.encode(table)
-            yield table
-            after = msgspec.json.encode(table)
-            if after != before:
-                self._write(after)
-        finally:
-            lock.let_go()
+        with HeldLock.at(self.directory / _LOCK) as lock:  # which closes it, even if Ctrl-C comes while it is let go
+            self._wait_for(lock)
+            try:
+                table = self._read(locked=True)
+                before = msgspec.json.encode(table)
+                yield table
+                after = msgspec.json.encode(table)
+                if after != before:
+                    self._write(after)
+            finally:
+                lock.let_go()
 
     def try_lock_user(self, user_id: str) -> HeldLock | None:
         """A lock on renewing a user's tokens; None when another process has it.
@@ -161,7 +162,8 @@ class TokenFile:
         It is held while the remote is asked, as a refresh token is good for one answer.
         """
         make_private(self.directory)
-        return _try_lock(self.directory / f"{safe_name(user_id)}{_RENEWAL}")
+        lock = HeldLock.at(self.directory / f"{safe_name(user_id)}{_RENEWAL}")
+        return lock if lock.take() else None
 
     def _read(self, *, locked: bool = False) -> UserTable:
         content = self._content()
@@ -204,12 +206,11 @@ class TokenFile:
         )
         return UserTable()
 
-    def _wait_for_lock(self) -> HeldLock:
+    def _wait_for(self, lock: HeldLock) -> None:
         pause = Event()
         for _ in range(self._attempts):
-            lock = _try_lock(self.directory / _LOCK)
-            if lock is not None:
-                return lock
+            if lock.take():
+                return
             pause.wait(_PAUSE_SECONDS)
         raise StoreBusy(
             f"Another process holds {self.directory / _LOCK} and does not let go. Nothing was changed.",
@@ -235,23 +236,48 @@ class TokenFile:
 
 
 class HeldLock(io.FileIO):
-    """A lock that goes with this process. An object that closes itself, as Ctrl-C may come at any moment: a number that was
-    forgotten would keep the lock for ever.
+    """A file whose lock goes with this process. It closes itself when it is forgotten, as Ctrl-C may come at any moment: a
+    number in its place would keep the lock for ever.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, "a", opener=_open_private)
+    @classmethod
+    def at(cls, path: Path) -> HeldLock:
+        """The file, made when it is missing; not yet locked.
 
-    def take(self) -> None:
-        """Take it, or raise ``OSError``."""
-        if sys.platform == "win32":
-            import msvcrt
+        Raises:
+            NotWritable: it cannot be opened.
+        """
+        try:
+            return cls(path, "a", opener=_open_private)
+        except OSError as error:
+            raise NotWritable(
+                f"{path} cannot be opened for writing ({error.strerror}). Nothing was changed.",
+                hint="See to its disk and directory.",
+            ) from error
 
-            msvcrt.locking(self.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
+    def take(self) -> bool:
+        """Take the lock; False when somebody else has it.
 
-            fcntl.flock(self.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        Raises:
+            StoreUnusable: there are no locks here.
+        """
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(self.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(self.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                return False
+            raise StoreUnusable(
+                f"{self.name} cannot be locked ({error.strerror}), as its file system knows no locks.",
+                hint="Set the setting directory to a place on another file system.",
+            ) from error
+        return True
 
     def let_go(self) -> None:
         """Let go of it, also for a process that was forked while it was held."""
@@ -261,34 +287,11 @@ class HeldLock(io.FileIO):
             fcntl.flock(self.fileno(), fcntl.LOCK_UN)
         self.close()
 
-    def __del__(self) -> None:
-        self.close()
+    __del__ = io.FileIO.close  # without the warning that files give, and with no step of Python for Ctrl-C to come between
 
 
 def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def _try_lock(path: Path) -> HeldLock | None:
-    """A file's lock, None when somebody has it."""
-    try:
-        lock = HeldLock(path)
-    except OSError as error:
-        raise NotWritable(
-            f"{path} cannot be opened for writing ({error.strerror}). Nothing was changed.",
-            hint="See to its disk and directory.",
-        ) from error
-    try:
-        lock.take()
-    except OSError as error:
-        lock.close()
-        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-            return None
-        raise StoreUnusable(
-            f"{path} cannot be locked ({error.strerror}), as its file system knows no locks.",
-            hint="Set the setting directory to a place on another file system.",
-        ) from error
-    return lock
 
 
 def _sync_directory(directory: Path) -> None:

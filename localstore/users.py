@@ -156,8 +156,10 @@ class AppUsers:
             )
         try:
             self._end(user, UserState.REMOVED)
-        finally:  # also when it was broken off before
+        except UserRemoved:  # which may have been broken off before this
             self.sweep()
+            raise
+        self.sweep()
 
     def refused(self, user_id: str, tokens: KeptTokens, error: SyncError) -> None:
         """The remote takes a user's tokens no more: the user is logged out, and everything stays."""

@@ -247,6 +247,9 @@ class UserTokens:
         if held is not None and held.refresh_token != old.refresh_token:
             return _ADOPTED
         await self._environment.run_blocking(self._owner.refused, self._user_id, old, error)
+        held = self._held
+        if held is not None and held.refresh_token != old.refresh_token:  # a log-in that came to its end meanwhile
+            return _ADOPTED
         return Renewal(Event.TOKEN_REFUSED, error)
 
     def _replace(self, file: TokenFile, old: KeptTokens, new: KeptTokens) -> bool:
