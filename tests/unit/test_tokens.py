@@ -14,11 +14,11 @@ from localstore.adapter import SyncAdapter, Tokens
 from localstore.errors import Busy, Offline, OperationAborted, ProtocolError, Unauthorized
 from localstore.sync.state import Event
 from localstore.sync.token_life import Freshness, freshness, kept, seconds_until_due
-from localstore.sync.tokens import adjusted
+from localstore.sync.tokens import TokenUse, adjusted
 from localstore.testing.clock import ManualClock
 from localstore.testing.faulty import Hang, LoseAnswer, Raise
 from localstore.token_file import KeptTokens
-from tests.unit.session_kit import PATIENCE, add, eventually, in_background, texts
+from tests.unit.session_kit import PATIENCE, add, eventually, in_background, in_loop, texts
 from tests.unit.users_kit import EMMA, KEVIN, MINUTES, Users, is_connected
 
 TOKENS = KeptTokens(access_token="a", refresh_token="r", issued_ms=1_000_000, expires_ms=2_000_000)
@@ -430,6 +430,18 @@ class TestRefusedTokens:
         user.tokens.hold(None)
         assert not user.tokens._change(held, TOKENS)
         assert user.tokens.held is None
+
+    def test_a_refusal_of_a_token_that_a_login_has_replaced_means_neither_realm_nor_user(self, users: Users) -> None:
+        app = users.app()
+        use = TokenUse(app.login(EMMA).tokens, lambda: None)
+        use.take()
+        use._has_renewed = True
+        app.login(EMMA)
+        error = Unauthorized("of the log-in before")
+        assert in_loop(use.answer_to(error)) is None
+        use.take()
+        use._has_renewed = True
+        assert in_loop(use.answer_to(error)) is error
 
     def test_a_token_of_another_user_is_not_used(self, users: Users) -> None:
         user = stale_user(users)
