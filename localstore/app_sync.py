@@ -27,9 +27,9 @@ from localstore.sync.network import NetworkWatch
 from localstore.sync.parts import Limits, ResetParts, SessionParts
 from localstore.sync.retry import BackoffPolicy
 from localstore.sync.session import ErrorHandler, SyncSession
-from localstore.sync.state import Event
+from localstore.sync.state import Event, SessionState
 from localstore.sync.synced_file import Hold, SyncedFile
-from localstore.user import User
+from localstore.user import User, UserState, removed
 
 if TYPE_CHECKING:
     from localstore.app import App
@@ -111,6 +111,8 @@ class AppSync:
             self._changed.wait_for(lambda: path not in self._files or not self._files[path].closing)
             if self._closed:
                 raise ValueError(f"The app {self._app.id!r} was closed. Create a new one with App.create().")
+            if user.state is UserState.REMOVED:  # since the configuration was made
+                raise removed(user)
             file = self._files.get(path)
             names = {table.name for table in tables}
             if file is None:
@@ -171,17 +173,25 @@ class AppSync:
         if is_ours:
             self._died(file)
         else:
-            self._close_if_unused(file)
+            self._close_now_or_later(file)
+
+    def wait_until_closed(self, path: Path, timeout: float) -> bool:
+        """Wait until nobody has a file any more, as its session may still be writing to it; False when the time was up."""
+        if self._loop.is_current():
+            return False
+        with self._lock:
+            return self._changed.wait_for(lambda: path not in self._files or self._files[path].realms > 0, timeout)
 
     def tell(self, user: User, event: Event, error: SyncError | None = None) -> None:
         """Feed an event to the sessions of a user's files."""
         with self._lock:
             files = [file for file in self._files.values() if file.user is user and not file.closing]
         for file in files:
+            before = file.session.state
             file.session.handle(event, error)
-            if event is Event.LOG_IN and not file.realms:  # closed just before, and not to be kept up by this
-                file.session.handle(Event.CLOSE)
-                self._close_if_unused(file)
+            if event is Event.LOG_IN and not file.realms and before is SessionState.INACTIVE:
+                file.session.handle(Event.CLOSE)  # its realm was closed just before, and it is not to be kept up by this
+                self._close_now_or_later(file)
 
     def close(self) -> None:
         """End everything."""
@@ -192,7 +202,8 @@ class AppSync:
         try:
             for file in files:
                 file.session.end()
-                self._close_if_unused(file)
+            for file in files:
+                self._close_now_or_later(file)
         finally:
             self._loop.stop(timeout=_STOP_SECONDS)
         with self._lock:  # what a session that died just now is still closing
@@ -254,7 +265,7 @@ class AppSync:
 
     def _died(self, file: SyncedFile) -> None:
         """A closed realm's session has finished. Closing the file waits for writers, so the background loop does not do it."""
-        closing = threading.Thread(target=self._close_when_free, args=(file,), name="localstore-close")
+        closing = threading.Thread(target=self._close_when_free, args=(file,), name="localstore-close", daemon=True)
         try:
             closing.start()
         except RuntimeError:  # no more threads; at the end of the interpreter the file is closed with it
@@ -266,19 +277,35 @@ class AppSync:
             with suppress(StoreBusy):  # each time after a while
                 return self._close_if_unused(file)
 
+    def _close_now_or_later(self, file: SyncedFile) -> None:
+        """Nobody needs a file any more; but somebody may be writing to it who began before."""
+        try:
+            self._close_if_unused(file)
+        except StoreBusy:
+            self._died(file)
+
     def _close_if_unused(self, file: SyncedFile) -> None:
+        """Close a file, unless somebody holds it or is at it.
+
+        Raises:
+            StoreBusy: somebody writes to it. It stays open, and its session may be used again.
+        """
         with self._lock:
             if file.closing or not file.unused:
                 return
             file.closing = True  # who opens the path now waits for the end of this
+        is_closed = False
         try:
-            file.session.end()
+            with suppress(Exception):
+                _ = file.session.status  # what it tells at its end
             file.store.close()
+            is_closed = True
+            file.session.end()
             self._app.users.file_closed(file.user)
         finally:
             with self._lock:
                 file.closing = False
-                if self._files.get(file.store.path) is file:
+                if is_closed and self._files.get(file.store.path) is file:
                     del self._files[file.store.path]
                     self._watch_network()
                 self._changed.notify_all()

@@ -15,6 +15,7 @@ from localstore.configuration import LocalConfiguration, SyncConfiguration
 from localstore.errors import InitialDataTimeout, LocalStoreError
 from localstore.store import awaiting
 from localstore.store.first_data import InitialData
+from localstore.sync.state import SessionState
 from localstore.sync.synced_file import SyncedFile
 
 __all__ = ["FirstDownload", "data_at_opening", "opened_async", "uninterrupted"]
@@ -99,6 +100,9 @@ class _Awaited:
 
     def remove_file(self) -> None:
         if not self._configuration.in_memory:
+            if self._file.session.state is not SessionState.DYING:  # which somebody wrote to, so that it stays
+                sync = self._configuration.user.app.sync
+                sync.wait_until_closed(self._path, self._file.store.options.busy_timeout)
             awaiting.delete_unfinished(self._path, self._configuration.encryption_key)
 
     def _settle(self, arrived: bool) -> None:

@@ -111,7 +111,8 @@ def _changes_of(state: RowState, merged: Mapping[str, Value], columns: tuple[str
         inserted.add(0)
         yield 0, Op.SEED, {name: _oldest(values, before) for name, values in offers.items() if values}
     died = state.died if state.died is not None and state.died[0] >= before else None
-    for life in (life for life in state.lives if life[0] >= before):
+    # Devices that seeded the same row gave it lives of one stamp, which are one here.
+    for life in {life[0]: life for life in state.lives if life[0] >= before}.values():
         inserted.add(life[0])
         yield life[0], Op.INSERT, dict(_brought(offers, life, is_last=life == state.lives[-1]))
     if died is not None:  # a replacement is taken apart: as one, it would end the life that another device's makes of it
@@ -136,12 +137,13 @@ def _oldest(offers: list[tuple[Mark, Value]], before: int) -> Value:
 
 
 def _brought(offers: Mapping[str, list[tuple[Mark, Value]]], life: Version, *, is_last: bool) -> Iterator[tuple[str, Value]]:
-    """What an insert brings: its own values, or what took their place since."""
+    """What an insert brings: its own values, or what took their place since; where nothing is left of it, as another insert of
+    the row came later, what the row holds in the end. So nobody sees a row without its values who has not got that one yet."""
     for name, values in offers.items():
-        own = [value for mark, value in values if mark.version == life]
-        since = [value for mark, value in values if mark.life == life or (is_last and mark.version > life)]
-        if own or since:
-            yield name, (own or since)[0]
+        own = [value for mark, value in values if mark.version[0] == life[0]]
+        since = [value for mark, value in values if mark.life[0] == life[0] or (is_last and mark.version > life)]
+        if values:
+            yield name, (own or since or [values[0][1]])[0]
 
 
 def _set_at(offers: Mapping[str, list[tuple[Mark, Value]]], stamp: int) -> Iterator[tuple[str, Value]]:
@@ -150,7 +152,7 @@ def _set_at(offers: Mapping[str, list[tuple[Mark, Value]]], stamp: int) -> Itera
 
 def _note(connection: sqlite3.Connection, table: CapturedTable, key: Key, changes: Iterator[_Change]) -> None:
     connection.executemany(
-        f"INSERT OR IGNORE INTO {CHANGES} VALUES (?, ?, ?, ?, ?)",
+        f"INSERT INTO {CHANGES} VALUES (?, ?, ?, ?, ?)",
         [(stamp, table.id, op, key_value(key), msgspec.msgpack.encode(values)) for stamp, op, values in changes],
     )
 

@@ -167,7 +167,7 @@ class MemoryRemote:
                 end += 1
             return Page(
                 changesets=tuple(history.log[start:end]),
-                cursor=Cursor(f"{self._remote_id}:{end}".encode()),
+                cursor=self._cursor(history, end),
                 more=end < len(history.log),
                 remaining_bytes=sum(sealed.byte_count for sealed in history.log[end:]),
             )
@@ -214,14 +214,20 @@ class MemoryRemote:
     def _position(self, cursor: Cursor | None, history: _History) -> int:
         if cursor is None:
             return 0
-        remote_id, _, digits = bytes(cursor).partition(b":")
+        remote_id, digits, mark = (*bytes(cursor).split(b":"), b"", b"")[:3]
         if remote_id != self._remote_id.encode() or not digits.isdigit():
             raise ResetRequired("unknown cursor")
         if int(digits) > len(history.log):
             raise ResetRequired("remote restored", hint="The device has read more than there is.")
         if int(digits) < history.trimmed:
             raise ResetRequired("history trimmed")
+        if mark != _mark(history, int(digits)):
+            raise ResetRequired("remote restored", hint="What the device has read last is not what is there now.")
         return int(digits)
+
+    def _cursor(self, history: _History, end: int) -> Cursor:
+        """A position, with what came before it: after going back to a backup another history may have grown as long."""
+        return Cursor(f"{self._remote_id}:{end}:".encode() + _mark(history, end))
 
     def _problem_with(self, sealed: SealedChangeset) -> str | None:
         limit = self.max_changeset_bytes
@@ -382,6 +388,10 @@ def _check_run(device: bytes, batch: Sequence[SealedChangeset]) -> None:
     for number, sealed in enumerate(batch, batch[0].number):
         if sealed.number != number or sealed.device != device:
             raise ValueError("A batch is a run of consecutive numbers of the connected device.")
+
+
+def _mark(history: _History, position: int) -> bytes:
+    return history.log[position - 1].digest.hex()[:16].encode() if position else b""
 
 
 async def _pause() -> None:

@@ -176,8 +176,7 @@ DOWNGRADE = """with op.batch_alter_table("task") as batch:
         batch.drop_column("due")
         batch.alter_column("minutes", type_=sa.Integer())
         batch.alter_column("title", new_column_name="name")"""
-
-
+@pytest.mark.slow
 def test_an_application_goes_from_init_through_an_upgrade_and_back_while_it_syncs(tmp_path: Path) -> None:
     (tmp_path / "remote").mkdir()
     one = Scratch(tmp_path, "one", OLD)

@@ -26,6 +26,8 @@ from localstore import (
     ResetReason,
     SeedRemote,
     SessionState,
+    uuid7,
+    wire,
 )
 from localstore.client_reset import ClientReset
 from localstore.errors import (
@@ -359,6 +361,42 @@ class TestStrategies:
         reset(other)
         in_step(one)
         assert texts(one) == texts(other) == world.remote_texts() == ["by the other", "new", "old"]
+
+    def test_what_two_devices_gave_it_again_survives_the_next_losses(self, world: World) -> None:
+        """Each gives the row a life of its own, at the same time; the next time these are one."""
+        _, one = parted(world, SeedRemote())
+        other = world.device("other").open(client_reset=SeedRemote())
+        in_step(other)
+        for _ in range(3):
+            for realm in (one, other):
+                realm.sync_session.pause()
+            world.remote.wipe()
+            for realm in (one, other):
+                reset(realm)
+            for realm in (one, other, one):
+                in_step(realm)
+            assert texts(one) == texts(other) == world.remote_texts() == ["new", "old"]
+            assert one.conflicts() == other.conflicts() == []
+
+    def test_nobody_sees_a_row_that_two_devices_inserted_without_its_values(self, world: World) -> None:
+        one = world.device("one").open(client_reset=SeedRemote())
+        other = world.device("other").open(client_reset=SeedRemote())
+        key = uuid7()
+        for realm in (one, other):
+            realm.sync_session.pause()
+            world.clock.advance(1)
+            with realm.write() as tx:
+                tx.add(Note(id=key, text="by one" if realm is one else "by the other"))
+        for realm in (one, other, one):
+            realm.sync_session.resume()
+            in_step(realm)
+        other.sync_session.pause()
+        one.sync_session.pause()
+        world.remote.wipe()
+        reset(one)
+        inserts = [group for sealed in world.remote.changesets() for group in wire.unseal(sealed).groups]
+        assert [group.columns for group in inserts] == [("text",), ("text",)]
+        assert texts(one) == ["by the other"]
 
     def test_it_gives_back_what_an_old_backup_of_the_remote_lacks(self, world: World) -> None:
         realm = world.device().open(client_reset=SeedRemote())

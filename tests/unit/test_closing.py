@@ -12,18 +12,21 @@ from pathlib import Path
 
 import pytest
 
-from localstore import Realm
+from localstore import ConnectionState, Realm, SessionState
 from localstore.errors import LocalStoreError, ProtocolError, RealmClosed, SyncError
 from localstore.sync.bell import Bell
 from localstore.sync.workers import Workers
 from localstore.testing.faulty import Raise
 from tests.unit.session_kit import (
     PATIENCE,
+    Device,
+    Note,
     World,
     add,
     eventually,
     in_background,
     in_loop,
+    in_thread,
     is_let_go,
     joined,
     no_threads_are_left,
@@ -243,3 +246,56 @@ class TestWorkers:
         joined(ending)
         assert not hanging.done()
         go.set()
+
+
+class TestAWriterThatComesInBetween:
+    """One that begins when the realm is being closed already, and takes longer than anybody waits for."""
+
+    def closed_under_a_writer(self, world: World) -> tuple[Device, Realm, threading.Event, threading.Thread]:
+        device = world.device(busy_timeout=0.2)
+        realm = device.open(stop_policy="immediately")
+        eventually(lambda: realm.sync_session.connection_state is ConnectionState.CONNECTED)
+        writing, go = threading.Event(), threading.Event()
+        writers: list[threading.Thread] = []
+
+        def write() -> None:
+            with realm.write() as tx:
+                tx.add(Note(text="late"))
+                writing.set()
+                assert go.wait(PATIENCE)
+
+        def begin(_: object) -> None:
+            writers.append(in_thread(write))
+            assert writing.wait(PATIENCE)
+
+        realm.sync_session.on_connection_state_change(begin)
+        realm.close()
+        return device, realm, go, writers[0]
+
+    def test_is_not_cut_off_and_the_file_is_closed_behind_it(self, world: World) -> None:
+        device, realm, go, writer = self.closed_under_a_writer(world)
+        assert realm.is_closed
+        assert device.app.sync.has_sync_sessions
+        assert not device.app.sync.wait_for_sessions_to_terminate(0.01)
+        go.set()
+        joined(writer)
+        assert device.app.sync.wait_for_sessions_to_terminate(PATIENCE)
+        with device.open() as again:
+            assert texts(again) == ["late"]
+
+    def test_does_not_keep_the_session_from_a_realm_that_is_opened_meanwhile(self, world: World) -> None:
+        device, _, go, writer = self.closed_under_a_writer(world)
+        opening = in_background(device.open)
+        go.set()
+        joined(writer)
+        again = opening.result(PATIENCE)
+        assert again.sync_session.upload_all_local_changes(timeout=PATIENCE)
+        assert texts(again) == ["late"]
+
+    def test_does_not_keep_an_app_from_ending_its_other_sessions(self, world: World) -> None:
+        device, _, go, writer = self.closed_under_a_writer(world)
+        other = device.open(path=world.directory / "other.db")
+        in_background(device.app.close).result(PATIENCE)
+        assert other.sync_session.state is SessionState.INACTIVE
+        go.set()
+        joined(writer)

@@ -135,7 +135,7 @@ def on_top(rows: dict[Key, Row], unsent: Device) -> dict[Key, Row]:
     return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(before=histories(14), after=histories(6), on_delete=ACTIONS, lost=st.integers(0, 3))
 def test_what_is_recovered_is_on_top_and_the_same_everywhere(
     before: list[Step], after: list[Step], on_delete: str | None, lost: int
@@ -158,7 +158,7 @@ def test_what_is_recovered_is_on_top_and_the_same_everywhere(
         close_devices()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(before=histories(14), on_delete=ACTIONS)
 def test_what_is_discarded_leaves_no_trace(before: list[Step], on_delete: str | None) -> None:
     with TemporaryDirectory() as folder:
@@ -172,7 +172,7 @@ def test_what_is_discarded_leaves_no_trace(before: list[Step], on_delete: str | 
         close_devices()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     before=histories(10),
     own=st.lists(st.lists(statements(), min_size=1, max_size=3), min_size=1, max_size=5),
@@ -209,7 +209,7 @@ def test_what_is_refused_and_undone_might_never_have_been_written(
         close_devices()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(before=histories(14), after=histories(6), on_delete=ACTIONS, y_first=st.booleans(), at_once=st.booleans())
 def test_a_wiped_remote_ends_as_if_it_had_lost_nothing(
     before: list[Step], after: list[Step], on_delete: str | None, y_first: bool, at_once: bool
