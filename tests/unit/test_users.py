@@ -339,7 +339,7 @@ class TestLoggingOut:
                 in_background(lambda: app.login(EMMA)).result(PATIENCE)
             tell(told, event, error)
 
-        app.sync.tell = slow  # type: ignore[method-assign]
+        app.sync.tell = slow  # type: ignore[method-assign, assignment]
         user.log_out()
         assert user.state is UserState.LOGGED_IN
         assert realm.sync_session.state is SessionState.ACTIVE
@@ -353,7 +353,7 @@ class TestLoggingOut:
         def broken_off(*_: object) -> None:
             raise KeyboardInterrupt
 
-        app.sync.tell = broken_off  # type: ignore[method-assign]
+        app.sync.tell = broken_off  # type: ignore[method-assign, assignment]
         with pytest.raises(KeyboardInterrupt):
             user.log_out()
         app.sync.tell = tell  # type: ignore[method-assign]
@@ -387,7 +387,7 @@ class TestLoggingOut:
 
         file, files = other.users._keeping()
         other.users._kept = Late(file.directory, file.remote), files
-        other.sync.tell = tell  # type: ignore[method-assign]
+        other.sync.tell = tell  # type: ignore[method-assign, assignment]
         other.users._current = None
         assert [other.current_user, other.current_user][1] is None
         assert free == [True]
