@@ -28,6 +28,13 @@ class Credentials:
     secret: str | None = field(default=None, repr=False)
     reuse_existing: bool = True
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no error may quote."""
+        if not self.secret:
+            return ()
+        return (self.secret,) if self.email is None else (self.secret, f"{self.email}:{self.secret}")
+
     @classmethod
     def anonymous(cls, *, reuse_existing: bool = True) -> Credentials:
         """No account. A remote without users takes everybody so; one with users makes a user of this device.

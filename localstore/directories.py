@@ -45,7 +45,7 @@ def data_directory(chosen: str | None, variables: Mapping[str, str], platform: s
         base = variables.get("XDG_DATA_HOME", "")
         if not os.path.isabs(base):  # noqa: PTH117  the XDG rules: what is not absolute is to be ignored
             base = str(_home() / ".local" / "share")
-    return Path(base) / _NAME
+    return (Path(base) / _NAME).resolve()  # as paths of realms are, which are compared with it
 
 
 def _home() -> Path:

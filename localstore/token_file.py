@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import logging
 import os
 import sys
@@ -22,10 +23,11 @@ import msgspec
 from localstore.directories import check_ours, make_private, safe_name
 from localstore.errors import DiskFull, NotWritable, StoreBusy, StoreUnusable
 
-__all__ = ["Doomed", "KeptTokens", "KeptUser", "TokenFile", "UserTable", "unlock"]
+__all__ = ["Doomed", "HeldLock", "KeptTokens", "KeptUser", "TokenFile", "UserTable"]
 
 FORMAT = 1
 _FILE, _NEW, _DAMAGED, _LOCK = "users.json", "users.new", "users.damaged", "users.lock"
+_RENEWAL = ".renewal"  # behind a user's name, which has no dot: no user has the name of another file here
 _ATTEMPTS, _PAUSE_SECONDS = 1000, 0.01  # ten seconds; nobody holds the lock longer than it takes to write a small file
 
 _log = logging.getLogger("localstore.users")
@@ -51,6 +53,7 @@ class KeptUser:
         used: the higher, the later it was made the current user.
         tokens: None when logged out.
         files: realms outside the user's directory.
+        born: when the user first logged in, as ``UserTable.events`` counts; who is removed and comes back is another one.
     """
 
     provider: str
@@ -58,6 +61,7 @@ class KeptUser:
     used: int = 0
     tokens: KeptTokens | None = None
     files: tuple[str, ...] = ()
+    born: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,33 @@ class Doomed:
 
 
 @dataclass
+class _Head:
+    """What a file of any version says of itself."""
+
+    format: int = FORMAT
+
+
+@dataclass
 class UserTable:
-    """What the file holds. Changed in place inside ``TokenFile.changing``."""
+    """What the file holds. Changed in place inside ``TokenFile.changing``.
+
+    Attributes:
+        events: how many users came or were removed. Begins anew when the file is lost.
+    """
 
     format: int = FORMAT
     users: dict[str, KeptUser] = field(default_factory=dict)
     doomed: list[Doomed] = field(default_factory=list)
+    events: int = 0
+
+    def next_event(self) -> int:
+        self.events += 1
+        return self.events
+
+    def has_removed(self, user_id: str, born: int) -> bool:
+        """Whether a user who was in the file was removed since; not when the file with everybody in it was lost."""
+        known = self.users.get(user_id)
+        return known.born > born if known is not None else self.events > born
 
     def next_used(self) -> int:
         return max((user.used for user in self.users.values()), default=0) + 1
@@ -119,39 +144,41 @@ class TokenFile:
             StoreUnusable: it cannot be read or written. It is as it was.
         """
         make_private(self.directory)
-        lock = self._wait_for_lock()
-        try:
-            table = self._read(locked=True)
-            before = msgspec.json.encode(table)
-            yield table
-            after = msgspec.json.encode(table)
-            if after != before:
-                self._write(after)
-        finally:
-            unlock(lock)
+        with HeldLock.at(self.directory / _LOCK) as lock:  # which closes it, even if Ctrl-C comes while it is let go
+            self._wait_for(lock)
+            try:
+                table = self._read(locked=True)
+                before = msgspec.json.encode(table)
+                yield table
+                after = msgspec.json.encode(table)
+                if after != before:
+                    self._write(after)
+            finally:
+                lock.let_go()
 
-    def try_lock_user(self, user_id: str) -> int | None:
-        """A lock on renewing a user's tokens, let go by ``unlock``; None when another process has it.
+    def try_lock_user(self, user_id: str) -> HeldLock | None:
+        """A lock on renewing a user's tokens; None when another process has it.
 
         It is held while the remote is asked, as a refresh token is good for one answer.
         """
         make_private(self.directory)
-        return _try_lock(self.directory / f"{safe_name(user_id)}.lock")
+        lock = HeldLock.at(self.directory / f"{safe_name(user_id)}{_RENEWAL}")
+        return lock if lock.take() else None
 
     def _read(self, *, locked: bool = False) -> UserTable:
         content = self._content()
         if content is None:
             return UserTable()
         try:
-            kept = msgspec.json.decode(content, type=UserTable, strict=True)
+            version = msgspec.json.decode(content, type=_Head).format
+            if version == FORMAT:
+                return msgspec.json.decode(content, type=UserTable, strict=True)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return self._set_aside(locked=locked)
-        if kept.format != FORMAT:
-            raise StoreUnusable(
-                f"{self.path} is of format {kept.format}; this localstore knows {FORMAT}. It was not changed.",
-                hint="Upgrade localstore.",
-            )
-        return kept
+        raise StoreUnusable(
+            f"{self.path} is of format {version}; this localstore knows {FORMAT}. It was not changed.",
+            hint="Upgrade localstore.",
+        )
 
     def _content(self) -> bytes | None:
         path = self.path
@@ -179,12 +206,11 @@ class TokenFile:
         )
         return UserTable()
 
-    def _wait_for_lock(self) -> int:
+    def _wait_for(self, lock: HeldLock) -> None:
         pause = Event()
         for _ in range(self._attempts):
-            lock = _try_lock(self.directory / _LOCK)
-            if lock is not None:
-                return lock
+            if lock.take():
+                return
             pause.wait(_PAUSE_SECONDS)
         raise StoreBusy(
             f"Another process holds {self.directory / _LOCK} and does not let go. Nothing was changed.",
@@ -209,36 +235,63 @@ class TokenFile:
             ) from error
 
 
-def unlock(descriptor: int) -> None:
-    """Let go of a lock, also for a process that was forked while it was held."""
-    if sys.platform != "win32":
-        import fcntl
+class HeldLock(io.FileIO):
+    """A file whose lock goes with this process. It closes itself when it is forgotten, as Ctrl-C may come at any moment: a
+    number in its place would keep the lock for ever.
+    """
 
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)
+    @classmethod
+    def at(cls, path: Path) -> HeldLock:
+        """The file, made when it is missing; not yet locked.
 
+        Raises:
+            NotWritable: it cannot be opened.
+        """
+        try:
+            return cls(path, "a", opener=_open_private)
+        except OSError as error:
+            raise NotWritable(
+                f"{path} cannot be opened for writing ({error.strerror}). Nothing was changed.",
+                hint="See to its disk and directory.",
+            ) from error
 
-def _try_lock(path: Path) -> int | None:
-    """The open file with a lock that goes with this process, None when somebody has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        if sys.platform == "win32":
-            import msvcrt
+    def take(self) -> bool:
+        """Take the lock; False when somebody else has it.
 
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
+        Raises:
+            StoreUnusable: there are no locks here.
+        """
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(self.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(self.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                return False
+            raise StoreUnusable(
+                f"{self.name} cannot be locked ({error.strerror}), as its file system knows no locks.",
+                hint="Set the setting directory to a place on another file system.",
+            ) from error
+        return True
+
+    def let_go(self) -> None:
+        """Let go of it, also for a process that was forked while it was held."""
+        if sys.platform != "win32":
             import fcntl
 
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-            return None
-        raise StoreUnusable(
-            f"{path} cannot be locked ({error.strerror}), as its file system knows no locks.",
-            hint="Set the setting directory to a place on another file system.",
-        ) from error
-    return descriptor
+            fcntl.flock(self.fileno(), fcntl.LOCK_UN)
+        self.close()
+
+    __del__ = io.FileIO.close  # without the warning that files give, and with no step of Python for Ctrl-C to come between
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _sync_directory(directory: Path) -> None:

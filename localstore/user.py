@@ -37,6 +37,7 @@ class User:
         self._provider = provider
         self._state = UserState.LOGGED_OUT
         self._used = 0
+        self._born = 0
         self.tokens = users.new_tokens(user_id)
 
     @property

@@ -7,6 +7,7 @@ file that is still open somewhere is *doomed*: it is deleted when it is closed, 
 from __future__ import annotations
 
 import dataclasses
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from localstore.token_file import Doomed, TokenFile, UserTable
 __all__ = ["UserFiles"]
 
 _BESIDE = ("-wal", "-shm", "-journal")
+_NO_TEXT = "\0"  # no path has it
 
 
 class UserFiles:
@@ -43,6 +45,7 @@ class UserFiles:
         Raises:
             StoreBusy: it is of a user who was removed, and somebody has it open still.
         """
+        text = _as_text(path)
         self._check_not_doomed(path)
         self._keys[path] = key
         if path.is_relative_to(self.directory(user_id)):
@@ -51,16 +54,17 @@ class UserFiles:
             return
         with self._file.changing() as table:
             user = table.users.get(user_id)
-            if user is not None and str(path) not in user.files:
-                table.users[user_id] = dataclasses.replace(user, files=(*user.files, str(path)))
+            if user is not None and text not in user.files:
+                table.users[user_id] = dataclasses.replace(user, files=(*user.files, text))
 
     def doom(self, table: UserTable, user_id: str) -> None:
         """Note that all of a user's files are to be deleted."""
         user = table.users[user_id]
         directory = self.directory(user_id)
-        inside = [path for path in sorted(directory.rglob("*")) if path.is_file() and not path.name.endswith(_BESIDE)]
-        paths = [*map(str, inside), *user.files]
+        inside = [path for path in sorted(directory.rglob("*")) if path.is_file() and not _is_beside_another(path)]
+        paths = [*map(_as_text, inside), *user.files]
         known = {doomed.path for doomed in table.doomed}
+        known |= {path for other, one in table.users.items() if other != user_id for path in one.files}  # and not this user's
         table.doomed.extend(Doomed(user_id, path) for path in paths if path not in known)
 
     def sweep(self) -> None:
@@ -84,10 +88,11 @@ class UserFiles:
             )
 
     def _is_doomed(self, path: Path) -> bool:
-        return any(one.path == str(path) for one in self._file.load().doomed)
+        text = _as_text(path)
+        return any(one.path == text for one in self._file.load().doomed)
 
     def _delete(self, doomed: Doomed) -> bool:
-        path = Path(doomed.path)
+        path = _as_path(doomed.path)
         theirs = path.is_relative_to(self.directory(doomed.user))
         try:
             return delete_of_user(path, self._app, doomed.user, key=self._keys.get(path), is_surely_theirs=theirs)
@@ -102,3 +107,22 @@ class UserFiles:
         for path in (*inside, directory):
             with suppress(OSError):
                 path.rmdir()
+
+
+def _is_beside_another(path: Path) -> bool:
+    """Whether it belongs to a database with a shorter name, and goes with that."""
+    return any(path.name.endswith(end) and path.with_name(path.name.removesuffix(end)).is_file() for end in _BESIDE)
+
+
+def _as_text(path: Path) -> str:
+    """A path as it can be kept; a file system's names need not be text."""
+    text = str(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return _NO_TEXT + os.fsencode(path).hex()
+    return text
+
+
+def _as_path(text: str) -> Path:
+    return Path(os.fsdecode(bytes.fromhex(text.removeprefix(_NO_TEXT))) if text.startswith(_NO_TEXT) else text)

@@ -6,10 +6,10 @@ without users has the one user ``"local"``, who needs no network and of whom not
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import hashlib
 import os
+import sys
 import threading
 from concurrent.futures import Future
 from contextlib import suppress
@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING
 
 from localstore.credentials import Credentials
 from localstore.directories import data_directory, safe_name
-from localstore.errors import LocalStoreError, NotLoggedIn, SyncError
+from localstore.errors import LocalStoreError, NotLoggedIn, SyncError, UserRemoved
 from localstore.registry import Lines
 from localstore.store.forking import begins_anew
 from localstore.store.state import LOCAL_USER
 from localstore.sync.calls import Calls, ask_remote
 from localstore.sync.loop import BackgroundLoop
+from localstore.sync.revoking import Revoking
 from localstore.sync.state import Event
-from localstore.sync.tokens import LOCAL_TOKENS, UserTokens, kept
-from localstore.token_file import KeptTokens, KeptUser, TokenFile
+from localstore.sync.token_life import LOCAL_TOKENS, kept
+from localstore.sync.tokens import UserTokens
+from localstore.token_file import KeptTokens, KeptUser, TokenFile, UserTable
 from localstore.urls import redacted
 from localstore.user import User, UserState, removed
 from localstore.user_files import UserFiles
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AppUsers"]
 
-_REVOKE_SECONDS = 2.0  # how long closing an app waits for the remote to hear of users who logged out just before
+_LOST = sys.maxsize  # the event by which nobody of a file that was lost was removed
 
 
 class AppUsers:
@@ -59,14 +61,14 @@ class AppUsers:
         self._users: dict[str, User] = {}
         self._current: User | None = None
         self._kept: tuple[TokenFile, UserFiles] | None = None
-        self._revoking: set[Future[None]] = set()
+        self._revoking = Revoking(self._calls, lines, app.environment, app.settings.request_timeout)
         begins_anew(self)
 
     def leave_to_parent(self) -> None:
         """In a forked child: what is under way, and locks that are held, are the parent's."""
         self._lock = threading.RLock()
         self._calls = Calls(self._loop)
-        self._revoking = set()
+        self._revoking.leave_to_parent(self._calls)
         self._lines.leave_to_parent()
         for user in self._users.values():
             user.tokens.leave_to_parent()
@@ -76,10 +78,10 @@ class AppUsers:
     @property
     def current(self) -> User | None:
         """Who logged in or was switched to last, of those who are logged in."""
-        self._read_anew()
+        known = self.all()  # reads anew and tells sessions, which must not happen under the lock
         with self._lock:
             if self._current is None or self._current.state is not UserState.LOGGED_IN:
-                self._current = next((user for user in self.all() if user.state is UserState.LOGGED_IN), None)
+                self._current = next((user for user in known if user.state is UserState.LOGGED_IN), None)
             return self._current
 
     def all(self) -> list[User]:
@@ -139,8 +141,9 @@ class AppUsers:
     def log_out(self, user: User) -> None:
         """Log a user out, and an anonymous one for good."""
         if user.provider == "anonymous" and self._wants_users:
-            if user.state is UserState.LOGGED_IN:
-                self.remove(user)
+            if user.state is not UserState.LOGGED_OUT:
+                with suppress(UserRemoved):  # by another thread just now, or before
+                    self.remove(user)
             return
         self._end(user, UserState.LOGGED_OUT)
 
@@ -151,7 +154,11 @@ class AppUsers:
                 "The one user of a remote without users cannot be removed: its files are not in a place of their own.",
                 hint="Delete them with Realm.delete_files().",
             )
-        self._end(user, UserState.REMOVED)
+        try:
+            self._end(user, UserState.REMOVED)
+        except UserRemoved:  # which may have been broken off before this
+            self.sweep()
+            raise
         self.sweep()
 
     def refused(self, user_id: str, tokens: KeptTokens, error: SyncError) -> None:
@@ -162,15 +169,16 @@ class AppUsers:
                 if known is not None and known.tokens is not None and known.tokens.refresh_token == tokens.refresh_token:
                     table.users[user_id] = dataclasses.replace(known, tokens=None)
             user = self._users.get(user_id)
-            if user is None or user.state is not UserState.LOGGED_IN:
+            held = None if user is None else user.tokens.held
+            if user is None or held is None or held.refresh_token != tokens.refresh_token:  # others, of a log-in since
                 return
             self._become(user, UserState.LOGGED_OUT)
-        self._loop.post(lambda: self.app.sync.tell(user, Event.TOKEN_REFUSED, error))
+        self._loop.post(lambda: self._tell(user, error))
 
     def close(self) -> None:
         """End what is under way. The remote gets a moment to hear of users who logged out just before."""
-        if self._revoking and not self._loop.is_current():
-            concurrent.futures.wait(set(self._revoking), timeout=_REVOKE_SECONDS)
+        if not self._loop.is_current():
+            self._revoking.wait()
         self._calls.close()
 
     # -- files
@@ -269,7 +277,7 @@ class AppUsers:
             self._become(user, UserState.LOGGED_IN, LOCAL_TOKENS)
             self._current = user
         if is_new:
-            self.app.sync.tell(user, Event.LOG_IN)
+            self._tell(user)
         return user
 
     async def _log_in(self, credentials: Credentials) -> User:
@@ -279,7 +287,7 @@ class AppUsers:
             lambda adapter: adapter.log_in(credentials),
             environment=environment,
             seconds=self.app.settings.connect_timeout,
-            secrets=[credentials.secret] if credentials.secret else [],
+            secrets=credentials.secrets,
         )
         new = kept(tokens, environment.now_ms())
         user: User = await environment.run_blocking(self._logged_in, tokens.user_id, credentials.provider, new)
@@ -288,40 +296,43 @@ class AppUsers:
     def _logged_in(self, user_id: str, provider: str, tokens: KeptTokens) -> User:
         with self._lock:
             with self._file.changing() as table:
-                old = table.users.get(user_id, KeptUser(provider=provider))
-                new = KeptUser(provider=provider, remote=self._remote, used=table.next_used(), tokens=tokens, files=old.files)
+                gone = self._drop_removed(table)
+                old = table.users.get(user_id) or KeptUser(provider=provider, born=table.next_event())
+                new = dataclasses.replace(old, provider=provider, remote=self._remote, used=table.next_used(), tokens=tokens)
                 table.users[user_id] = new
             user = self._take(user_id, new)
             self._current = user
-        if old.tokens is not None and old.remote == self._remote:
-            self._revoke(old.tokens)
-        self.app.sync.tell(user, Event.LOG_IN)
+        if old.tokens is not None and old.remote == self._remote and old.tokens.refresh_token != tokens.refresh_token:
+            self._revoking.begin(old.tokens)
+        for one in (*gone, user):
+            self._tell(one)
         return user
 
     def _end(self, user: User, state: UserState) -> None:
         """End a log-in. Where it is kept comes first: what cannot be written there has not happened."""
         with self._lock:
-            if user.state is UserState.REMOVED and state is UserState.REMOVED:
-                raise removed(user)
-            if user.state is not UserState.LOGGED_IN and state is UserState.LOGGED_OUT:
-                return
-            tokens = self._forget(user, state) if self._wants_users else None
-            self._become(user, state)
-            if state is UserState.REMOVED:
-                self._users.pop(user.id, None)
-        self.app.sync.tell(user, Event.LOG_OUT)
+            is_over = user.state is UserState.REMOVED or user.state is state
+            tokens = self._forget(user, state) if self._wants_users and not is_over else None
+            if not is_over:
+                self._become(user, state)
+            if user.state is UserState.REMOVED and self._users.get(user.id) is user:
+                del self._users[user.id]
+        self._tell(user)  # also of what is over: telling it may have been broken off
         if tokens is not None:
-            self._revoke(tokens)
+            self._revoking.begin(tokens)
+        if is_over and state is UserState.REMOVED:
+            raise removed(user)
 
     def _forget(self, user: User, state: UserState) -> KeptTokens | None:
         """Take a user's tokens out of the file, and all that is known of one who is removed."""
         with self._file.changing() as table:
             known = table.users.get(user.id)
-            if known is None:
+            if known is None or table.has_removed(user.id, user._born):
                 return None
             if state is UserState.REMOVED:
                 self._files.doom(table, user.id)
                 del table.users[user.id]
+                table.next_event()
             else:
                 table.users[user.id] = dataclasses.replace(known, tokens=None)
             return known.tokens if known.remote == self._remote else None
@@ -335,7 +346,7 @@ class AppUsers:
         user = self._users.get(user_id)
         if user is None:
             user = self._users[user_id] = User(self, user_id, known.provider)
-        user._provider, user._used = known.provider, known.used
+        user._provider, user._used, user._born = known.provider, known.used, known.born
         self._become(user, UserState.LOGGED_IN if known.tokens else UserState.LOGGED_OUT, known.tokens)
         return user
 
@@ -343,33 +354,40 @@ class AppUsers:
         """See what other processes of the application did."""
         if not self._wants_users:
             return
-        changed: list[tuple[User, Event]] = []
         with self._lock:
             table = self._file.load()
+            changed = self._drop_removed(table)
             for user in self._users.values():
-                if user.id not in table.users and user.state is UserState.LOGGED_IN:  # removed elsewhere, or the file was lost
+                if user.id not in table.users and user.state is UserState.LOGGED_IN:  # the whole file was lost
                     self._become(user, UserState.LOGGED_OUT)
-                    changed.append((user, Event.LOG_OUT))
+                    changed.append(user)
             for user_id, known in table.users.items():
                 before = self._users[user_id].state if user_id in self._users else UserState.LOGGED_OUT
                 user = self._take(user_id, known)
                 if user.state is not before:
-                    changed.append((user, Event.LOG_IN if known.tokens else Event.LOG_OUT))
-        for user, event in changed:
-            self.app.sync.tell(user, event)
+                    changed.append(user)
+        for user in changed:
+            self._tell(user)
 
-    def _revoke(self, tokens: KeptTokens) -> None:
-        """Have the remote forget a log-in, if it can be reached: on this device nobody can use it any more."""
+    def _drop_removed(self, table: UserTable) -> list[User]:
+        """Those who were removed by another process are so here too: who logs in by that id now is another user, whose work
+        must not go to files that are to be deleted."""
+        gone = [user for user in self._users.values() if table.has_removed(user.id, user._born)]
+        for user in gone:
+            self._become(user, UserState.REMOVED)
+            del self._users[user.id]
+        for user in self._users.values():
+            if user.id not in table.users:
+                user._born = _LOST
+        return gone
 
-        async def revoke() -> None:
-            await ask_remote(
-                self._lines,
-                lambda adapter: adapter.log_out(tokens.refresh_token),
-                environment=self.app.environment,
-                seconds=self.app.settings.request_timeout,
-                secrets=(tokens.refresh_token, tokens.access_token),
-            )
-
-        future = self._calls.start(revoke)
-        self._revoking.add(future)
-        future.add_done_callback(self._revoking.discard)
+    def _tell(self, user: User, error: SyncError | None = None) -> None:
+        """Tell a user's sessions how things stand now. Another thread may change that meanwhile, and its telling may come
+        before this one: whoever tells last has seen the state as it stays. No lock is held, as sessions have theirs.
+        """
+        while True:
+            state = user.state
+            ended = Event.LOG_OUT if error is None else Event.TOKEN_REFUSED
+            self.app.sync.tell(user, Event.LOG_IN if state is UserState.LOGGED_IN else ended, error)
+            if user.state is state:
+                return

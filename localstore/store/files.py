@@ -103,7 +103,7 @@ def delete_of_user(path: Path, app: str, user: str, *, key: bytes | None = None,
 
     Args:
         key: its encryption key, None for a plain file.
-        is_surely_theirs: it lies where nobody else has files: then it is removed whatever it holds, read or not.
+        is_surely_theirs: it lies where others rarely have files: then it is removed unless it names another user.
 
     Returns:
         Whether there is no file of the user any more.
@@ -118,7 +118,7 @@ def delete_of_user(path: Path, app: str, user: str, *, key: bytes | None = None,
             with connection.begin():
                 known = layout.layout_of(connection) is not None
                 state = load_state(driver_connection(connection)) if known else None
-            if is_surely_theirs or (state is not None and (state.app, state.user) == (app, user)):
+            if is_surely_theirs if state is None else (state.app, state.user) == (app, user):
                 remove(path, connection)
             return True
     except StoreBusy:

@@ -13,7 +13,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from localstore.adapter import SupportsUsers
+from localstore.adapter import SupportsUsers, SyncAdapter
 from localstore.environment import Environment
 from localstore.errors import Offline, OperationAborted, ProtocolError, SyncError
 from localstore.registry import AdapterFactory
@@ -97,8 +97,9 @@ async def ask_remote(
     Raises:
         SyncError: as the contract says; ``Offline`` when the time is up, ``ProtocolError`` for what an adapter may not raise.
     """
-    adapter = make_adapter()
+    adapter: SyncAdapter | None = None
     try:
+        adapter = make_adapter()
         if not isinstance(adapter, SupportsUsers):
             raise ProtocolError(
                 f"{type(adapter).__name__} says that its remote has users, and cannot log in.", hint="Report this."
@@ -114,16 +115,21 @@ async def ask_remote(
         if task is not None and task.cancelling():
             raise
         problem = ProtocolError(
-            f"{type(adapter).__name__} failed with {type(error).__name__}: {error}. Local data is untouched.",
+            f"{_named(adapter)} failed with {type(error).__name__}: {error}. Local data is untouched.",
             hint="This is a bug in the adapter: report it to its authors.",
         )
         problem.__cause__ = error
     finally:
-        with suppress(Exception):  # the line is not used any more: how it ends concerns nobody
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await adapter.close()
+        if adapter is not None:
+            with suppress(Exception):  # the line is not used any more: how it ends concerns nobody
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await adapter.close()
     redacted_error(problem, secrets)
     raise problem  # here, where no error that tells a secret comes along as context
+
+
+def _named(adapter: SyncAdapter | None) -> str:
+    return "Making the adapter" if adapter is None else type(adapter).__name__
 
 
 def _deliver(task: asyncio.Task[T], future: Future[T]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -149,13 +149,17 @@ class _Call:
         return f"The remote did not answer within {self.seconds:g} s."
 
 
-async def let_go(adapter: SyncAdapter) -> None:
-    """Close an adapter. That it fails or hangs concerns nobody: it is not used any more."""
+async def let_go(adapter: SyncAdapter, secrets: Collection[str] = ()) -> None:
+    """Close an adapter. That it fails or hangs concerns nobody: it is not used any more.
+
+    Args:
+        secrets: what the log may not quote.
+    """
     try:
         async with asyncio.timeout(_CLOSE_SECONDS):
             await adapter.close()
     except Exception as error:  # noqa: BLE001
-        _log.warning("%s could not be closed.", type(adapter).__name__, exc_info=redacted_error(error))
+        _log.warning("%s could not be closed.", type(adapter).__name__, exc_info=redacted_error(error, secrets))
 
 
 def _is_cancelled() -> bool:

@@ -182,7 +182,7 @@ class SystemNetwork:
     async def _ask(self, ask: Callable[[], frozenset[Hashable]] | None) -> frozenset[Hashable]:
         found: frozenset[Hashable] = frozenset()
         if ask is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Exception):  # whatever psutil raises: the clocks tell still
                 found = await self._environment.run_blocking(ask)
         return found
 

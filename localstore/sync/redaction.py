@@ -4,8 +4,11 @@ library raised may quote the remote's URL with its password, or a user's token. 
 
 from __future__ import annotations
 
+import base64
+import json
 import traceback
 from collections.abc import Callable, Collection
+from urllib.parse import quote, quote_plus
 
 from localstore.errors import LocalStoreError
 from localstore.urls import HIDDEN, redacted_text
@@ -22,9 +25,11 @@ def redacted_error(error: BaseException, secrets: Collection[str] = ()) -> BaseE
     a secret is replaced by one that says the same without; all others stay what they are.
     """
 
+    spellings = sorted({spelling for secret in secrets for spelling in _spellings(secret)}, key=len, reverse=True)
+
     def hide(text: str) -> str:
-        for secret in secrets:
-            text = text.replace(secret, HIDDEN)
+        for spelling in spellings:
+            text = text.replace(spelling, HIDDEN)
         return redacted_text(text)
 
     links = _links(error)
@@ -35,6 +40,14 @@ def redacted_error(error: BaseException, secrets: Collection[str] = ()) -> BaseE
         new.__context__ = None if context is None else shown[id(context)]
         new.__suppress_context__ = is_suppressed
     return shown[id(error)]
+
+
+def _spellings(secret: str) -> set[str]:
+    """A secret as messages may quote it: as it is, in a URL, a form, JSON, a ``repr``, or a header of HTTP."""
+    raw = secret.encode("utf-8", "surrogatepass")
+    spellings = {secret, quote(raw), quote(raw, safe=""), quote_plus(raw), json.dumps(secret)[1:-1], repr(secret)[1:-1]}
+    spellings |= {json.dumps(secret, ensure_ascii=False)[1:-1], repr(raw)[2:-1], base64.b64encode(raw).decode()}
+    return spellings - {""}
 
 
 def _links(error: BaseException) -> list[BaseException]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import enum
 import math
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +15,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from localstore.adapter import Tokens
 from localstore.environment import Environment
 from localstore.errors import Busy, LocalStoreError, ProtocolError, SyncError, Unauthorized
 from localstore.registry import AdapterFactory
@@ -24,75 +22,16 @@ from localstore.sync.calls import ask_remote
 from localstore.sync.loop import BackgroundLoop
 from localstore.sync.redaction import redacted_error
 from localstore.sync.state import Event
-from localstore.token_file import KeptTokens, TokenFile, unlock
+from localstore.sync.token_life import Freshness, freshness, kept, seconds_until_due
+from localstore.token_file import KeptTokens, TokenFile
 
-__all__ = [
-    "LOCAL_TOKENS",
-    "Freshness",
-    "Renewal",
-    "TokenOwner",
-    "TokenUse",
-    "UserTokens",
-    "adjusted",
-    "freshness",
-    "kept",
-    "seconds_until_due",
-]
+__all__ = ["Renewal", "TokenOwner", "TokenUse", "UserTokens", "adjusted"]
 
-_DUE_AT = 0.8  # of its life a token is renewed, so that there is time to try again
 _RETRY_SECONDS = 60.0  # until a renewal ahead of time that failed is tried again
+_RENEWAL_SECONDS_MIN = 5.0  # between renewals ahead of time, whatever life a remote says that its tokens have
 _LOCK_PAUSE_SECONDS = 0.5  # between looks whether another process has renewed the token
-_LIFE_MS_MAX = 100 * 366 * 86_400_000  # so that nothing overflows
-
-LOCAL_TOKENS = KeptTokens(access_token="", refresh_token="", issued_ms=0, expires_ms=2**62)
-"""What the one user of a remote without users holds while logged in: nothing that is shown, and no end to it."""
 
 _STALE = {Event.OPEN: Event.OPEN_STALE, Event.RESUME: Event.RESUME_STALE, Event.LOG_IN: Event.LOG_IN_STALE}
-
-
-class Freshness(enum.Enum):
-    """How far an access token's life has gone."""
-
-    FRESH = enum.auto()
-    DUE = enum.auto()
-    """Good, and to be renewed in the background."""
-    STALE = enum.auto()
-    """Not good any more, as far as this device's clock can tell."""
-
-
-def freshness(tokens: KeptTokens, now_ms: int) -> Freshness:
-    """What is to be done about a token. A clock that was set back to before it was issued tells nothing: it is renewed."""
-    if now_ms >= tokens.expires_ms:
-        return Freshness.STALE
-    if seconds_until_due(tokens, now_ms) <= 0 or now_ms < tokens.issued_ms:
-        return Freshness.DUE
-    return Freshness.FRESH
-
-
-def seconds_until_due(tokens: KeptTokens, now_ms: int) -> float:
-    """How long until a token should be renewed ahead of time; not above 0 when it should be now."""
-    due_ms = tokens.issued_ms + _DUE_AT * (tokens.expires_ms - tokens.issued_ms)
-    return (due_ms - now_ms) / 1000
-
-
-def kept(tokens: Tokens, now_ms: int) -> KeptTokens:
-    """A remote's answer by this device's clock.
-
-    Raises:
-        ProtocolError: it makes no sense. Does not say what it is.
-    """
-    texts = (tokens.user_id, tokens.access_token, tokens.refresh_token)
-    seconds = tokens.expires_in
-    if not all(isinstance(text, str) and text and text.isprintable() for text in texts):
-        raise ProtocolError(
-            "The adapter's answer does not fit: a user id or token in it is empty or no text.", hint="Report this."
-        )
-    if not isinstance(seconds, int | float) or not math.isfinite(seconds) or seconds <= 0:
-        raise ProtocolError("The adapter's answer does not fit: its token lives no time.", hint="Report this.")
-    life_ms = min(int(seconds * 1000), _LIFE_MS_MAX)
-    return KeptTokens(
-        access_token=tokens.access_token, refresh_token=tokens.refresh_token, issued_ms=now_ms, expires_ms=now_ms + life_ms
-    )
 
 
 @dataclass(frozen=True)
@@ -206,8 +145,11 @@ class UserTokens:
         before = self.access_token
 
         async def ask() -> None:
-            renewal = await self.renewed(before)
-            done(renewal.event, renewal.error)
+            renewal = Renewal(Event.TOKEN_KEPT)
+            try:
+                renewal = await self.renewed(before)
+            finally:  # a session that waits must hear of it, whatever happened
+                done(renewal.event, renewal.error)
 
         self._loop.post(lambda: self._begin(ask()))
 
@@ -222,8 +164,10 @@ class UserTokens:
             return False
 
         async def ask() -> None:
-            await self.renewed(before)
-            done()
+            try:
+                await self.renewed(before)
+            finally:
+                done()
 
         self._begin(ask())
         return True
@@ -261,6 +205,13 @@ class UserTokens:
             return self._kept(error)
         except (LocalStoreError, OSError) as error:  # of the file with tokens: none is shown that could not be remembered
             return self._kept(Busy(f"The user's token could not be renewed. {error}"))
+        except Exception as error:  # noqa: BLE001  a bug must be told, and no session wait for ever
+            problem = ProtocolError(
+                f"The user's token could not be renewed: {type(error).__name__}: {error}. Local data is untouched.",
+                hint="Report this.",
+            )
+            problem.__cause__ = error
+            return self._kept(problem)
 
     async def _renew_alone(self, held: KeptTokens, file: TokenFile) -> Renewal:
         """Renew while no other process does, unless one just did."""
@@ -270,7 +221,8 @@ class UserTokens:
         if old is None:
             return await self._refused(held, self._logged_out())
         if old.refresh_token != held.refresh_token:
-            self.hold(old)
+            if not self._change(held, old):
+                return Renewal(Event.TOKEN_REFUSED, self._logged_out()) if self._held is None else _ADOPTED
             if not self.is_stale():
                 return _ADOPTED
         try:
@@ -295,6 +247,9 @@ class UserTokens:
         if held is not None and held.refresh_token != old.refresh_token:
             return _ADOPTED
         await self._environment.run_blocking(self._owner.refused, self._user_id, old, error)
+        held = self._held
+        if held is not None and held.refresh_token != old.refresh_token:  # a log-in that came to its end meanwhile
+            return _ADOPTED
         return Renewal(Event.TOKEN_REFUSED, error)
 
     def _replace(self, file: TokenFile, old: KeptTokens, new: KeptTokens) -> bool:
@@ -304,10 +259,17 @@ class UserTokens:
             if user is None or user.tokens != old:
                 return False
             table.users[self._user_id] = dataclasses.replace(user, tokens=new)
-        with self._lock:
-            if self._held is not None and self._held.refresh_token == old.refresh_token:
-                self._former, self._held = self._held, new
+        self._change(old, new)
         return True
+
+    def _change(self, old: KeptTokens, new: KeptTokens) -> bool:
+        """Hold new tokens in place of others, unless those were given up since, by logging out or in."""
+        with self._lock:
+            if self._held is None or self._held.refresh_token != old.refresh_token:
+                return False
+            self._former, self._held = self._held, new
+            self._not_before = self._environment.monotonic() + _RENEWAL_SECONDS_MIN
+            return True
 
     def _kept(self, error: SyncError) -> Renewal:
         redacted_error(error, self.secrets)
@@ -333,7 +295,7 @@ class UserTokens:
         try:
             yield
         finally:
-            unlock(lock)
+            lock.let_go()
 
 
 def adjusted(tokens: UserTokens | None, event: Event) -> Event:
@@ -384,7 +346,12 @@ class TokenUse:
 
         A token is renewed once for each time that it worked; a remote that refuses the new one as well means the user.
         """
-        if self._tokens is None or self._taken is None or not isinstance(error, Unauthorized) or self._has_renewed:
+        if self._tokens is None or self._taken is None or not isinstance(error, Unauthorized):
+            return error
+        if self._tokens.access_token not in (None, self._taken) and not self._tokens.is_stale():
+            self._has_renewed = False  # another one by now, as of a log-in, which the remote has not seen here
+            return None
+        if self._has_renewed:
             return error
         renewal = await self._tokens.renewed(self._taken)
         if renewal.event is not Event.TOKEN_RENEWED:

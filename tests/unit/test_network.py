@@ -385,6 +385,21 @@ class TestTheSystemItself:
         loop.post(end)
         loop.stop(PATIENCE)
 
+    def test_whatever_psutil_raises_the_clocks_are_looked_at_still(self) -> None:
+        class Broken:
+            def __getattr__(self, name: str) -> object:
+                raise RuntimeError("no route")
+
+        clock = ManualClock()
+        broken: Any = Broken()
+        loop, hints, end = self.ticking(clock, listen=lambda loop, hint: None, load=lambda: broken)
+        self.tick(clock)
+        clock.set(clock.now_ms() + 60_000)
+        self.tick(clock)
+        assert len(hints) == 1
+        loop.post(end)
+        loop.stop(PATIENCE)
+
     def test_it_does_without_when_nothing_can_be_asked(self, caplog: pytest.LogCaptureFixture) -> None:
         def missing() -> ModuleType:
             raise ImportError("psutil")

@@ -7,15 +7,17 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from localstore import SessionState
+from localstore import SessionState, token_file
 from localstore.directories import check_safe_name, data_directory, safe_name
 from localstore.errors import NotWritable, StoreBusy, StoreUnusable
-from localstore.token_file import KeptTokens, KeptUser, TokenFile, unlock
+from localstore.token_file import KeptTokens, KeptUser, TokenFile
 from tests.unit.session_kit import PATIENCE, add, eventually, in_background
+from tests.unit.test_interruptions import CtrlC
 from tests.unit.users_kit import EMMA, KEVIN, Users
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="modes mean nothing there")
@@ -164,6 +166,14 @@ class TestDamage:
             keep(file, "kevin")
         assert file.path.read_bytes() == newer
 
+    def test_one_of_a_newer_version_is_left_alone_also_where_it_looks_quite_different(self, file: TokenFile) -> None:
+        keep(file, "emma")
+        newer = b'{"format": 2, "users": [{"id": "emma", "tokens": "x"}]}'
+        file.path.write_bytes(newer)
+        with pytest.raises(StoreUnusable, match="of format 2; this localstore knows 1"):
+            file.load()
+        assert file.path.read_bytes() == newer
+
     @posix
     @pytest.mark.skipif(sys.platform != "win32" and os.geteuid() == 0, reason="root may read everything")
     def test_one_that_cannot_be_read_logs_nobody_out(self, file: TokenFile) -> None:
@@ -245,22 +255,22 @@ class TestSeveralProcesses:
         assert emma is not None
         assert kevin is not None
         assert file.try_lock_user("emma") is None
-        unlock(emma)
+        emma.let_go()
         again = file.try_lock_user("emma")
         assert again is not None
         for lock in (again, kevin):
-            unlock(lock)
+            lock.let_go()
 
     @posix
     def test_a_forked_child_does_not_keep_the_lock(self, file: TokenFile) -> None:
         lock = file.try_lock_user("emma")
         assert lock is not None
-        child = subprocess.Popen(["sleep", "60"], pass_fds=[lock])  # has the same open file, as a forked child does
+        child = subprocess.Popen(["sleep", "60"], pass_fds=[lock.fileno()])  # has the same open file, as a forked child does
         try:
-            unlock(lock)
+            lock.let_go()
             again = file.try_lock_user("emma")
             assert again is not None
-            unlock(again)
+            again.let_go()
         finally:
             child.kill()
             child.wait()
@@ -272,6 +282,31 @@ class TestSeveralProcesses:
             one.result(PATIENCE)
         assert {user.id for user in app.all_users()} == {"emma", "kevin"}
         eventually(lambda: sorted(users.remote.logged_in()) == ["emma", "kevin"])
+
+
+class TestLocks:
+    def test_the_lock_on_renewing_a_user_called_users_is_not_that_of_the_file(self, file: TokenFile) -> None:
+        lock = file.try_lock_user("users")
+        assert lock is not None
+        keep(TokenFile(file.directory, "here", attempts=1), "users")
+        lock.let_go()
+
+    @pytest.mark.skipif(sys.gettrace() is not None, reason="a debugger or a coverage tool traces already")
+    def test_ctrl_c_at_any_line_keeps_no_lock(self, file: TokenFile) -> None:
+        file = TokenFile(file.directory, "here", attempts=1)
+        for line in range(1, 1000):
+            with suppress(KeyboardInterrupt), CtrlC(line, (token_file.__file__,)) as ctrl_c, file.changing():
+                pass
+            keep(file, "emma")
+            if not ctrl_c.came:
+                break
+        assert 20 < line < 999
+
+    @posix
+    def test_a_lock_that_cannot_be_opened_is_told_as_such(self, file: TokenFile) -> None:
+        (file.directory / "users.lock").mkdir(parents=True)
+        with pytest.raises(NotWritable, match="cannot be opened for writing"):
+            keep(file, "emma")
 
 
 class TestNames:
@@ -301,7 +336,14 @@ class TestNames:
         ],
     )
     def test_each_system_has_its_place(self, platform: str, variables: dict[str, str], expected: str) -> None:
-        assert data_directory(None, variables, platform) == Path(expected).expanduser()
+        assert data_directory(None, variables, platform) == Path(expected).expanduser().resolve()
+
+    @posix
+    def test_a_home_that_is_reached_by_a_link_is_the_place_that_it_leads_to(self, tmp_path: Path) -> None:
+        (tmp_path / "real").mkdir()
+        (tmp_path / "home").symlink_to(tmp_path / "real")
+        found = data_directory(None, {"XDG_DATA_HOME": str(tmp_path / "home")}, "linux")
+        assert found == (tmp_path / "real" / "localstore").resolve()
 
     def test_the_setting_counts_more(self, tmp_path: Path) -> None:
         assert data_directory(str(tmp_path), {"XDG_DATA_HOME": "/xdg"}) == tmp_path.resolve()

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from localstore import ConnectionState, SessionState, User, UserState
-from localstore.adapter import Tokens
+from localstore.adapter import SyncAdapter, Tokens
 from localstore.errors import Busy, Offline, OperationAborted, ProtocolError, Unauthorized
 from localstore.sync.state import Event
-from localstore.sync.tokens import Freshness, adjusted, freshness, kept, seconds_until_due
+from localstore.sync.token_life import Freshness, freshness, kept, seconds_until_due
+from localstore.sync.tokens import TokenUse, adjusted
 from localstore.testing.clock import ManualClock
 from localstore.testing.faulty import Hang, LoseAnswer, Raise
 from localstore.token_file import KeptTokens
-from tests.unit.session_kit import PATIENCE, add, eventually, in_background, texts
+from tests.unit.session_kit import PATIENCE, add, eventually, in_background, in_loop, texts
 from tests.unit.users_kit import EMMA, KEVIN, MINUTES, Users, is_connected
 
 TOKENS = KeptTokens(access_token="a", refresh_token="r", issued_ms=1_000_000, expires_ms=2_000_000)
@@ -63,7 +64,12 @@ class TestDeciding:
     def test_an_answer_is_kept_by_this_devices_clock(self) -> None:
         answer = Tokens(user_id="emma", access_token="a", expires_in=1.5, refresh_token="r")
         assert kept(answer, 5_000) == dataclasses.replace(TOKENS, issued_ms=5_000, expires_ms=6_500)
-        assert kept(dataclasses.replace(answer, expires_in=1e300), 0).expires_ms > 0
+        for much in (1e300, 1e307, 10**400):
+            assert kept(dataclasses.replace(answer, expires_in=much), 0).expires_ms == 100 * 366 * 86_400_000
+
+    def test_an_answer_that_is_none_is_refused(self) -> None:
+        with pytest.raises(ProtocolError, match="it is a NoneType"):
+            kept(None, 0)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(
         "wrong",
@@ -76,6 +82,7 @@ class TestDeciding:
             {"expires_in": float("nan")},
             {"expires_in": float("inf")},
             {"expires_in": "soon"},
+            {"expires_in": -(10**400)},
         ],
     )
     def test_an_answer_that_makes_no_sense_is_refused_and_not_quoted(self, wrong: dict[str, object]) -> None:
@@ -126,6 +133,15 @@ class TestAheadOfTime:
         eventually(lambda: users.line.count("refresh") == 2)
         assert is_connected(realm)
         assert users.told == []
+
+    def test_one_whose_life_is_nearly_nothing_is_not_renewed_without_end(self, users: Users) -> None:
+        user = users.app().login(EMMA)
+        held = user.tokens.held
+        assert held is not None
+        user.tokens._change(held, dataclasses.replace(held, expires_ms=held.issued_ms + 2))
+        users.clock.advance(1)
+        assert not user.tokens.renew_if_due(lambda: None)
+        assert user.tokens.seconds_until_due() == 4
 
     def test_one_that_hangs_delays_nothing(self, users: Users) -> None:
         users.line.hold("refresh")
@@ -386,6 +402,46 @@ class TestRefusedTokens:
             add(realm, "a")
         assert all(realm.sync_session.upload_all_local_changes(timeout=PATIENCE) for realm in realms)
         assert users.line.count("refresh") == 1
+
+    def test_an_answer_that_is_no_answer_keeps_no_session_waiting(self, users: Users) -> None:
+        user = stale_user(users)
+        users.remote.refresh = lambda token: None  # type: ignore[method-assign, assignment, return-value]
+        realm = users.open(user)
+        eventually(lambda: realm.sync_session.state is not SessionState.WAITING_FOR_ACCESS_TOKEN)
+
+    def test_an_adapter_that_cannot_be_made_keeps_no_session_waiting(self, users: Users) -> None:
+        made = users.remote.adapter
+        user = stale_user(users)
+        assert user.app.current_user is user
+
+        def broken() -> SyncAdapter:
+            raise RuntimeError("no driver")
+
+        users.remote.adapter = broken  # type: ignore[method-assign, assignment]
+        realm = users.open(user)
+        eventually(lambda: realm.sync_session.state is SessionState.INACTIVE)
+        eventually(lambda: users.kinds == ["ProtocolError"])
+        users.remote.adapter = made  # type: ignore[method-assign]
+
+    def test_tokens_that_another_process_got_are_not_taken_by_one_who_logged_out(self, users: Users) -> None:
+        user = users.app().login(EMMA)
+        held = user.tokens.held
+        assert held is not None
+        user.tokens.hold(None)
+        assert not user.tokens._change(held, TOKENS)
+        assert user.tokens.held is None
+
+    def test_a_refusal_of_a_token_that_a_login_has_replaced_means_neither_realm_nor_user(self, users: Users) -> None:
+        app = users.app()
+        use = TokenUse(app.login(EMMA).tokens, lambda: None)
+        use.take()
+        use._has_renewed = True
+        app.login(EMMA)
+        error = Unauthorized("of the log-in before")
+        assert in_loop(use.answer_to(error)) is None
+        use.take()
+        use._has_renewed = True
+        assert in_loop(use.answer_to(error)) is error
 
     def test_a_token_of_another_user_is_not_used(self, users: Users) -> None:
         user = stale_user(users)

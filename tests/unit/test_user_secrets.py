@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import threading
 import traceback
-from collections.abc import Iterator
+from base64 import b64encode
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import pytest
 
 from localstore import Credentials
 from localstore.adapter import Hello, Tokens
 from localstore.errors import LocalStoreError, Offline, Unauthorized
+from localstore.sync.line import let_go
 from localstore.sync.redaction import redacted_error
 from localstore.testing.faulty import Raise
+from localstore.testing.memory import MemoryAdapter, MemoryRemote
 from localstore.token_file import KeptTokens, KeptUser
 from tests.unit.session_kit import add, eventually
 from tests.unit.users_kit import EMMA, Users, is_connected
@@ -107,6 +113,29 @@ class TestErrors:
         error = Offline(f"a {SECRET}", hint=SECRET)
         error.__cause__ = RuntimeError(SECRET)
         assert SECRET not in everything_of(redacted_error(error, [SECRET]))
+
+    @pytest.mark.parametrize(
+        "quoted",
+        [quote, quote_plus, json.dumps, repr, lambda text: repr(text.encode()), lambda text: b64encode(text.encode()).decode()],
+    )
+    def test_secrets_are_found_in_the_forms_that_messages_have(self, quoted: Callable[[str], object]) -> None:
+        secret = 'p@ss "wörd"\\1'
+        said = str(redacted_error(Offline(f"sent {quoted(secret)}"), [secret]))
+        assert "***" in said
+        assert "w" not in said, "nothing of it is left"
+
+    def test_a_header_with_email_and_password_is_hidden(self) -> None:
+        header = b64encode(b"emma@example.com:pass-of-emma").decode()
+        assert header not in str(redacted_error(Offline(f"sent {header}"), EMMA.secrets))
+
+    def test_an_adapter_that_cannot_be_closed_tells_no_token(self, caplog: pytest.LogCaptureFixture) -> None:
+        class Clinging(MemoryAdapter):
+            async def close(self) -> None:
+                raise OSError(f"could not close the line of {SECRET}")
+
+        asyncio.run(let_go(Clinging(MemoryRemote()), [SECRET]))
+        assert "could not be closed" in caplog.text
+        assert SECRET not in caplog.text
 
     @pytest.mark.parametrize("call", ["connect", "push", "pull", "refresh"])
     def test_a_session_tells_no_token(self, users: Users, call: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from localstore import App, Credentials, Realm, SessionState, SyncConfiguration, UserState
+from localstore import App, Credentials, Realm, SessionState, SyncConfiguration, User, UserState
+from localstore.adapter import Tokens
 from localstore.errors import (
     LocalStoreError,
     NotLoggedIn,
@@ -17,11 +19,14 @@ from localstore.errors import (
     OperationAborted,
     StoreBusy,
     StoreUnusable,
+    SyncError,
     Unauthorized,
     UserRemoved,
 )
+from localstore.sync.state import Event
 from localstore.testing.faulty import Hang, Raise
 from localstore.testing.memory import MemoryRemote
+from localstore.token_file import TokenFile, UserTable
 from tests.unit.session_kit import PATIENCE, Note, add, eventually, in_background, in_loop, sql, texts
 from tests.unit.users_kit import EMMA, KEVIN, Users, is_connected
 
@@ -73,6 +78,28 @@ class TestLoggingIn:
         app.login(EMMA)
         app.login(EMMA)
         eventually(lambda: users.remote.logged_in() == ["emma"])
+
+    def test_a_login_that_gets_the_same_refresh_token_is_not_ended_with_the_one_before(self, users: Users) -> None:
+        users.remote.log_in = lambda credentials: Tokens(  # type: ignore[method-assign]
+            user_id="emma", access_token="access", expires_in=60, refresh_token="one-per-user"
+        )
+        app = users.app()
+        app.login(EMMA)
+        app.login(EMMA)
+        app.close()
+        assert users.line.count("log_out") == 0
+
+    def test_a_refusal_of_older_tokens_that_comes_late_does_not_end_it(self, users: Users) -> None:
+        app = users.app()
+        user = app.login(EMMA)
+        realm = users.open(user)
+        older = user.tokens.held
+        assert older is not None
+        app.login(EMMA)
+        app.users.refused("emma", older, Unauthorized("too old"))
+        assert user.state is UserState.LOGGED_IN
+        assert is_connected(realm)
+        assert users.told == []
 
     def test_closing_the_app_ends_a_login_that_hangs(self, users: Users) -> None:
         app = users.app()
@@ -130,6 +157,14 @@ class TestAnonymous:
         assert app.all_users() == []
         eventually(lambda: not path.exists())
         eventually(lambda: users.remote.logged_in() == [])
+
+    def test_two_threads_that_log_one_out_at_once_both_succeed(self, users: Users) -> None:
+        app = users.app()
+        user = app.login(Credentials.anonymous())
+        users.open(user)
+        for waiting in [in_background(user.log_out) for _ in range(4)]:
+            waiting.result(PATIENCE)
+        assert user.state is UserState.REMOVED
 
     def test_one_whom_the_remote_refuses_keeps_the_data(self, users: Users) -> None:
         user = users.app().login(Credentials.anonymous())
@@ -292,6 +327,71 @@ class TestLoggingOut:
         in_loop(user.log_out_async())
         assert user.state is UserState.LOGGED_OUT
 
+    def test_a_login_before_sessions_heard_of_the_logout_is_what_they_hear_last(self, users: Users) -> None:
+        app = users.app()
+        user = app.login(EMMA)
+        realm = users.open(user)
+        tell = app.sync.tell
+
+        def slow(told: User, event: Event, error: SyncError | None = None) -> None:
+            if event is Event.LOG_OUT:
+                app.sync.tell = tell  # type: ignore[method-assign]
+                in_background(lambda: app.login(EMMA)).result(PATIENCE)
+            tell(told, event, error)
+
+        app.sync.tell = slow  # type: ignore[method-assign, assignment]
+        user.log_out()
+        assert user.state is UserState.LOGGED_IN
+        assert realm.sync_session.state is SessionState.ACTIVE
+
+    def test_a_session_that_was_not_told_hears_of_it_the_second_time(self, users: Users) -> None:
+        app = users.app()
+        user = app.login(EMMA)
+        realm = users.open(user)
+        tell = app.sync.tell
+
+        def broken_off(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        app.sync.tell = broken_off  # type: ignore[method-assign, assignment]
+        with pytest.raises(KeyboardInterrupt):
+            user.log_out()
+        app.sync.tell = tell  # type: ignore[method-assign]
+        user.log_out()
+        assert realm.sync_session.state is SessionState.INACTIVE
+
+    def test_sessions_hear_of_other_processes_while_no_lock_is_held(self, users: Users) -> None:
+        app, other = users.app(), users.app()
+        user = app.login(EMMA)
+        assert other.current_user is not None
+        free = []
+        looks = []
+
+        class Late(TokenFile):
+            """Others log out between one look and the next."""
+
+            def load(self) -> UserTable:
+                looks.append(1)
+                if len(looks) == 2:
+                    user.log_out()
+                return super().load()
+
+        def is_free() -> bool:
+            if not other.users._lock.acquire(timeout=1):
+                return False
+            other.users._lock.release()
+            return True
+
+        def tell(*_: object) -> None:
+            free.append(in_background(is_free).result(PATIENCE))
+
+        file, files = other.users._keeping()
+        other.users._kept = Late(file.directory, file.remote), files
+        other.sync.tell = tell  # type: ignore[method-assign, assignment]
+        other.users._current = None
+        assert [other.current_user, other.current_user][1] is None
+        assert free == [True]
+
     def test_a_configuration_for_one_who_is_logged_out_is_refused(self, users: Users) -> None:
         user = users.app().login(EMMA)
         user.log_out()
@@ -404,6 +504,67 @@ class TestRemoving:
         assert again is not None
         again.remove()
         assert [path.exists() for path in paths] == [False, True], "one whose key is not known, elsewhere, stays on the list"
+
+    def test_one_who_was_removed_by_another_process_and_logs_in_again_is_another_user(self, users: Users) -> None:
+        app, other = users.app(), users.app()
+        removing = app.login(EMMA)
+        user = other.current_user
+        assert user is not None
+        realm = users.open(user)
+        removing.remove()
+        again = other.login(EMMA)
+        assert again is not user
+        assert (user.state, again.state) == (UserState.REMOVED, UserState.LOGGED_IN)
+        assert realm.sync_session.state is SessionState.INACTIVE
+        with pytest.raises(StoreBusy):
+            users.open(again)
+        realm.close()
+        reopened = users.open(again, name="default.db")
+        add(reopened, "after the new log-in")
+        app.close()
+        assert other.current_user is again
+        assert users.app().current_user is not None
+        assert texts(reopened) == ["after the new log-in"]
+
+    def test_a_removal_that_another_process_made_is_seen_though_the_user_came_back_there(self, users: Users) -> None:
+        app, other = users.app(), users.app()
+        removing = app.login(EMMA)
+        user = other.current_user
+        assert user is not None
+        removing.remove()
+        app.login(EMMA)
+        assert other.current_user is not user
+        assert user.state is UserState.REMOVED
+
+    def test_files_named_like_those_beside_a_database_go_as_well(self, users: Users) -> None:
+        user = users.app().login(EMMA)
+        with users.open(user, name="notes-wal", stop_policy="immediately") as realm:
+            add(realm, "secret")
+        assert user.app.sync.wait_for_sessions_to_terminate(PATIENCE)
+        user.remove()
+        assert not realm.path.parent.exists()
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+    def test_files_whose_names_are_no_text_go_as_well(self, users: Users) -> None:
+        user = users.app().login(EMMA)
+        with users.open(user, stop_policy="immediately") as realm:
+            pass
+        assert user.app.sync.wait_for_sessions_to_terminate(PATIENCE)
+        Path(os.fsdecode(os.fsencode(realm.path.parent) + b"/photo-\xff.jpg")).touch()
+        user.remove()
+        assert not realm.path.parent.exists()
+
+    def test_another_users_file_in_the_directory_stays(self, users: Users) -> None:
+        app = users.app()
+        emma, kevin = app.login(EMMA), app.login(KEVIN)
+        users.open(emma).close()
+        path = users.directory / "todo" / "emma" / "shared.db"
+        with users.open(kevin, path=path, stop_policy="immediately") as realm:
+            add(realm, "kevin's")
+        assert app.sync.wait_for_sessions_to_terminate(PATIENCE)
+        emma.remove()
+        assert path.exists()
+        assert texts(users.open(kevin, path=path)) == ["kevin's"]
 
     def test_a_file_that_is_somebody_elses_by_now_stays(self, users: Users, tmp_path: Path) -> None:
         app = users.app()
