@@ -215,12 +215,19 @@ class Ends:
                     realm.sync_session.resume()
                     realm.sync_session.upload_all_local_changes(0.01)
                 self.app.sync.wait_for_sessions_to_terminate(0.01)
-        except KeyboardInterrupt:  # the next ones come from a tester who knows no better
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        except BaseException as error:  # noqa: BLE001  SQLAlchemy may make another error of it
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the next ones come from a tester who knows no better
+            if not led_to(error, KeyboardInterrupt):
+                raise
             with Realm.open(self.configuration) as realm:  # what was broken off is in nobody's way
                 write(realm, 1)
             timed("app.close", self.app.close)
             assert not self.app.sync.has_sync_sessions
+
+
+def led_to(error: BaseException | None, cause: type[BaseException]) -> bool:
+    """Whether an error is another one, or came of it."""
+    return error is not None and (isinstance(error, cause) or led_to(error.__cause__ or error.__context__, cause))
 
 
 def main() -> None:
