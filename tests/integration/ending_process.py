@@ -215,7 +215,7 @@ class Ends:
                     realm.sync_session.resume()
                     realm.sync_session.upload_all_local_changes(0.01)
                 self.app.sync.wait_for_sessions_to_terminate(0.01)
-        except BaseException as error:  # noqa: BLE001  SQLAlchemy may make another error of it
+        except BaseException as error:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the next ones come from a tester who knows no better
             if not led_to(error, KeyboardInterrupt):
                 raise
