@@ -39,6 +39,7 @@ def forget_identity(connection: sqlite3.Connection, user: str) -> None:
     if state.device == NOBODY:  # a copy of a copy that was never opened
         connection.execute("UPDATE localstore_state SET user = ?", (user,))
         return
+    _take_for_sent(connection, state.device)
     first = _first_unsent(connection)
     number, stamp = (state.last_number, state.last_stamp) if first is None else (first[0] - 1, first[1] - 1)
     connection.execute(
@@ -100,6 +101,18 @@ def _take_over(connection: sqlite3.Connection, device: bytes, before: int, first
         )
     connection.execute("UPDATE localstore_state SET folded = ?", (max(0, folded - before),))
     return device
+
+
+def _take_for_sent(connection: sqlite3.Connection, device: bytes) -> None:
+    """Leave to the other device what others have seen of it: that is at the remote, though its acknowledgement is not here.
+
+    They changed that device's rows, and the clocks that were merged say so; of the same rows of a new one they knew nothing.
+    """
+    connection.execute(
+        "DELETE FROM localstore_outbox WHERE stamp <= (SELECT max(stamp) FROM localstore_seen WHERE other = ?)"
+        " AND number <= (SELECT folded FROM localstore_state)",  # it is: nothing is applied before all is
+        (device_number(connection, device),),
+    )
 
 
 def _first_unsent(connection: sqlite3.Connection) -> tuple[int, int] | None:

@@ -231,6 +231,26 @@ def test_the_first_of_them_says_what_the_source_had_seen_at_the_remote(tmp_path:
     assert {(other.device, other.number) for other in first.depends} == {(x.id, 2), (y.id, 1)}
 
 
+def test_what_others_have_seen_is_sent_though_nobody_acknowledged_it(tmp_path: Path) -> None:
+    """Else their changes of it would be to rows of the copy, of which they know nothing."""
+    x, y = two_devices(tmp_path)
+    z = Device(tmp_path, "z")
+    z.write("INSERT INTO note VALUES ('c', 'from z', 2)")
+    made = x.write("INSERT INTO note VALUES ('c', 'from x', 1)")
+    x.write("INSERT INTO note VALUES ('d', 'unsent', 1)")
+    y.receive(made)
+    changed = y.write("UPDATE note SET stars = 3 WHERE id = 'c'")
+    x.receive(changed)
+    w = copied(x, "w")
+    assert [one.number for one in sealed_in(x.path)] == [2, 3]
+    [own] = changesets_in(w.path)
+    assert own.stamp == sealed_in(x.path)[1].stamp
+    assert (x.id, 2) in {(other.device, other.number) for other in own.depends}
+    exchange(x, y, z, w)
+    check_equal(x, y, w)
+    assert w.row("c") == {"title": "from x", "stars": 3}
+
+
 def test_seeds_that_were_sent_stay_the_sources_and_others_become_the_copys(tmp_path: Path) -> None:
     x = seeded_device(tmp_path, "x", ("a", "sent", 1))
     x.store.acknowledge(1)
