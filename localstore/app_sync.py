@@ -301,6 +301,7 @@ class AppSync:
         finally:  # also when Ctrl-C came in the middle of it
             if file.store.is_closed:
                 file.session.end()
+                self._app.users.file_closed(file.user)
             with self._lock:
                 file.closing = False
                 if file.store.is_closed and self._files.get(file.store.path) is file:
@@ -308,7 +309,6 @@ class AppSync:
                     self._watch_network()
                 self._changed.notify_all()
             self._emptied.ring()
-        self._app.users.file_closed(file.user)
 
 
 def _has_unsent(store: Store) -> bool:

@@ -64,7 +64,6 @@ class UserFiles:
         inside = [path for path in sorted(directory.rglob("*")) if path.is_file() and not _is_beside_another(path)]
         paths = [*map(_as_text, inside), *user.files]
         known = {doomed.path for doomed in table.doomed}
-        known |= {path for other, one in table.users.items() if other != user_id for path in one.files}  # and not this user's
         table.doomed.extend(Doomed(user_id, path) for path in paths if path not in known)
 
     def sweep(self) -> None:
@@ -93,7 +92,9 @@ class UserFiles:
 
     def _delete(self, doomed: Doomed) -> bool:
         path = _as_path(doomed.path)
-        theirs = path.is_relative_to(self.directory(doomed.user))
+        others = (one for user, one in self._file.load().users.items() if user != doomed.user)
+        # what another user opened, or tried to, is theirs only if the file itself says so
+        theirs = path.is_relative_to(self.directory(doomed.user)) and all(doomed.path not in one.files for one in others)
         try:
             return delete_of_user(path, self._app, doomed.user, key=self._keys.get(path), is_surely_theirs=theirs)
         except (StoreUnusable, OSError):  # what keeps it may pass; it stays on the list

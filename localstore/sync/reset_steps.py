@@ -123,6 +123,8 @@ class Steps:
             self.wanted = Wanted(self._store.state().device, self._store.acknowledged())
             self._blank = is_blank(self._store)
             record = last_reset(self._store)
+            if record is not None and record.step == DONE and self._store.acknowledged():
+                record = None  # the remote took what was brought along: it did help, though nobody came to write that down
             decided = decide(
                 self._reset.strategy, error.kind, may_recover=error.may_recover, version=VERSION, last=_attempt_of(record)
             )

@@ -1014,7 +1014,7 @@ class TestFailures:
         ("record", "mode"),
         [
             (("recover", "0.1.0", "failed"), "discard"),
-            (("recover", "0.1.0", "done"), "discard"),
+            (("recover", "0.1.0", "done"), "recover"),  # the remote acknowledged something since, so it did help
             (("recover", "0.0.9", "failed"), "recover"),
             (("recover, recovery refused", "0.1.0", "failed"), "recover"),
             (("recover", "0.1.0", "begun"), "recover"),
