@@ -204,7 +204,9 @@ class Ends:
     def is_interrupted(self) -> None:
         """It opens, writes and closes until Ctrl-C comes, wherever that is."""
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell starts in the background
-        self.opened().close()  # what is imported on the way stays half imported when Ctrl-C comes in the middle of it
+        Realm.open(
+            self.configuration
+        ).close()  # what is imported on the way stays half imported when Ctrl-C comes in the middle of it
         self.app.sync.wait_for_sessions_to_terminate(10)
         say("ready")
         try:
