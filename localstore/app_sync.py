@@ -295,8 +295,7 @@ class AppSync:
                 return
             file.closing = True  # who opens the path now waits for the end of this
         try:
-            with suppress(Exception):
-                _ = file.session.status  # what it tells at its end
+            file.session.look_once_more()
             file.store.close()
         finally:  # also when Ctrl-C came in the middle of it
             if file.store.is_closed:

@@ -67,8 +67,8 @@ class RecoverOrDiscard:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recover:
-    """Bring unsent changes along; where that cannot be done, the reset fails and nothing is changed.
+class _OneWay:
+    """A strategy that knows one thing to do.
 
     Attributes:
         on_before: called before the file changes.
@@ -85,40 +85,20 @@ class Recover:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Discard:
-    """Take the remote's state; changes that it does not have are only in the backup afterwards.
-
-    Attributes:
-        on_before: called before the file changes.
-        on_after: called after it has.
-        on_manual_fallback: called when the reset failed.
-    """
-
-    on_before: BeforeReset | None = None
-    on_after: AfterReset | None = None
-    on_manual_fallback: ManualReset | None = None
-
-    def __post_init__(self) -> None:
-        _check(self)
+class Recover(_OneWay):
+    """Bring unsent changes along; where that cannot be done, the reset fails and nothing is changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeedRemote:
+class Discard(_OneWay):
+    """Take the remote's state; changes that it does not have are only in the backup afterwards."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedRemote(_OneWay):
     """Where the remote lost what it had (it was wiped, replaced, or went back to an old state), give it this device's data
     again, merged with what others gave it. In all other cases it is ``Recover``.
-
-    Attributes:
-        on_before: called before the file changes.
-        on_after: called after it has.
-        on_manual_fallback: called when the reset failed.
     """
-
-    on_before: BeforeReset | None = None
-    on_after: AfterReset | None = None
-    on_manual_fallback: ManualReset | None = None
-
-    def __post_init__(self) -> None:
-        _check(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +158,7 @@ def check_client_reset(strategy: object) -> None:
         )
 
 
-def _check(strategy: ClientReset) -> None:
+def _check(strategy: _OneWay | RecoverOrDiscard | Manual) -> None:
     for name, callback in vars(strategy).items():
         if callback is None and name != "on_client_reset":
             continue

@@ -289,11 +289,16 @@ class SyncSession:
         self._waits.abort(_aborted(Event.CLOSE))
         self._transfers.end()
         self._connections.end()
-        if self._statuses.has_readers:
-            with suppress(Exception):  # then with what was pending when it was looked at last
-                self._transfers.look()
+        self.look_once_more()
         self._statuses.put(describe(self._state, self._connection, self._facts, self._transfers.pending))
         self._statuses.end()
+
+    def look_once_more(self) -> None:
+        """See what is pending while the file is open, for those who are told the status at the end; else it is what was seen
+        last."""
+        if self._statuses.has_readers:
+            with suppress(Exception):  # whatever is wrong with the file: it must not keep anything from ending
+                self._transfers.look()
 
     def report(self, error: SyncError) -> None:
         """Give an error to the error handler, or log it when there is none."""
