@@ -22,6 +22,7 @@ from localstore.store.first_data import InitialData
 from localstore.store.forking import begins_anew
 from localstore.store.opening import open_synced, prepare
 from localstore.sync.bell import Bell
+from localstore.sync.letting_go import Lingering
 from localstore.sync.loop import BackgroundLoop
 from localstore.sync.network import NetworkWatch
 from localstore.sync.parts import Limits, ResetParts, SessionParts
@@ -57,6 +58,7 @@ class AppSync:
         self._lock = threading.RLock()  # by itself in each ``with``: Ctrl-C could come between a Condition's and its block
         self._changed = threading.Condition(self._lock)
         self._emptied = Bell()
+        self._lingering = Lingering(self._app.settings.linger, self._app.environment)
 
     def leave_to_parent(self) -> None:
         """In a forked child: begin anew."""
@@ -184,6 +186,8 @@ class AppSync:
 
     def tell(self, user: User, event: Event, error: SyncError | None = None) -> None:
         """Feed an event to the sessions of a user's files."""
+        if event is Event.LOG_OUT:
+            self._loop.post(self._lingering.drop)
         with self._lock:
             files = [file for file in self._files.values() if file.user is user and not file.closing]
         for file in files:
@@ -199,6 +203,7 @@ class AppSync:
             self._closed = True
             files = list(self._files.values())
             self._watch_network()
+        self._lingering.end()
         try:
             for file in files:
                 file.session.end()
@@ -238,6 +243,7 @@ class AppSync:
             app=self._app.id,
             partition=partition,
             make_adapter=self._make_adapter,
+            lingering=self._lingering,
             loop=self._loop,
             environment=environment,
             limits=Limits(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Limits)}),

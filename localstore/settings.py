@@ -48,6 +48,7 @@ class Settings(BaseSettings):
         pong_timeout: how long it waits for that before it takes the connection for dead.
         urgent_pong_timeout: the same after ``app.sync.reconnect()``, which asks at once.
         fast_reconnect_limit: after a shorter loss of the connection uploads begin at once; else what others did comes first.
+        linger: how long the line of a realm that was closed is kept, for it to be opened again.
         poll: how often to look for news without a hint; None leaves it to the adapter.
         backoff_initial, backoff_factor, backoff_max, backoff_jitter: waits after errors; the jitter is the largest part
             of a wait that is taken off at random.
@@ -78,6 +79,7 @@ class Settings(BaseSettings):
     pong_timeout: float = Field(default=120.0, gt=5, le=_DAY)
     urgent_pong_timeout: float = Field(default=15.0, ge=1, le=_DAY)
     fast_reconnect_limit: float = Field(default=60.0, gt=1, le=_DAY)
+    linger: float = Field(default=0.0, ge=0, le=_DAY)
     poll: float | None = Field(default=None, gt=0, le=_DAY)
     backoff_initial: float = Field(default=1.0, gt=0, le=_DAY)
     backoff_factor: float = Field(default=2.0, ge=1, le=100)

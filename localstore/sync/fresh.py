@@ -21,7 +21,8 @@ from localstore.store.file import Store
 from localstore.store.likeness import open_like, remove_like
 from localstore.sync.blocking import in_thread
 from localstore.sync.cycle import Cycle, Observer, Signals
-from localstore.sync.line import Line, let_go
+from localstore.sync.letting_go import let_go
+from localstore.sync.line import Line
 from localstore.sync.news import Connection, Failed, News
 from localstore.sync.parts import SessionParts
 from localstore.sync.waits import Waits

@@ -13,7 +13,8 @@ from typing import Protocol
 from localstore.adapter import SyncAdapter
 from localstore.errors import LocalStoreError, ProtocolError, ResetRequired, SyncError
 from localstore.sync.cycle import Cycle, Signals
-from localstore.sync.line import Line, let_go
+from localstore.sync.letting_go import let_go
+from localstore.sync.line import Line
 from localstore.sync.news import Failed, News
 from localstore.sync.parts import SessionParts
 from localstore.sync.redaction import redacted_error
@@ -43,15 +44,20 @@ class Life:
         self._waits = waits
         self._task: asyncio.Task[None] | None = None
         self._adapter: SyncAdapter | None = None
-        self._failed = False
+        self._failed = self._lingers = False
         self.signals = Signals()
 
     def start(self) -> None:
         """Begin; in the background loop."""
         self._task = asyncio.ensure_future(self._run())
 
-    def stop(self) -> None:
-        """End; in the background loop."""
+    def stop(self, *, lingers: bool) -> None:
+        """End; in the background loop.
+
+        Args:
+            lingers: whether the line may be kept for the file's next session.
+        """
+        self._lingers = lingers
         if self._task is not None and not self._failed:
             self._task.cancel()
 
@@ -78,16 +84,21 @@ class Life:
     async def _sync_until_reset(self) -> None:
         """Run the cycle; return when the file was reset, as the remote asked for."""
         try:
-            self._adapter = self._parts.make_adapter()
-            line = Line(self._adapter, self._parts.limits, self._parts.environment)
-            await Cycle(self._parts, line=line, waits=self._waits, observer=self, signals=self.signals).run()
+            parts = self._parts
+            self._adapter = parts.lingering.take(parts.store.path) or parts.make_adapter()
+            line = Line(self._adapter, parts.limits, parts.environment)
+            await Cycle(parts, line=line, waits=self._waits, observer=self, signals=self.signals).run()
         except ResetRequired as error:
             await self._hang_up()
             await self._resets.carry_out(error, self)
 
     async def _hang_up(self) -> None:
         adapter, self._adapter = self._adapter, None
-        if adapter is not None:
+        if adapter is None:
+            return
+        if self._lingers and not self._failed:
+            await self._parts.lingering.leave(self._parts.store.path, adapter, self._parts.secrets)
+        else:
             await let_go(adapter, self._parts.secrets)
 
     def _fail(self, error: SyncError) -> bool:

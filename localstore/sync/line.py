@@ -6,8 +6,7 @@ It knows the contract and the limits, and nothing of what is sent.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,14 +14,11 @@ from localstore.adapter import Cursor, Hello, Limit, Page, PushResult, SealedCha
 from localstore.environment import Deadline, Environment
 from localstore.errors import Offline, ProtocolError, SyncError
 from localstore.sync.parts import Limits
-from localstore.sync.redaction import redacted_error
 from localstore.urls import redacted_text
 
-__all__ = ["Line", "let_go"]
+__all__ = ["Line"]
 
 T = TypeVar("T")
-_log = logging.getLogger("localstore.sync")
-_CLOSE_SECONDS = 10.0  # how long an adapter may take to let go
 
 
 class Line:
@@ -147,19 +143,6 @@ class _Call:
         if self.given_up:
             return "The line to the remote gave no sign of life."
         return f"The remote did not answer within {self.seconds:g} s."
-
-
-async def let_go(adapter: SyncAdapter, secrets: Collection[str] = ()) -> None:
-    """Close an adapter. That it fails or hangs concerns nobody: it is not used any more.
-
-    Args:
-        secrets: what the log may not quote.
-    """
-    try:
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await adapter.close()
-    except Exception as error:  # noqa: BLE001
-        _log.warning("%s could not be closed.", type(adapter).__name__, exc_info=redacted_error(error, secrets))
 
 
 def _is_cancelled() -> bool:

@@ -12,6 +12,7 @@ from localstore.client_reset import ClientReset
 from localstore.environment import Environment
 from localstore.registry import AdapterFactory
 from localstore.store.file import Store
+from localstore.sync.letting_go import Lingering
 from localstore.sync.loop import BackgroundLoop
 from localstore.sync.retry import BackoffPolicy
 from localstore.sync.tokens import UserTokens
@@ -57,7 +58,8 @@ class SessionParts:
     Attributes:
         store: the file.
         app, partition: whose data it is.
-        make_adapter: a new line to the remote; called once for each life of the cycle.
+        make_adapter: a new line to the remote; called for each life of the cycle that finds none.
+        lingering: lines that sessions left.
         loop: where the cycle runs.
         environment: the world.
         limits, backoff: figures.
@@ -69,6 +71,7 @@ class SessionParts:
     app: str
     partition: str
     make_adapter: AdapterFactory
+    lingering: Lingering
     loop: BackgroundLoop
     environment: Environment
     limits: Limits

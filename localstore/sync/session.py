@@ -47,6 +47,7 @@ __all__ = ["ErrorHandler", "SyncSession"]
 ErrorHandler = Callable[["SyncSession", SyncError], object]
 """Called in the background thread with errors that a user should know of; what it raises is logged and dropped."""
 
+_CLOSED = (Event.CLOSE, Event.UPLOADED)
 _STATUS_SECONDS = 0.2  # between two values of ``status_changes()``
 
 _log = logging.getLogger("localstore.sync")
@@ -255,7 +256,7 @@ class SyncSession:
             if Effect.REPORT in transition.effects and error is not None:
                 note(self._facts, Failed(error, None), self._parts.environment.now_ms())
             if Effect.STOP in transition.effects:
-                self._stop()
+                self._stop(lingers=event in _CLOSED)
             if Effect.ABORT_WAITS in transition.effects:
                 self._waits.abort(error or _aborted(event))
             if Effect.START in transition.effects:
@@ -330,10 +331,10 @@ class SyncSession:
         life = self._life = Life(self, self._parts, self._waits, self._resets)
         self._parts.loop.post(life.start)
 
-    def _stop(self) -> None:
+    def _stop(self, *, lingers: bool) -> None:
         life, self._life = self._life, None
         if life is not None:
-            self._parts.loop.post(life.stop)
+            self._parts.loop.post(functools.partial(life.stop, lingers=lingers))
         lost = Connection(ConnectionEvent.LOST)
         note(self._facts, lost, self._parts.environment.now_ms())
         self._facts.retry_ms, self._facts.resetting = None, False

@@ -58,6 +58,7 @@ UPPER_BOUNDS: dict[str, Any] = {
     "pong_timeout": 86_400,
     "urgent_pong_timeout": 86_400,
     "fast_reconnect_limit": 86_400,
+    "linger": 86_400,
     "poll": 86_400,
     "backoff_initial": 86_400,
     "backoff_factor": 100,
@@ -87,6 +88,7 @@ class TestOrder:
         assert settings.ping_period == settings.fast_reconnect_limit == 60
         assert settings.max_clock_drift == 300
         assert settings.client_maximum_offline_time == 30 * 86_400
+        assert settings.linger == 0
         assert settings.poll is None
         assert (settings.conflicts_max_age, settings.conflicts_max_count) == (30 * 86_400, 10_000)
         assert settings.max_changeset_bytes == 64 * 1024 * 1024
@@ -163,6 +165,7 @@ class TestValues:
             ("pong_timeout", 5),
             ("urgent_pong_timeout", 0.9),
             ("fast_reconnect_limit", 1),
+            ("linger", -1),
             ("poll", 0),
             ("poll", -5),
             ("backoff_initial", 0),

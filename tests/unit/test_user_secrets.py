@@ -17,7 +17,7 @@ import pytest
 from localstore import Credentials
 from localstore.adapter import Hello, Tokens
 from localstore.errors import LocalStoreError, Offline, Unauthorized
-from localstore.sync.line import let_go
+from localstore.sync.letting_go import let_go
 from localstore.sync.redaction import redacted_error
 from localstore.testing.faulty import Raise
 from localstore.testing.memory import MemoryAdapter, MemoryRemote

@@ -1,0 +1,81 @@
+"""How lines that are not needed any more are let go of: at once, or after they were kept for the file's next session, so that a
+program that opens its file often need not make a new one every time.
+
+All of it runs in the background loop. It knows no sessions, and nothing of what is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+from localstore.adapter import SyncAdapter
+from localstore.environment import Environment
+from localstore.sync.redaction import redacted_error
+
+__all__ = ["Lingering", "let_go"]
+
+_log = logging.getLogger("localstore.sync")
+_CLOSE_SECONDS = 10.0  # how long an adapter may take to let go
+
+
+class Lingering:
+    """The lines of one app that nobody uses at the moment.
+
+    Args:
+        seconds: how long each is kept.
+        environment: the world.
+    """
+
+    def __init__(self, seconds: float, environment: Environment) -> None:
+        self._seconds = seconds
+        self._environment = environment
+        self._kept: dict[Path, tuple[SyncAdapter, asyncio.Task[None]]] = {}
+
+    def end(self) -> None:
+        """Keep nothing any more; what is kept ends with the loop. For any thread."""
+        self._seconds = 0
+
+    def take(self, path: Path) -> SyncAdapter | None:
+        """The line that a file had, if it is still there."""
+        kept = self._kept.pop(path, None)
+        if kept is None:
+            return None
+        adapter, task = kept
+        task.cancel()
+        return adapter
+
+    async def leave(self, path: Path, adapter: SyncAdapter, secrets: Collection[str]) -> None:
+        """Keep a line that its session does not need any more, or let go of it."""
+        if not self._seconds or path in self._kept:
+            await let_go(adapter, secrets)
+        else:
+            self._kept[path] = (adapter, asyncio.ensure_future(self._wait(path, adapter, secrets)))
+
+    def drop(self) -> None:
+        """Let go of all."""
+        for _, task in self._kept.values():
+            task.cancel()
+
+    async def _wait(self, path: Path, adapter: SyncAdapter, secrets: Collection[str]) -> None:
+        try:
+            await self._environment.sleep(self._seconds)
+        finally:
+            if self._kept.get(path, (None,))[0] is adapter:  # else a session took it
+                del self._kept[path]
+                await let_go(adapter, secrets)
+
+
+async def let_go(adapter: SyncAdapter, secrets: Collection[str] = ()) -> None:
+    """Close an adapter. That it fails or hangs concerns nobody: it is not used any more.
+
+    Args:
+        secrets: what the log may not quote.
+    """
+    try:
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await adapter.close()
+    except Exception as error:  # noqa: BLE001
+        _log.warning("%s could not be closed.", type(adapter).__name__, exc_info=redacted_error(error, secrets))
