@@ -12,11 +12,12 @@ import re
 import stat
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from localstore.errors import StoreUnusable
 
-__all__ = ["check_ours", "check_safe_name", "data_directory", "make_private", "safe_name"]
+__all__ = ["check_ours", "check_safe_name", "data_directory", "make_private", "safe_name", "sync_directory"]
 
 _NAME = "localstore"
 _PLAIN = re.compile(r"[a-z0-9_][a-z0-9_-]{0,47}")
@@ -101,6 +102,18 @@ def make_private(directory: Path) -> None:
             f"The directory {directory} cannot be made or used ({error.strerror}).",
             hint="Give this user the right to it, or set the setting directory to another place.",
         ) from error
+
+
+def sync_directory(directory: Path) -> None:
+    """Bring a new file's name to the disk, where the system can; else the file is there all the same."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_ours(path: Path, found: os.stat_result) -> None:

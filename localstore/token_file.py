@@ -20,7 +20,7 @@ from threading import Event
 
 import msgspec
 
-from localstore.directories import check_ours, make_private, safe_name
+from localstore.directories import check_ours, make_private, safe_name, sync_directory
 from localstore.errors import DiskFull, NotWritable, StoreBusy, StoreUnusable
 
 __all__ = ["Doomed", "HeldLock", "KeptTokens", "KeptUser", "TokenFile", "UserTable"]
@@ -227,7 +227,7 @@ class TokenFile:
                 file.flush()
                 os.fsync(file.fileno())
             new.replace(path)
-            _sync_directory(self.directory)
+            sync_directory(self.directory)
         except OSError as error:
             kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else NotWritable
             raise kind(
@@ -292,15 +292,3 @@ class HeldLock(io.FileIO):
 
 def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the new file's name durable; where that cannot be done the file is there all the same."""
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

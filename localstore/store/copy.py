@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from localstore.directories import sync_directory
 from localstore.errors import DiskFull, LocalStoreError, StoreUnusable, TargetExists
 from localstore.schema import SYSTEM_PREFIX
 from localstore.store.driver import connect, driver_errors, driver_module
@@ -152,19 +153,7 @@ def _publish(aside: Path, target: Path) -> None:
         raise TargetExists(f"{target} exists already and was left as it is.", hint="Choose another path.") from None
     except OSError:  # a file system without links
         aside.rename(target)
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring the new name to the disk, where the system can say so."""
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(target.parent)
 
 
 # -- what a killed process left

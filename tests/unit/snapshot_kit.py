@@ -16,8 +16,20 @@ from localstore.store.driver import connect
 from localstore.store.snapshots import load_snapshot, write_snapshot
 from localstore.testing.clock import ManualClock
 from localstore.wire import SealedChangeset
-from tests.unit.store_kit import NOTE, Device, exactly, query, write
+from tests.unit.store_kit import LINK, NOTE, Device, exactly, query, write
 from tests.unit.test_apply import Network, Step, statements
+
+BOTH = [NOTE, LINK]
+INSERT_A = "INSERT INTO note VALUES ('a', 'first', 1)"
+INSERT_B = "INSERT INTO note VALUES ('b', 'second', 2)"
+
+
+def device_with_history(directory: Path) -> Device:
+    """A device with rows, a tombstone and a column that was set later."""
+    device = Device(directory, "x", BOTH)
+    device.write(INSERT_A, INSERT_B, "INSERT INTO note VALUES ('gone', 'g', 1)", "INSERT INTO link VALUES ('a', 1, 'l')")
+    device.write("UPDATE note SET title = 'changed' WHERE id = 'a'", "DELETE FROM note WHERE id = 'gone'")
+    return device
 
 
 def long_histories(kinds: list[str], size: int) -> st.SearchStrategy[list[Step]]:

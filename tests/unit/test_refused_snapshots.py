@@ -20,10 +20,8 @@ from localstore.errors import (
 from localstore.store.snapshot_file import FORMAT, seal
 from localstore.store.snapshots import load_snapshot
 from localstore.testing.clock import ManualClock
-from tests.unit.snapshot_kit import joined, snapshot_of
+from tests.unit.snapshot_kit import BOTH, INSERT_A, device_with_history, joined, snapshot_of
 from tests.unit.store_kit import (
-    LINK,
-    NOTE,
     Device,
     changesets_in,
     check_equal,
@@ -34,9 +32,6 @@ from tests.unit.store_kit import (
     query,
 )
 
-BOTH = [NOTE, LINK]
-INSERT_A = "INSERT INTO note VALUES ('a', 'first', 1)"
-INSERT_B = "INSERT INTO note VALUES ('b', 'second', 2)"
 DAY = 86_400.0
 
 
@@ -48,11 +43,7 @@ def tidy() -> Iterator[None]:
 
 @pytest.fixture
 def device(tmp_path: Path) -> Device:
-    """A device with rows, a tombstone and a column that was set later."""
-    device = Device(tmp_path, "x", BOTH)
-    device.write(INSERT_A, INSERT_B, "INSERT INTO note VALUES ('gone', 'g', 1)", "INSERT INTO link VALUES ('a', 1, 'l')")
-    device.write("UPDATE note SET title = 'changed' WHERE id = 'a'", "DELETE FROM note WHERE id = 'gone'")
-    return device
+    return device_with_history(tmp_path)
 
 
 @pytest.fixture

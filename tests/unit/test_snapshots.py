@@ -22,7 +22,17 @@ from localstore.store import snapshot_writing
 from localstore.store.snapshot_file import FORMAT, TABLES
 from localstore.store.snapshots import load_snapshot, write_snapshot
 from localstore.testing.clock import ManualClock
-from tests.unit.snapshot_kit import family, joined, send_everything, snapshot_of, snapshot_without_what_is_older
+from tests.unit.snapshot_kit import (
+    BOTH,
+    INSERT_A,
+    INSERT_B,
+    device_with_history,
+    family,
+    joined,
+    send_everything,
+    snapshot_of,
+    snapshot_without_what_is_older,
+)
 from tests.unit.store_kit import (
     LINK,
     NOTE,
@@ -39,9 +49,6 @@ from tests.unit.store_kit import (
 from tests.unit.test_apply import WIDE_NOTE
 from tests.unit.test_seeds import seeded
 
-BOTH = [NOTE, LINK]
-INSERT_A = "INSERT INTO note VALUES ('a', 'first', 1)"
-INSERT_B = "INSERT INTO note VALUES ('b', 'second', 2)"
 DAY = 86_400.0
 
 
@@ -53,11 +60,7 @@ def tidy() -> Iterator[None]:
 
 @pytest.fixture
 def device(tmp_path: Path) -> Device:
-    """A device with rows, a tombstone and a column that was set later."""
-    device = Device(tmp_path, "x", BOTH)
-    device.write(INSERT_A, INSERT_B, "INSERT INTO note VALUES ('gone', 'g', 1)", "INSERT INTO link VALUES ('a', 1, 'l')")
-    device.write("UPDATE note SET title = 'changed' WHERE id = 'a'", "DELETE FROM note WHERE id = 'gone'")
-    return device
+    return device_with_history(tmp_path)
 
 
 @pytest.fixture
