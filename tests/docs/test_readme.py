@@ -14,6 +14,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NEEDS = {"encryption.md": "sqlcipher3"}
 """Pages about an extra that not every machine has a wheel for."""
+SLOW = {"migrations.md"}
+"""Pages that run many programs."""
 README_LINES_MAX = 30
 
 
@@ -49,7 +51,10 @@ def test_the_readmes_first_example_runs_as_printed(tmp_path: Path) -> None:
     run(block[1], tmp_path)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name in SLOW else []) for page in PAGES],
+)
 def test_every_python_block_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     needed = NEEDS.get(page.name)
     if needed and importlib.util.find_spec(needed) is None:

@@ -13,7 +13,7 @@ from tests.integration.scratch_application.changes import CHANGES, OLD
 from tests.integration.scratch_application.story import begin
 from tests.integration.scratch_application.world import Device, Processes, World
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")]
 
 CHANGE = CHANGES["rename column"]
 KILL = "import os, signal; op.get_bind(); os.kill(os.getpid(), signal.SIGKILL)  # here"

@@ -15,6 +15,8 @@ import pytest
 from localstore import App, Credentials, Realm, SyncConfiguration
 from tests.integration.reset_process import Word
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("reset_process.py")
 
 

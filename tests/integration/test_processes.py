@@ -122,6 +122,7 @@ def check_converged(folder: Path, names: list[str], acknowledged: list[str]) -> 
     assert not lost
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_writer_killed_again_and_again_loses_nothing_it_acknowledged(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
@@ -142,6 +143,7 @@ def test_a_writer_killed_again_and_again_loses_nothing_it_acknowledged(tmp_path:
     assert len(contents(tmp_path, "one")["reading"]) == 3 * READINGS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [3])
 def test_a_reader_killed_while_it_downloads_ends_up_with_everything(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)

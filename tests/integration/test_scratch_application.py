@@ -16,6 +16,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield begin(processes, tmp_path_factory.mktemp("scratch") / "begun")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "change"), CHANGES.items(), ids=CHANGES)
 def test_three_devices_of_different_age_agree_all_the_way_there_and_back(
     begun: World, tmp_path: Path, name: str, change: Change

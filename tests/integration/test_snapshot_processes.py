@@ -50,6 +50,7 @@ MOMENTS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_process_that_is_killed_while_it_loads_leaves_an_empty_file(tmp_path: Path, moment: str) -> None:
     fill(tmp_path, 1000)
@@ -81,6 +82,7 @@ def test_a_disk_that_takes_no_more_is_named_and_leaves_nothing_half_done(tmp_pat
     assert "loader.db" in found["load"]["message"]
 
 
+@pytest.mark.slow
 def test_a_million_rows_take_no_more_memory_than_a_few(tmp_path: Path) -> None:
     fill(tmp_path, MANY)
     [took] = said("memory", tmp_path, str(MANY))

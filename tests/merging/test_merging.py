@@ -9,7 +9,7 @@ import pytest
 
 from tests.merging.running import SHARES, run
 
-EXAMPLES = 400  # every day; .ci/run has more
+EXAMPLES = 200  # every day; .ci/run has more
 PARTS = 2  # so that they can run beside each other
 
 
