@@ -94,7 +94,7 @@ class Resets:
             ClientResetRequired: that is left to the application.
             ClientResetFailed: it cannot be done; the file is as it was.
         """
-        self._confirmed = False
+        self._confirmed, self._can_undo = False, True
         self._why = error
         reset_parts = self._parts.reset
         if reset_parts is None:
