@@ -11,7 +11,7 @@ Why a reset is needed, where the fresh store comes from, and what is done before
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from localstore import wire
@@ -30,7 +30,7 @@ from localstore.store.seal import seal_leftovers
 from localstore.store.seeding import seed, seeding_horizon, take_seeds
 from localstore.store.snapshot_file import SCHEMA
 from localstore.store.state import load_state
-from localstore.store.undoing import UndoneWrite, refusals
+from localstore.store.undoing import HAVE_UNDONE, refusals
 
 __all__ = ["Dropped", "ResetOutcome", "ResetPlan", "reset"]
 
@@ -73,7 +73,6 @@ class ResetOutcome:
         dropped: rows whose unsent changes have no place in what the remote has, the first of them. Their values are in the
             conflicts list.
         dropped_count: how many there are in all.
-        undone: rows of changesets that the remote had refused and that were not undone yet: they are as the remote has them.
         aside: numbers of unsent changesets that could not be put on top, with the reason. They are kept whole, set aside.
     """
 
@@ -83,7 +82,6 @@ class ResetOutcome:
     discarded: int = 0
     dropped: tuple[Dropped, ...] = ()
     dropped_count: int = 0
-    undone: tuple[UndoneWrite, ...] = ()
     aside: tuple[tuple[int, str], ...] = ()
 
 
@@ -180,7 +178,7 @@ class _Reset:
         else:
             connection.execute("DELETE FROM localstore_outbox")
             done = Recovered(last_stamp=last_stamp)
-        undone = tuple(self._note_refused(done))
+        self._note_refused(done)
         self._finish(done)
         return ResetOutcome(
             self._device,
@@ -189,7 +187,6 @@ class _Reset:
             discarded=0 if keeps else unsent,
             dropped=tuple(done.dropped),
             dropped_count=done.dropped_count,
-            undone=undone,
             aside=tuple(done.aside),
         )
 
@@ -214,14 +211,13 @@ class _Reset:
         self._connection.execute(f"DROP TABLE {_UNSENT}")
         return count
 
-    def _note_refused(self, done: Recovered) -> Iterator[UndoneWrite]:
-        """List what the remote had refused: it is gone, as the remote does not have it."""
+    def _note_refused(self, done: Recovered) -> None:
+        """List what the remote had refused and was not undone yet: it is now, as the remote does not have it."""
         rows, own = self._rows(), (self._old.device, self._device)
         for refusal in refusals(self._connection):
             rules = (refusal.rule, refusal.rule)
             done.conflicts += note_lost(self._connection, rows, refusal.changeset, own=own, rules=rules, now_ms=self._now_ms)
-            yield from refusal.writes(rows)
-        self._connection.execute("UPDATE localstore_aside SET undo = 0 WHERE undo")
+        self._connection.execute(HAVE_UNDONE)
 
     def _rows(self) -> Rows:
         return Rows(self._connection, self._device, self._now_ms, self._store.rules)

@@ -5,7 +5,7 @@ changeset had never been written. What is lost by that is in the conflicts list.
 says.
 
 What the remote has is known from a *fresh* store, filled from the remote's history up to the place where this file is. Nothing
-here knows where that comes from, nor why a remote refuses.
+here knows where that comes from, nor why a remote refuses. What was undone stays marked until somebody was told of it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,24 @@ from localstore.store.rows import Rows
 from localstore.store.seal import seal_leftovers
 from localstore.store.state import device_ids, load_state
 
-__all__ = ["Refusal", "UndoneWrite", "refusals", "undo_refused"]
+__all__ = [
+    "HAVE_UNDONE",
+    "TO_TELL",
+    "TO_UNDO",
+    "Refusal",
+    "Undone",
+    "UndoneWrite",
+    "note_told",
+    "refusals",
+    "standing",
+    "undo_refused",
+    "undone",
+]
+
+TO_UNDO, TO_TELL = 1, 2
+"""What is still to be done about a refused changeset, as its mark in ``localstore_aside`` says."""
+HAVE_UNDONE = f"UPDATE localstore_aside SET undo = {TO_TELL} WHERE undo = {TO_UNDO}"
+"""The statement that goes with whatever put their rows back."""
 
 _PORTION = 20_000  # rows put back in one go
 _FOLD_CHUNK = 500
@@ -49,6 +66,15 @@ class UndoneWrite:
     key: Key
     number: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """A refused changeset that was undone, and of which nobody was told yet: its device and number, and its rows."""
+
+    device: bytes
+    number: int
+    writes: tuple[UndoneWrite, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +95,34 @@ class Refusal:
             yield UndoneWrite(table.name, change.key, self.changeset.number, self.reason)
 
 
-def undo_refused(store: Store, fresh: Store, *, cursor: bytes | None) -> list[UndoneWrite] | None:
+def standing(store: Store) -> frozenset[int]:
+    """What is still to be done about any refused changeset."""
+    with store.read() as session:
+        connection = driver_connection(session.connection())
+        return frozenset(mark for (mark,) in connection.execute("SELECT DISTINCT undo FROM localstore_aside WHERE undo"))
+
+
+def undone(store: Store) -> list[Undone]:
+    """What was undone and nobody was told of, in the order in which it was written."""
+    with store.read() as session:
+        connection = driver_connection(session.connection())
+        rows = Rows(connection, load_state(connection).device, store.now_ms(), store.rules)
+        return [
+            Undone(refusal.changeset.device, refusal.changeset.number, tuple(refusal.writes(rows)))
+            for refusal in refusals(connection, TO_TELL)
+        ]
+
+
+def note_told(store: Store, told: Iterable[Undone]) -> None:
+    """Somebody was told; what another process undid meanwhile is not among it."""
+    with store.transaction() as connection:
+        connection.executemany(
+            f"UPDATE localstore_aside SET undo = 0 WHERE device = ? AND number = ? AND undo = {TO_TELL}",
+            [(one.device, one.number) for one in told],
+        )
+
+
+def undo_refused(store: Store, fresh: Store, *, cursor: bytes | None) -> bool:
     """Put rows of refused changesets back to what the remote has, all of them in one transaction.
 
     Args:
@@ -78,7 +131,7 @@ def undo_refused(store: Store, fresh: Store, *, cursor: bytes | None) -> list[Un
         cursor: where this store was when that was so.
 
     Returns:
-        What was undone, row by row; None when one of the two is elsewhere, and nothing was changed: this store's own
+        Whether it was done, see ``undone``; False when one of the two is elsewhere, and nothing was changed: this store's own
         changesets that were acknowledged may not be in the other's history yet.
     """
     fresh.catch_up()
@@ -89,13 +142,13 @@ def undo_refused(store: Store, fresh: Store, *, cursor: bytes | None) -> list[Un
         return _undo(store, fresh, cursor, disturbed=False)
 
 
-def refusals(connection: sqlite3.Connection) -> list[Refusal]:
-    """The changesets that are to be undone, in the order in which they were written."""
-    rows = connection.execute("SELECT reason, sealed FROM localstore_aside WHERE undo ORDER BY number")
+def refusals(connection: sqlite3.Connection, mark: int = TO_UNDO) -> list[Refusal]:
+    """The changesets that are to be undone, in the order in which they were written; or those with another mark."""
+    rows = connection.execute("SELECT reason, sealed FROM localstore_aside WHERE undo = ? ORDER BY number", (mark,))
     return [Refusal(wire.unseal(wire.decode(sealed)), reason) for reason, sealed in rows]
 
 
-def _undo(store: Store, fresh: Store, cursor: bytes | None, *, disturbed: bool) -> list[UndoneWrite] | None:
+def _undo(store: Store, fresh: Store, cursor: bytes | None, *, disturbed: bool) -> bool:
     options, now_ms = store.options, store.now_ms()
     with fresh.snapshot() as session, store.transaction(unconstrained=True) as connection:
         there = driver_connection(session.connection())
@@ -103,7 +156,7 @@ def _undo(store: Store, fresh: Store, cursor: bytes | None, *, disturbed: bool) 
         while fold(connection, _FOLD_CHUNK):
             pass
         if not _is_same_place(connection, there, cursor):
-            return None
+            return False
         undoing = _Undoing(connection, there, now_ms, store.rules)
         set_capturing(connection, Capturing.OFF)
         with ExitStack() as undisturbed:
@@ -111,10 +164,10 @@ def _undo(store: Store, fresh: Store, cursor: bytes | None, *, disturbed: bool) 
                 undisturbed.enter_context(without_triggers(connection, table))
             undoing.run()
         set_capturing(connection, Capturing.BY_KEY)
-        connection.execute("UPDATE localstore_aside SET undo = 0 WHERE undo")
+        connection.execute(HAVE_UNDONE)
         if undoing.conflicts:
             forget_oldest(connection, undoing.conflicts, now_ms, options.conflicts_max_age, options.conflicts_max_count)
-    return undoing.undone
+    return True
 
 
 def _is_same_place(here: sqlite3.Connection, there: sqlite3.Connection, cursor: bytes | None) -> bool:
@@ -145,13 +198,11 @@ class _Undoing:
         self._rows = Rows(here, self._own, now_ms, rules)
         self._tables = captured_tables(here)
         self._refusals = refusals(here)
-        self.undone: list[UndoneWrite] = []
         self.conflicts = 0
 
     def run(self) -> None:
-        for refusal in self._refusals:
-            self.undone += refusal.writes(self._rows)
-        reasons = {(undone.table, undone.key): undone.reason for undone in reversed(self.undone)}
+        writes = [write for refusal in self._refusals for write in refusal.writes(self._rows)]
+        reasons = {(write.table, write.key): write.reason for write in reversed(writes)}
         left = iter(reasons.items())
         while portion := dict(islice(left, _PORTION)):
             self._put_back(portion)

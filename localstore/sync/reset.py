@@ -8,6 +8,7 @@ is to be done after it is in the file's record, so that it is done once, whateve
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -59,6 +60,7 @@ class Resets:
         self._session = session
         self._turns = Turns()
         self._why: ResetRequired | None = None
+        self._is_second = False  # reset, if it came to one now
         self._confirmed = False
         self._can_undo = True
 
@@ -77,12 +79,13 @@ class Resets:
         Raises:
             ClientResetFailed: a callback raised.
         """
-        self._confirmed, self._can_undo = False, True
+        self._confirmed, self._can_undo, self._is_second = False, True, False
         with suppress(Busy):
             contact = await in_thread(self._parts.environment, last_contact, self._store)
             life.tell(MayStayAway(contact.deadline_ms))
         if self._parts.reset is not None:
-            await self._finish(Steps(self._parts, self._parts.reset, self._turns))
+            steps = Steps(self._parts, self._parts.reset, self._turns)
+            await self._persist(steps, steps.finish)
 
     async def carry_out(self, error: ResetRequired, life: Life) -> None:
         """Reset the file.
@@ -91,7 +94,7 @@ class Resets:
             ClientResetRequired: that is left to the application.
             ClientResetFailed: it cannot be done; the file is as it was.
         """
-        self._confirmed = False
+        self._confirmed, self._can_undo = False, True
         self._why = error
         reset_parts = self._parts.reset
         if reset_parts is None:
@@ -101,14 +104,13 @@ class Resets:
         steps = Steps(self._parts, reset_parts, self._turns)
         life.tell(Resetting(under_way=True))
         try:
-            await self._persist(steps, steps.begin, error)
+            await self._persist(steps, functools.partial(steps.begin, error, is_second=self._is_second))
             await self._fill_and_exchange(steps, life)
+            self._is_second = True
+            await self._persist(steps, steps.finish)
         except ClientResetFailed as failure:
             failure.__cause__ = failure.__cause__ or error
-            await in_thread(self._parts.environment, steps.note_failure)
             raise
-        else:
-            await self._finish(steps)
         finally:
             life.tell(Resetting(under_way=False))
 
@@ -139,13 +141,6 @@ class Resets:
             await self._parts.environment.run_blocking(callback, self._session, required)
         except Exception:  # noqa: BLE001  a callback of the application's must not make it worse
             _log.exception("The callback of a client reset of %s failed.", self._store.path.name)
-
-    async def _finish(self, steps: Steps) -> None:
-        try:
-            await self._persist(steps, steps.finish)
-        except ClientResetFailed:
-            await in_thread(self._parts.environment, steps.note_failure)
-            raise
 
     async def _fill_and_exchange(self, steps: Steps, life: Life) -> None:
         why: SyncError | None = None

@@ -31,7 +31,7 @@ from localstore.store.state import load_state
 from localstore.sync.backups import free_path, save_backup
 from localstore.sync.fresh import Fresh, Wanted
 from localstore.sync.parts import ResetParts, SessionParts
-from localstore.sync.reset_rules import Attempt, Mode, decide
+from localstore.sync.reset_rules import Attempt, End, Mode, decide
 from localstore.version import VERSION
 
 __all__ = ["Steps", "Turns", "failed"]
@@ -41,7 +41,8 @@ _LOOK_SECONDS = 0.1
 _REFUSED = ", recovery refused"
 
 # How far a reset got, as the file's record says.
-BEGUN, CHANGED, DONE, FAILED = "begun", "changed", "done", "failed"
+BEGUN, CHANGED, DONE, FAILED, IN_VAIN = "begun", "changed", "done", "failed", "in vain"
+_ENDS = {BEGUN: End.BROKEN_OFF, FAILED: End.FAILED, IN_VAIN: End.IN_VAIN}
 
 
 class _GivenUpError(Exception):
@@ -88,7 +89,7 @@ class Turns:
             raise ClientResetFailed(
                 f"The client reset failed: {name} raised {type(error).__name__}: {error}. Nothing that it wrote was kept.",
                 backup=backup,
-                hint="Correct the callback.",
+                hint="Correct the callback. It is called again when the session starts the next time.",
             ) from error
         finally:
             self._calling = None
@@ -112,8 +113,13 @@ class Steps:
         self.wanted = Wanted(b"", 0)
         self.backup: Path | None = None
 
-    def begin(self, error: ResetRequired) -> None:
+    def begin(self, error: ResetRequired, *, is_second: bool) -> None:
         """Decide what to do, and write it down.
+
+        Args:
+            error: why.
+            is_second: whether the file was reset since the session started. What was asked for later, after a close or a
+                pause, may have any new reason, and says nothing against that reset.
 
         Raises:
             ClientResetFailed: there is nothing that could be done.
@@ -122,17 +128,12 @@ class Steps:
             self._error = error
             self.wanted = Wanted(self._store.state().device, self._store.acknowledged())
             self._blank = is_blank(self._store)
-            record = last_reset(self._store)
-            if record is not None and record.step == DONE and self._store.acknowledged():
-                record = None  # the remote took what was brought along: it did help, though nobody came to write that down
-            decided = decide(
-                self._reset.strategy, error.kind, may_recover=error.may_recover, version=VERSION, last=_attempt_of(record)
-            )
+            if is_second and not self._store.acknowledged():  # else the remote took what was brought along: it did help
+                self._note(IN_VAIN, only_from=DONE)
+            last = _attempt_of(last_reset(self._store))
+            decided = decide(self._reset.strategy, error.kind, may_recover=error.may_recover, version=VERSION, last=last)
             if isinstance(decided, str):
                 raise failed(decided, None)
-            if record is not None and record.step == BEGUN and isinstance(self._reset.strategy, RecoverOrDiscard):
-                interrupted = _mode_of(record)  # which had its reasons; being interrupted is none to begin with others
-                decided = interrupted if interrupted is Mode.DISCARD and record.version == VERSION else decided
             self._mode = decided
             mode = decided.value + ("" if error.may_recover else _REFUSED)
             note_reset(self._store, ResetRecord(mode, error.reason, self._now_ms(), VERSION, BEGUN))
@@ -154,6 +155,8 @@ class Steps:
             except (StoreBusy, DiskFull, DiskFailed, RealmClosed):
                 raise
             except (LocalStoreError, ValueError) as error:
+                with suppress(LocalStoreError):
+                    self._note(FAILED, only_from=BEGUN)
                 raise failed(f"what the remote has cannot be taken over ({error})", self.backup) from error
             self._tell(outcome)
 
@@ -179,12 +182,6 @@ class Steps:
                 )
             if record.step == CHANGED:
                 self._call_after()
-
-    def note_failure(self) -> None:
-        """Write down that it failed, for the next attempt to know."""
-        with suppress(LocalStoreError), self._store.transaction() as connection:
-            for step in (BEGUN, CHANGED):
-                note_step(connection, FAILED, only_from=step)
 
     def _prepare(self) -> None:
         """Save the file as it is and call the application; and save it again when something was written meanwhile."""
@@ -253,16 +250,20 @@ class Steps:
     def _call_after(self) -> None:
         """Call the application with a transaction that also notes that this was done, so that it is done once."""
         name, callback = _after(self._reset.strategy, self._mode)
-        if callback is None or self._blank:
+        if callback is None:  # any more: the reset was another configuration's
+            self._note(DONE, only_from=CHANGED)
             return
         if self.backup is None or not self.backup.exists():
             _log.warning("%s was not called: the backup of %s is gone.", name, self._store.path.name)
-            with self._store.transaction() as connection:
-                note_step(connection, DONE, only_from=CHANGED)
+            self._note(DONE, only_from=CHANGED)
             return
         with self._reset.view(self.backup) as before, self._store.write() as after:
             if note_step(driver_connection(after.connection()), DONE, only_from=CHANGED):
                 self._turns.call(name, callback, before, after, backup=self.backup)
+
+    def _note(self, step: str, *, only_from: str) -> None:
+        with self._store.transaction() as connection:
+            note_step(connection, step, only_from=only_from)
 
     def _check_wanted(self) -> None:
         if self.given_up.is_set():
@@ -281,9 +282,10 @@ def _after(strategy: ClientReset, mode: Mode) -> tuple[str, Callable[..., object
 
 
 def _attempt_of(record: ResetRecord | None) -> Attempt | None:
-    if record is None or record.step == BEGUN:
+    """What is known against a reset; nothing of one that was carried out, unless another one was asked for at once."""
+    if record is None or record.step not in _ENDS:
         return None
-    return Attempt(_mode_of(record), not record.mode.endswith(_REFUSED), record.version)
+    return Attempt(_mode_of(record), not record.mode.endswith(_REFUSED), record.version, _ENDS[record.step])
 
 
 def _mode_of(record: ResetRecord) -> Mode:

@@ -1,18 +1,19 @@
 """Undoing what the remote refused: the rows go back to what the remote has, and the application hears which, and why.
 
-What is to be undone is in the file, marked when it was refused, so that a crash forgets nothing. The remote's state comes from
-a second file that is filled from its history, one for all that was refused together.
+What is to be undone, and of what is to be told, is marked in the file, so that a crash forgets neither; at worst it is told
+twice. The remote's state comes from a second file that is filled from its history, one for all that was refused together.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from localstore.errors import CompensatingWrite, LocalStoreError, RealmClosed, Refused, SyncError
-from localstore.store.engine import driver_connection
 from localstore.store.file import Store
-from localstore.store.undoing import UndoneWrite, refusals, undo_refused
+from localstore.store.undoing import TO_TELL, TO_UNDO, Undone, UndoneWrite, note_told, standing, undo_refused, undone
 from localstore.sync.blocking import in_thread
 from localstore.sync.cycle import Signals
 from localstore.sync.fresh import Beside, Wanted, fresh_file
@@ -27,7 +28,7 @@ _TRIES = 5  # rounds after a remote to which others keep writing; the next pull 
 
 
 async def undo(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[None]]) -> bool:
-    """Undo what was refused, if anything was.
+    """Undo what was refused, if anything was, and tell the application of all that was undone.
 
     Args:
         parts: of the session.
@@ -40,10 +41,13 @@ async def undo(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[Non
     Raises:
         SyncError: the remote's state cannot be had now. It is tried again after the next pull.
     """
-    if not await in_thread(parts.environment, _has_refused, parts.store):
+    marks = await in_thread(parts.environment, standing, parts.store)
+    if TO_TELL in marks:  # a reset undid it, or a session that was killed
+        await _tell(parts, life)
+    if TO_UNDO not in marks:
         return True
     try:
-        writes = await _undone(parts, life, pull)
+        await _put_back(parts, life, pull)
     except (SyncError, RealmClosed):
         raise
     except LocalStoreError as error:
@@ -55,12 +59,11 @@ async def undo(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[Non
             )
         )
         return False
-    if writes:
-        life.report(_told(writes))
+    await _tell(parts, life)
     return True
 
 
-async def _undone(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[None]]) -> list[UndoneWrite] | None:
+async def _put_back(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[None]]) -> None:
     environment, store = parts.environment, parts.store
     beside = Beside(life, instead=False)
     async with fresh_file(parts, Wanted(b"", 0), observer=beside, signals=Signals()) as fresh:
@@ -68,15 +71,21 @@ async def _undone(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[
             await fresh.cycle.fill_once()
             await pull()
             cursor = (await in_thread(environment, store.state)).cursor
-            writes = await in_thread(environment, undo_refused, store, fresh.store, cursor=cursor)
-            if writes is not None:
-                return writes
-    return None
+            if await in_thread(environment, undo_refused, store, fresh.store, cursor=cursor):
+                return
 
 
-def _has_refused(store: Store) -> bool:
-    with store.read() as session:
-        return bool(refusals(driver_connection(session.connection())))
+async def _tell(parts: SessionParts, life: Life) -> None:
+    """Tell of what was undone, and then forget it, also when the handler ends the life in which it was told."""
+    told = await in_thread(parts.environment, undone, parts.store)
+    if writes := [write for one in told for write in one.writes]:
+        life.report(_told(writes))
+    await asyncio.shield(parts.environment.run_blocking(_forget, parts.store, told))
+
+
+def _forget(store: Store, told: list[Undone]) -> None:
+    with suppress(LocalStoreError):  # it is told again
+        note_told(store, told)
 
 
 def _told(writes: list[UndoneWrite]) -> CompensatingWrite:

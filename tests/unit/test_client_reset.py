@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from sqlmodel import Session, select
 
@@ -936,27 +937,128 @@ class TestFailures:
         assert calls.failures[0].__cause__ is error
         assert error.backup == backups(realm)[0]
 
-    def test_a_callback_after_that_raises_loses_what_it_wrote_and_nothing_else(self, world: World) -> None:
+    @pytest.mark.parametrize("ending", ["resume", "restart"])
+    @pytest.mark.parametrize("strategy", [Recover, SeedRemote, RecoverOrDiscard, Discard])
+    def test_what_failed_before_anything_changed_is_tried_again_when_the_application_acts(
+        self, world: World, strategy: Any, ending: str
+    ) -> None:
+        calls = Calls()
+
+        def then(name: str, *_: object) -> None:
+            if len(calls.before) <= 2:
+                raise LookupError("a bug that somebody corrects")
+
+        calls.then = then
+        made = calls.recover_or_discard() if strategy is RecoverOrDiscard else calls.of(strategy)
+        device, realm = parted(world, made)
+        world.remote.wipe()
+        realm.sync_session.resume()
+        for times in (1, 2):
+            self.failed(device, realm)
+            self.called(calls, ["before", "fallback"] * times)
+            assert texts(realm) == ["new", "old"]
+            device, realm = self.again(device, realm, ending, made)
+        settled(realm)
+        assert texts(realm) == world.remote_texts() == {SeedRemote: ["new", "old"], Discard: []}.get(strategy, ["new"])
+
+    def test_a_session_does_not_try_again_by_itself(self, world: World) -> None:
+        calls = Calls()
+
+        def then(*_: object) -> None:
+            raise LookupError("a bug")
+
+        calls.then = then
+        device, realm = parted(world, calls.of(Recover))
+        world.remote.ask_for_reset("history damaged")
+        realm.sync_session.resume()
+        self.failed(device, realm)
+        add(realm, "more")
+        device.app.sync.reconnect()
+        world.clock.advance(86_400)
+        device.let_it_run()
+        assert realm.sync_session.state is SessionState.INACTIVE
+        self.called(calls, ["before", "fallback"])
+
+    def test_a_line_that_failed_for_good_is_tried_again(self, world: World) -> None:
+        line = world.line()
+        device, realm = parted(world, Recover(), device=world.device(remote=line))
+        world.remote.ask_for_reset("history damaged")
+        line.break_next("connect", None, Raise(ProtocolError("nonsense")))
+        realm.sync_session.resume()
+        self.failed(device, realm)
+        reset(realm)
+        settled(realm)
+        assert world.remote_texts() == ["new", "old"]
+
+    @pytest.mark.parametrize("ending", ["resume", "restart"])
+    @pytest.mark.parametrize("strategy", [Recover, RecoverOrDiscard])
+    def test_a_callback_after_that_raises_is_called_again_when_the_application_acts(
+        self, world: World, strategy: Any, ending: str
+    ) -> None:
+        """The file is reset, and only what the callback wrote is missing; until it has succeeded nothing is sent."""
         calls = Calls()
 
         def then(name: str, before: Realm, after: Session | None) -> None:
             if after is not None:
-                after.add(Note(text="half"))
+                after.add(Note(text=f"{len(calls.after)}. time"))
+                if len(calls.after) <= 2:
+                    raise LookupError("a bug that somebody corrects")
+
+        calls.then = then
+        name = "recovered" if strategy is RecoverOrDiscard else "after"
+        made = calls.recover_or_discard() if strategy is RecoverOrDiscard else calls.of(strategy)
+        device, realm = parted(world, made)
+        world.remote.ask_for_reset("history damaged")
+        realm.sync_session.resume()
+        for times in (1, 2):
+            error = self.failed(device, realm)
+            assert isinstance(error.__cause__, LookupError)
+            self.called(calls, ["before", *[name, "fallback"] * times])
+            assert texts(realm) == ["new", "old"]
+            assert numbers(realm) == [1]
+            device, realm = self.again(device, realm, ending, made)
+        settled(realm)
+        assert texts(realm) == world.remote_texts() == ["3. time", "new", "old"]
+        assert calls.names == ["before", *[name, "fallback"] * 2, name]
+        assert calls.before == [["new", "old"]] * 4
+
+    def test_without_the_callback_that_raised_it_goes_on(self, world: World) -> None:
+        calls = Calls()
+
+        def then(name: str, before: Realm, after: Session | None) -> None:
+            if after is not None:
                 raise LookupError("a bug")
 
         calls.then = then
-        device, realm = parted(world, calls.recover_or_discard())
+        device, realm = parted(world, calls.of(Recover))
         world.remote.ask_for_reset("history damaged")
         realm.sync_session.resume()
-        error = self.failed(device, realm)
-        assert isinstance(error.__cause__, LookupError)
-        assert texts(realm) == ["new", "old"]
-        assert numbers(realm) == [1]
-        eventually(lambda: calls.names == ["before", "recovered", "fallback"])
-        realm.sync_session.resume()
+        self.failed(device, realm)
+        _, realm = self.again(device, realm, "restart", Recover())
         settled(realm)
         assert world.remote_texts() == ["new", "old"]
-        assert calls.names == ["before", "recovered", "fallback"]
+
+    def damage_outbox(self, realm: Realm) -> bytes:
+        """Make its one changeset such that it cannot be brought along; returns what it was."""
+        ((kept,),) = sql(realm.path, "SELECT sealed FROM localstore_outbox")
+        sealed = wire.decode(kept)
+        damaged = msgspec.structs.replace(sealed, body=b"?" * len(sealed.body))
+        sql(realm.path, "UPDATE localstore_outbox SET sealed = ?", wire.encode(damaged))
+        return bytes(kept)
+
+    def called(self, calls: Calls, names: list[str]) -> None:
+        eventually(lambda: calls.names == names, "the callbacks")
+
+    def again(self, device: Device, realm: Realm, ending: str, strategy: ClientReset) -> tuple[Device, Realm]:
+        """Resume the session, or end the application and start it anew."""
+        if ending == "resume":
+            device.told.clear()
+            realm.sync_session.resume()
+            return device, realm
+        device.app.close()
+        realm.close()
+        device = device.world.device(path=device.path)
+        return device, device.open(client_reset=strategy)
 
     def test_waits_fail_with_the_error(self, world: World) -> None:
         device, realm = parted(world, Recover())
@@ -979,20 +1081,26 @@ class TestFailures:
 
     def test_recover_or_discard_does_not_fall_back_within_one_attempt_but_in_the_next(self, world: World) -> None:
         calls = Calls()
-
-        def then(name: str, *_: object) -> None:
-            if calls.names == ["before"]:
-                raise LookupError("a bug that passes")
-
-        calls.then = then
         device, realm = parted(world, calls.recover_or_discard())
         world.remote.ask_for_reset("history damaged")
+        self.damage_outbox(realm)
         realm.sync_session.resume()
         self.failed(device, realm)
-        eventually(lambda: calls.names == ["before", "fallback"])
+        self.called(calls, ["before", "fallback"])
+        assert texts(realm) == ["new", "old"]
         reset(realm)
         assert calls.names == ["before", "fallback", "before", "discarded"]
         assert texts(realm) == ["old"]
+
+    def test_recover_is_tried_again_where_it_could_not_be_done(self, world: World) -> None:
+        device, realm = parted(world, Recover())
+        world.remote.ask_for_reset("history damaged")
+        kept = self.damage_outbox(realm)
+        realm.sync_session.resume()
+        self.failed(device, realm)
+        sql(realm.path, "UPDATE localstore_outbox SET sealed = ?", kept)
+        reset(realm)
+        assert texts(realm) == world.remote_texts() == ["new", "old"]
 
     def test_recover_never_discards_however_often_it_is_tried(self, world: World) -> None:
         calls = Calls()
@@ -1014,11 +1122,14 @@ class TestFailures:
         ("record", "mode"),
         [
             (("recover", "0.1.0", "failed"), "discard"),
-            (("recover", "0.1.0", "done"), "recover"),  # the remote acknowledged something since, so it did help
+            (("recover", "0.1.0", "in vain"), "discard"),
+            (("recover", "0.1.0", "done"), "recover"),  # nothing speaks against it: the new one may be for any new reason
+            (("recover", "0.1.0", "changed"), "recover"),
             (("recover", "0.0.9", "failed"), "recover"),
-            (("recover, recovery refused", "0.1.0", "failed"), "recover"),
+            (("discard, recovery refused", "0.1.0", "failed"), "recover"),
             (("recover", "0.1.0", "begun"), "recover"),
             (("discard", "0.1.0", "begun"), "discard"),
+            (("discard, recovery refused", "0.1.0", "begun"), "recover"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
     )
@@ -1068,6 +1179,71 @@ class TestFailures:
         line.break_next("push")
         in_step(realm)
         assert texts(realm) == ["old"]
+
+    def test_what_did_not_help_is_not_tried_again_however_often_the_session_starts(self, world: World) -> None:
+        calls = Calls()
+        line = world.line()
+        device, realm = parted(world, calls.of(Recover), device=world.device(remote=line))
+        line.break_down(push=Raise(ResetRequired("history damaged")))
+        realm.sync_session.resume()
+        for ending in ("resume", "restart"):
+            assert "did not help" in str(self.failed(device, realm))
+            if ending == "resume":
+                device.told.clear()
+                realm.sync_session.resume()
+            else:
+                device.app.close()
+                realm.close()
+                device = world.device(path=device.path, remote=line)
+                realm = device.open(client_reset=calls.of(Recover))
+        self.failed(device, realm)
+        assert [name for name in calls.names if name != "fallback"] == ["before", "after"]
+        line.recover()
+        reset(realm)
+        settled(realm)
+        assert world.remote_texts() == ["new", "old"]
+
+    def test_one_of_which_the_remote_took_something_did_help(self, world: World) -> None:
+        line = world.line(max_batch_count=1)
+        device, realm = parted(world, Recover(), device=world.device(remote=line))
+        add(realm, "newer")
+        world.remote.ask_for_reset("history damaged")
+        line.break_next("push", None, Raise(ResetRequired("history damaged")))
+        reset(realm)
+        settled(realm)
+        assert device.told == []
+        assert len(backups(realm)) == 2
+        assert world.remote_texts() == ["new", "newer", "old"]
+
+    @pytest.mark.parametrize("unsent", [[], ["unsent"]], ids=["nothing to send", "something to send"])
+    @pytest.mark.parametrize("strategy", [Recover, SeedRemote, RecoverOrDiscard, Discard])
+    def test_closed_before_the_remote_could_confirm_it_may_be_asked_for_again(
+        self, world: World, strategy: Any, unsent: list[str]
+    ) -> None:
+        """It had no time to help, and the new one may be for any new reason."""
+        line = world.line()
+        device = world.device(remote=line)
+        realm = device.open(client_reset=strategy())
+        add(realm, "old")
+        settled(realm)
+        realm.sync_session.pause()
+        add(realm, *unsent)
+        world.remote.ask_for_reset("history damaged")
+        line.break_next("connect", None, None, Hang())
+        line.break_down(push=Hang())
+        realm.sync_session.resume()
+        eventually(lambda: line.count("connect") == 4, "the session's line after the reset")
+        device.app.close()
+        realm.close()
+        line.recover()
+        world.remote.ask_for_reset("history damaged")
+        device = world.device(path=device.path, remote=line)
+        realm = device.open(client_reset=strategy())
+        settled(realm)
+        assert device.told == []
+        assert realm.sync_session.last_reset is not None
+        assert realm.sync_session.last_reset.mode == ("discard" if strategy is Discard else "recover")
+        assert texts(realm) == world.remote_texts() == ["old", *([] if strategy is Discard else unsent)]
 
     def test_one_that_never_lets_anybody_in_fails(self, world: World) -> None:
         line = world.line()
@@ -1235,7 +1411,7 @@ class TestStatus:
         assert str(backups(realm)[0]) in caplog.text
 
 
-def test_a_callback_that_raises_at_the_next_start_fails_once(world: World) -> None:
+def test_a_callback_that_raises_at_the_next_start_is_called_again_at_the_one_after(world: World) -> None:
     """What was left to be done after a kill is an attempt as any other."""
     calls = Calls()
 
@@ -1256,9 +1432,10 @@ def test_a_callback_that_raises_at_the_next_start_fails_once(world: World) -> No
     realm = again.open(client_reset=calls.recover_or_discard())
     eventually(lambda: calls.names == ["recovered", "fallback"])
     assert again.kinds == ["ClientResetFailed"]
+    calls.then = lambda *_: None
     reset(realm)
     settled(realm)
-    assert calls.names == ["recovered", "fallback"]
+    assert calls.names == ["recovered", "fallback", "recovered"]
 
 
 class TestOtherProcesses:

@@ -11,10 +11,10 @@ import pytest
 from sqlmodel import select
 
 from localstore import Realm, RecoverOrDiscard, SessionState
-from localstore.errors import CompensatingWrite, Refused
+from localstore.errors import CompensatingWrite, Refused, SyncError
 from localstore.sync.session import SyncSession
 from localstore.testing.faulty import Hang, Raise
-from tests.unit.session_kit import PATIENCE, Device, Line, Note, World, add, eventually, numbers, sql, texts
+from tests.unit.session_kit import PATIENCE, Device, Line, Note, World, add, eventually, is_let_go, numbers, sql, texts
 
 
 @pytest.fixture
@@ -43,7 +43,11 @@ def refuse_next(line: Line, number: int, reason: str = "you may not write this")
 
 def told(device: Device) -> CompensatingWrite:
     eventually(lambda: device.told, "the error handler to be told")
-    (error,) = device.told
+    return one_of(device.told)
+
+
+def one_of(errors: list[SyncError]) -> CompensatingWrite:
+    (error,) = errors
     assert isinstance(error, CompensatingWrite)
     return error
 
@@ -235,7 +239,116 @@ def test_it_is_told_once(world: World) -> None:
         realm.sync_session.resume()
         in_step(realm)
     assert len(device.told) == 1
-    assert sql(realm.path, "SELECT undo FROM localstore_aside") == [(0,)]
+    eventually(lambda: sql(realm.path, "SELECT undo FROM localstore_aside") == [(0,)], "it to be forgotten")
+
+
+def restarted(device: Device, realm: Realm, line: Line) -> tuple[Device, Realm]:
+    """The application's next process, on the same file."""
+    device.app.close()
+    realm.close()
+    device = device.world.device(path=device.path, remote=line)
+    return device, device.open()
+
+
+def as_after_a_kill(device: Device, realm: Realm) -> None:
+    """The file as the transaction of the undoing left it, before the handler was called."""
+    device.app.close()
+    realm.close()
+    assert is_let_go(device.path)
+    sql(device.path, "UPDATE localstore_aside SET undo = 2")
+
+
+@pytest.mark.parametrize("is_online", [True, False], ids=["online", "offline at first"])
+def test_killed_between_the_undoing_and_the_report_it_is_told_when_the_session_is_up_again(
+    world: World, is_online: bool
+) -> None:
+    line = world.line()
+    device, realm = synced(world, line)
+    realm.sync_session.pause()
+    key = change(realm, "old", "refused")
+    (new,) = add(realm, "refused, too")
+    line.break_next("push", Raise(Refused("not this", number=2)), Raise(Refused("nor this", number=3)))
+    realm.sync_session.resume()
+    expected = told(device).writes
+    as_after_a_kill(device, realm)
+    if not is_online:
+        world.remote.go_offline()
+    device, realm = restarted(device, realm, line)
+    if not is_online:
+        eventually(lambda: realm.sync_session.status.next_attempt is not None)
+        world.remote.go_online()
+        device.app.sync.reconnect()
+    error = told(device)
+    assert error.writes == expected == (("note", (key.hex,), "not this"), ("note", (new.hex,), "nor this"))
+    assert "put back to what the remote has" in error.message
+    assert texts(realm) == ["old"]
+    eventually(lambda: not sql(realm.path, "SELECT 1 FROM localstore_aside WHERE undo"), "it to be forgotten")
+    device, realm = restarted(device, realm, line)
+    in_step(realm)
+    world.at_rest()
+    assert device.told == []
+
+
+def test_what_was_undone_before_a_kill_is_told_although_the_next_cannot_be_undone_yet(world: World) -> None:
+    line = world.line()
+    device, realm = synced(world, line)
+    refuse_next(line, 2)
+    change(realm, "old", "refused")
+    told(device)
+    realm.sync_session.pause()
+    add(realm, "refused, too")
+    as_after_a_kill(device, realm)
+    refuse_next(line, 3, "nor this")
+    line.break_next("connect", None, Hang())
+    device, realm = restarted(device, realm, line)
+    assert told(device).writes[0][2] == "you may not write this"
+
+
+@pytest.mark.parametrize("what", ["raises", "pauses"])
+def test_whatever_the_handler_does_it_is_told_once(world: World, caplog: pytest.LogCaptureFixture, what: str) -> None:
+    caplog.set_level(logging.CRITICAL, "localstore.sync")
+    line = world.line()
+    heard: list[SyncError] = []
+
+    def handler(session: SyncSession, error: SyncError) -> None:
+        heard.append(error)
+        if what == "raises":
+            raise LookupError("a bug")
+        session.pause()
+
+    device = world.device(remote=line)
+    realm = device.open(error_handler=handler)
+    add(realm, "old")
+    in_step(realm)
+    refuse_next(line, 2)
+    add(realm, "not allowed")
+    eventually(lambda: heard)
+    eventually(lambda: not sql(device.path, "SELECT 1 FROM localstore_aside WHERE undo"), "it to be forgotten")
+    device, realm = restarted(device, realm, line)
+    in_step(realm)
+    assert len(heard) == 1
+    assert device.told == []
+
+
+def test_a_handler_that_closes_the_file_leaves_no_room_to_note_it_and_the_next_is_told_again(world: World) -> None:
+    line = world.line()
+    heard: list[SyncError] = []
+
+    def handler(session: SyncSession, error: SyncError) -> None:
+        heard.append(error)
+        realm.close()
+
+    device = world.device(remote=line)
+    realm = device.open(error_handler=handler)
+    add(realm, "old")
+    in_step(realm)
+    refuse_next(line, 2)
+    add(realm, "not allowed")
+    eventually(lambda: heard)
+    assert is_let_go(device.path)
+    device, realm = restarted(device, realm, line)
+    assert told(device).writes == one_of(heard).writes
+    eventually(lambda: not sql(device.path, "SELECT 1 FROM localstore_aside WHERE undo"), "it to be forgotten")
 
 
 def test_a_reset_that_comes_first_makes_it_needless(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -257,4 +370,5 @@ def test_a_reset_that_comes_first_makes_it_needless(world: World, caplog: pytest
     in_step(realm)
     assert realm.sync_session.last_reset is not None
     assert texts(realm) == world.remote_texts() == ["after", "old"]
-    assert sql(realm.path, "SELECT count(*) FROM localstore_aside WHERE undo") == [(0,)]
+    assert told(device).writes[0][2] == "you may not write this"
+    eventually(lambda: not sql(realm.path, "SELECT 1 FROM localstore_aside WHERE undo"), "it to be forgotten")

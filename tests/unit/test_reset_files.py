@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from localstore.store import memory
 from localstore.store.driver import connect
 from localstore.store.resetting import ResetPlan, reset
-from localstore.store.undoing import UndoneWrite
+from localstore.store.undoing import TO_TELL, UndoneWrite, standing, undone
 from tests.unit.reset_kit import DISCARD, RECOVER, SEED, Remote, began, settled
 from tests.unit.store_kit import (
     LINK,
@@ -220,12 +220,13 @@ def test_a_refusal_that_was_not_undone_yet_is_undone(tmp_path: Path) -> None:
     x.write("UPDATE note SET title = 'refused'", INSERT_B)
     x.store.refuse(2, "not yours")
     x.write("UPDATE note SET stars = 5")
-    outcome = remote.reset(x, RECOVER)
-    assert set(outcome.undone) == {UndoneWrite("note", ("a",), 2, "not yours"), UndoneWrite("note", ("b",), 2, "not yours")}
+    remote.reset(x, RECOVER)
+    (told,) = undone(x.store)
+    assert set(told.writes) == {UndoneWrite("note", ("a",), 2, "not yours"), UndoneWrite("note", ("b",), 2, "not yours")}
     assert x.rows() == {("a",): {"title": "first", "stars": 5}}
     found = {(*c.key, c.column, c.lost_value) for c in x.store.conflicts() if c.rule == "the remote refused it: not yours"}
     assert found == {("a", "title", "refused"), ("b", "title", "second"), ("b", "stars", 2)}
-    assert query(x.path, "SELECT undo FROM localstore_aside") == [(0,)]
+    assert standing(x.store) == {TO_TELL}
     settled(remote, x, y)
     check_equal(x, y)
 

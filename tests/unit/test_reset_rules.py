@@ -8,7 +8,7 @@ import pytest
 
 from localstore.client_reset import ClientReset, Discard, Manual, Recover, RecoverOrDiscard, SeedRemote
 from localstore.reasons import ResetReason
-from localstore.sync.reset_rules import FIRST, LOST_BY_REMOTE, NEXT, WITHOUT_RECOVERY, Attempt, Mode, decide
+from localstore.sync.reset_rules import FIRST, LOST_BY_REMOTE, NEXT, WITHOUT_RECOVERY, Attempt, End, Mode, decide
 
 STRATEGIES: dict[str, ClientReset] = {
     "Discard": Discard(),
@@ -16,11 +16,23 @@ STRATEGIES: dict[str, ClientReset] = {
     "RecoverOrDiscard": RecoverOrDiscard(),
     "SeedRemote": SeedRemote(),
 }
-LOOPS = """
+IN_VAIN = """
              Discard  Recover  RecoverOrDiscard  SeedRemote
     discard  fail     fail     fail              fail
     recover  discard  fail     discard           fail
     seed     discard  fail     discard           fail
+"""
+FAILED = """
+             Discard  Recover  RecoverOrDiscard  SeedRemote
+    discard  discard  recover  discard           seed
+    recover  discard  recover  discard           seed
+    seed     discard  recover  discard           seed
+"""
+BROKEN_OFF = """
+             Discard  Recover  RecoverOrDiscard  SeedRemote
+    discard  discard  recover  discard           seed
+    recover  discard  recover  recover           seed
+    seed     discard  recover  recover           seed
 """
 WIPED = ResetReason.REMOTE_REPLACED
 
@@ -38,22 +50,40 @@ def decided(
     last: str | None = None,
     last_may_recover: bool = True,
     version: str = "1",
+    end: End = End.IN_VAIN,
 ) -> str:
-    attempt = None if last is None else Attempt(Mode(last), last_may_recover, "1")
+    attempt = None if last is None else Attempt(Mode(last), last_may_recover, "1", end)
     found = decide(STRATEGIES[strategy], kind, may_recover=may_recover, version=version, last=attempt)
     return found.value if isinstance(found, Mode) else "fail"
 
 
-@pytest.mark.parametrize(("last", "strategy", "expected"), cells(LOOPS))
-def test_after_an_attempt_that_was_not_confirmed(last: str, strategy: str, expected: str) -> None:
+@pytest.mark.parametrize(("last", "strategy", "expected"), cells(IN_VAIN))
+def test_after_an_attempt_that_did_not_help(last: str, strategy: str, expected: str) -> None:
     assert decided(strategy, last=last) == expected
 
 
+@pytest.mark.parametrize(("last", "strategy", "expected"), cells(FAILED))
+def test_after_an_attempt_that_could_not_be_carried_out(last: str, strategy: str, expected: str) -> None:
+    assert decided(strategy, last=last, end=End.FAILED) == expected
+
+
+@pytest.mark.parametrize(("last", "strategy", "expected"), cells(BROKEN_OFF))
+def test_after_an_attempt_that_did_not_come_to_change_anything(last: str, strategy: str, expected: str) -> None:
+    assert decided(strategy, last=last, end=End.BROKEN_OFF) == expected
+
+
+@pytest.mark.parametrize("end", End)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("last", [mode.value for mode in Mode])
-def test_an_attempt_of_another_version_or_action_is_no_loop(last: str, strategy: str) -> None:
-    assert decided(strategy, last=last, version="2") == decided(strategy)
-    assert decided(strategy, last=last, last_may_recover=False) == decided(strategy)
+def test_an_attempt_of_another_version_or_action_does_not_count(last: str, strategy: str, end: End) -> None:
+    assert decided(strategy, last=last, version="2", end=end) == decided(strategy)
+    assert decided(strategy, last=last, last_may_recover=False, end=end) == decided(strategy)
+
+
+@pytest.mark.parametrize(("end", "last", "strategy"), [*itertools.product(End, Mode, STRATEGIES)])
+def test_what_the_remote_does_not_allow_is_not_done_whatever_was_tried_before(end: End, last: Mode, strategy: str) -> None:
+    found = decided(strategy, may_recover=False, last=last.value, last_may_recover=False, end=end)
+    assert found in ("discard", "fail")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +111,13 @@ def test_only_a_remote_that_lost_its_data_is_filled_again() -> None:
 def test_the_tables_have_every_cell() -> None:
     kinds = {type(strategy) for strategy in STRATEGIES.values()}
     assert set(FIRST) == set(WITHOUT_RECOVERY) == kinds
-    assert set(NEXT) == set(itertools.product(Mode, kinds))
+    assert set(NEXT) == set(itertools.product(End, Mode))
+    assert {frozenset(row) for row in NEXT.values()} == {frozenset(kinds)}
+
+
+@pytest.mark.parametrize(("end", "last", "strategy"), [*itertools.product([End.BROKEN_OFF, End.FAILED], Mode, STRATEGIES)])
+def test_what_changed_nothing_is_never_the_end(end: End, last: Mode, strategy: str) -> None:
+    assert decided(strategy, last=last.value, end=end) != "fail"
 
 
 def test_no_strategy_goes_round_for_ever() -> None:

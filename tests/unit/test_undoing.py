@@ -10,8 +10,9 @@ import pytest
 import sqlalchemy as sa
 
 from localstore.store import memory
+from localstore.store.file import Store
 from localstore.store.restoring import restore
-from localstore.store.undoing import UndoneWrite, undo_refused
+from localstore.store.undoing import TO_TELL, TO_UNDO, Undone, UndoneWrite, note_told, standing, undo_refused, undone
 from tests.unit.reset_kit import Remote, began
 from tests.unit.snapshot_kit import family
 from tests.unit.store_kit import (
@@ -50,11 +51,18 @@ def undo(remote: Remote, device: Device, name: str = "fresh") -> list[UndoneWrit
 
 def undo_now(remote: Remote, device: Device, name: str = "fresh") -> list[UndoneWrite]:
     fresh = remote.fresh(name)
-    undone = undo_refused(device.store, fresh.store, cursor=device.store.state().cursor)
+    assert undo_refused(device.store, fresh.store, cursor=device.store.state().cursor)
     fresh.close()
-    assert undone is not None
     assert is_clean(device.path)
-    return undone
+    return told(device.store)
+
+
+def told(store: Store) -> list[UndoneWrite]:
+    """Tell of what was undone."""
+    found = undone(store)
+    note_told(store, found)
+    assert standing(store) == frozenset()
+    return [write for one in found for write in one.writes]
 
 
 def listed(device: Device) -> list[tuple[object, ...]]:
@@ -185,6 +193,39 @@ def test_nothing_is_undone_twice(tmp_path: Path) -> None:
     assert query(x.path, "SELECT number, reason, undo FROM localstore_aside") == [(2, "not yours", 0)]
 
 
+def test_what_was_undone_is_known_until_somebody_was_told(tmp_path: Path) -> None:
+    remote, x, _ = began(tmp_path, INSERT_A)
+    x.write("UPDATE note SET title = 'refused'", INSERT_B)
+    refuse(x, 2)
+    fresh = remote.fresh()
+    assert standing(x.store) == {TO_UNDO}
+    assert undone(x.store) == []
+    remote.exchange(x)
+    remote.pull(fresh)
+    assert undo_refused(x.store, fresh.store, cursor=x.store.state().cursor)
+    x.reopen([NOTE])  # killed before anybody was told
+    assert standing(x.store) == {TO_TELL}
+    expected = [UndoneWrite("note", ("a",), 2, "not yours"), UndoneWrite("note", ("b",), 2, "not yours")]
+    assert undone(x.store) == [Undone(x.id, 2, tuple(sorted(expected, key=lambda write: write.key)))]
+    assert undo(remote, x, "second") == expected
+    assert undone(x.store) == []
+
+
+def test_what_is_undone_while_somebody_is_told_is_still_to_be_told(tmp_path: Path) -> None:
+    remote, x, _ = began(tmp_path, INSERT_A)
+    x.write("UPDATE note SET title = 'one'")
+    refuse(x, 2)
+    remote.exchange(x)
+    assert undo_refused(x.store, remote.fresh().store, cursor=x.store.state().cursor)
+    found = undone(x.store)
+    x.write("UPDATE note SET title = 'two'")
+    refuse(x, 3)
+    remote.exchange(x)
+    assert undo_refused(x.store, remote.fresh("second").store, cursor=x.store.state().cursor)
+    note_told(x.store, found)
+    assert [one.number for one in undone(x.store)] == [3]
+
+
 def test_a_store_that_is_elsewhere_undoes_nothing(tmp_path: Path) -> None:
     remote, x, y = began(tmp_path, INSERT_A)
     x.write("UPDATE note SET title = 'refused'")
@@ -194,8 +235,8 @@ def test_a_store_that_is_elsewhere_undoes_nothing(tmp_path: Path) -> None:
     y.write(INSERT_B)
     remote.exchange(y)
     remote.pull(x)
-    assert undo_refused(x.store, fresh.store, cursor=cursor) is None
-    assert undo_refused(x.store, fresh.store, cursor=x.store.state().cursor) is None
+    assert not undo_refused(x.store, fresh.store, cursor=cursor)
+    assert not undo_refused(x.store, fresh.store, cursor=x.store.state().cursor)
     assert query(x.path, "SELECT undo FROM localstore_aside") == [(1,)]
     assert x.row("a") == {"title": "refused", "stars": 1}
 
@@ -207,7 +248,7 @@ def test_nothing_is_undone_while_own_changes_are_sent_and_not_seen_there(tmp_pat
     refuse(x, 3)
     fresh = remote.fresh()
     remote.push(x)
-    assert undo_refused(x.store, fresh.store, cursor=x.store.state().cursor) is None
+    assert not undo_refused(x.store, fresh.store, cursor=x.store.state().cursor)
     assert x.row("a") == {"title": "refused", "stars": 5}
 
 
@@ -350,7 +391,8 @@ def test_refusals_in_encrypted_files_are_undone(tmp_path: Path) -> None:
     x, fresh = remote.device("x"), remote.device("fresh")
     write(x.store, INSERT_A)
     x.store.refuse(1, "no")
-    assert undo_refused(x.store, fresh.store, cursor=None) == [UndoneWrite("note", ("a",), 1, "no")]
+    assert undo_refused(x.store, fresh.store, cursor=None)
+    assert told(x.store) == [UndoneWrite("note", ("a",), 1, "no")]
     with x.store.read() as session:
         assert session.connection().exec_driver_sql("SELECT * FROM note").all() == []
 
@@ -364,7 +406,8 @@ def test_refusals_in_memory_are_undone() -> None:
     ):
         write(store, INSERT_A)
         store.refuse(1, "no")
-        assert undo_refused(store, fresh, cursor=None) == [UndoneWrite("note", ("a",), 1, "no")]
+        assert undo_refused(store, fresh, cursor=None)
+        assert told(store) == [UndoneWrite("note", ("a",), 1, "no")]
         assert rows_of(one) == {}
 
 

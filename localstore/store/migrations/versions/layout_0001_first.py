@@ -138,7 +138,7 @@ TABLES = {
         tbl TEXT NOT NULL,
         changes BLOB NOT NULL""",
     # Whole changesets set aside: own ones that the remote refused, and others that could not be applied. undo: 1 as long as
-    # the rows of a refused one are to be put back to what the remote has.
+    # the rows of a refused one are to be put back to what the remote has, then 2 until the error handler has heard of it.
     "aside": """
         device BLOB NOT NULL,
         number INTEGER NOT NULL,
