@@ -88,7 +88,7 @@ class Life:
     async def _hang_up(self) -> None:
         adapter, self._adapter = self._adapter, None
         if adapter is not None:
-            await let_go(adapter, self._parts.secrets)
+            await let_go(adapter, self._parts.loop, self._parts.secrets)
 
     def _fail(self, error: SyncError) -> bool:
         """End the session; returns whether the application heard of it: not when the session was closed or paused before."""

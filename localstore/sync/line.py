@@ -14,6 +14,7 @@ from typing import TypeVar
 from localstore.adapter import Cursor, Hello, Limit, Page, PushResult, SealedChangeset, SupportsPing, SyncAdapter, Welcome
 from localstore.environment import Deadline, Environment
 from localstore.errors import Offline, ProtocolError, SyncError
+from localstore.sync.loop import BackgroundLoop
 from localstore.sync.parts import Limits
 from localstore.sync.redaction import redacted_error
 from localstore.urls import redacted_text
@@ -149,15 +150,18 @@ class _Call:
         return f"The remote did not answer within {self.seconds:g} s."
 
 
-async def let_go(adapter: SyncAdapter, secrets: Collection[str] = ()) -> None:
-    """Close an adapter. That it fails or hangs concerns nobody: it is not used any more.
+async def let_go(adapter: SyncAdapter, loop: BackgroundLoop, secrets: Collection[str] = ()) -> None:
+    """Close an adapter, as the last thing that a task does. That it fails or hangs concerns nobody: it is not used any more.
 
     Args:
+        adapter: what to close.
+        loop: where that is done.
         secrets: what the log may not quote.
     """
     try:
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await adapter.close()
+        with loop.letting_go():
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await adapter.close()
     except Exception as error:  # noqa: BLE001
         _log.warning("%s could not be closed.", type(adapter).__name__, exc_info=redacted_error(error, secrets))
 
