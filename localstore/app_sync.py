@@ -71,8 +71,11 @@ class AppSync:
 
     def reconnect(self) -> None:
         """Let all active sessions try to reach the remote now, and forget how often they failed before."""
-        for file in list(self._files.values()):
+        files = list(self._files.values())
+        for file in files:
             file.session.reconnect()
+        for user in {file.user for file in files}:
+            user.tokens.try_anew()
 
     def wait_for_sessions_to_terminate(self, timeout: float | None = None) -> bool:
         """Wait until no session is left, as before deleting files of realms that were closed just now.

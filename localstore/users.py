@@ -61,7 +61,7 @@ class AppUsers:
         self._users: dict[str, User] = {}
         self._current: User | None = None
         self._kept: tuple[TokenFile, UserFiles] | None = None
-        self._revoking = Revoking(self._calls, lines, app.environment, app.settings.request_timeout)
+        self._revoking = Revoking(self._calls, loop, lines, app.environment, app.settings.request_timeout)
         begins_anew(self)
 
     def leave_to_parent(self) -> None:
@@ -285,6 +285,7 @@ class AppUsers:
         tokens = await ask_remote(
             self._lines,
             lambda adapter: adapter.log_in(credentials),
+            loop=self._loop,
             environment=environment,
             seconds=self.app.settings.connect_timeout,
             secrets=credentials.secrets,

@@ -110,6 +110,22 @@ class TestLoggingIn:
         with pytest.raises(OperationAborted):
             waiting.result(PATIENCE)
 
+    def test_one_that_cannot_be_cancelled_holds_nobody_up_longer_than_its_time(self, users: Users) -> None:
+        app = users.app()
+        users.line.hold("log_in", stubborn=True)
+        waiting = in_background(lambda: app.login(EMMA))
+        eventually(lambda: users.line.held("log_in"))
+        eventually(lambda: users.clock.advance(130) or waiting.done())
+        with pytest.raises(Offline, match="did not answer within 120 s"):
+            waiting.result(PATIENCE)
+        users.line.let_go("log_in")
+
+    def test_it_does_not_wait_for_its_line_to_be_closed(self, users: Users) -> None:
+        users.line.hold("close", stubborn=True)
+        assert users.app().login(EMMA).id == "emma"
+        eventually(lambda: users.line.held("close"))
+        users.line.let_go("close")
+
     def test_a_bug_in_the_adapter_is_named(self, users: Users) -> None:
         users.line.break_down(log_in=Raise(RuntimeError("oops")))
         with pytest.raises(LocalStoreError, match="_LineAdapter failed with RuntimeError: oops"):
@@ -320,6 +336,14 @@ class TestLoggingOut:
         assert realm.sync_session.state is SessionState.INACTIVE
         users.remote.go_online()
         users.app("other").login(KEVIN).log_out()
+
+    def test_it_works_though_the_adapter_cannot_be_cancelled(self, users: Users) -> None:
+        user = users.app().login(EMMA)
+        users.line.hold("log_out", stubborn=True)
+        user.log_out()
+        eventually(lambda: users.line.held("log_out"))
+        eventually(lambda: users.clock.advance(130) or not user.app.users._revoking._pending)
+        users.line.let_go("log_out")
 
     def test_twice_is_fine(self, users: Users) -> None:
         user = users.app().login(EMMA)
