@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +287,28 @@ class TestTimeouts:
         world.remote.go_online()
         world.clock.advance(1)
         eventually(lambda: numbers(offline) == [])
+
+    @pytest.mark.parametrize(
+        "wait",
+        [
+            lambda session: session.upload_all_local_changes(0.05),
+            lambda session: in_loop(session.upload_all_local_changes_async(0.05)),
+        ],
+    )
+    def test_a_writer_that_is_in_the_way_of_what_another_program_wrote_is_not_waited_for_longer(
+        self, world: World, wait: Callable[[SyncSession], bool]
+    ) -> None:
+        realm = world.open()
+        realm.sync_session.pause()
+        sql(realm.path, "INSERT INTO note (id, text) VALUES ('b3ce3f9a4b5c4a5f8e4b9b3f1d2a6c7e', 'by hand')")
+        with closing(sqlite3.connect(realm.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert in_background(lambda: wait(realm.sync_session)).result(PATIENCE) is False
+            other.execute("ROLLBACK")
+        with realm._store.lock.held():
+            assert in_background(lambda: wait(realm.sync_session)).result(PATIENCE) is False
+        realm.sync_session.resume()
+        assert realm.sync_session.upload_all_local_changes(PATIENCE)
 
     def test_asking_again_and_again_while_offline_piles_nothing_up(self, offline: Realm) -> None:
         session = offline.sync_session
