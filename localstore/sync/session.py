@@ -40,7 +40,7 @@ from localstore.sync.stream import Broadcast, Stream
 from localstore.sync.telling import Coalesced
 from localstore.sync.tokens import adjusted
 from localstore.sync.transfers import Transfers
-from localstore.sync.waits import Waits, result, result_async
+from localstore.sync.waits import Waits, known, result, result_async
 from localstore.timeouts import at_most
 
 __all__ = ["ErrorHandler", "SyncSession"]
@@ -72,12 +72,12 @@ class SyncSession:
         self._state = SessionState.INACTIVE
         self._connection = ConnectionState.DISCONNECTED
         self._facts = Facts()
-        self._connections = Broadcast[ConnectionStateChange]()
-        self._statuses = Broadcast[SyncStatus]()
+        self._connections = Broadcast[ConnectionStateChange](self._check_may_wait)
+        self._statuses = Broadcast[SyncStatus](self._check_may_wait)
         self._status_teller = Coalesced(
             parts.loop, parts.environment, self._look_at_status, self._tell_status, quiet_s=_STATUS_SECONDS
         )
-        self._transfers = Transfers(parts)
+        self._transfers = Transfers(parts, self._check_may_wait)
         self._waits = Waits()
         self._life: Life | None = None
         self._ended = False
@@ -401,9 +401,9 @@ class SyncSession:
         except StoreBusy:
             if seconds is None or seconds >= store.options.busy_timeout:
                 raise
-            return _known(False)
+            return known(False)
         if store.last_pending() is None:
-            return _known(True)
+            return known(True)
         state = store.state()
         future = self._waits.upload(state.last_number, state.device)
         if store.state().device == state.device:  # it may have been acknowledged before the wait was known
@@ -432,13 +432,6 @@ class SyncSession:
                 "The background thread cannot wait for itself: all sync would stand still.",
                 hint="Wait in another thread, not in an error handler or a callback of a client reset.",
             )
-
-
-def _known(done: bool) -> concurrent.futures.Future[bool]:
-    """A wait that is over before it began."""
-    future: concurrent.futures.Future[bool] = concurrent.futures.Future()
-    future.set_result(done)
-    return future
 
 
 def _aborted(event: Event) -> OperationAborted:

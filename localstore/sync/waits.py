@@ -12,7 +12,7 @@ import threading
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 
-__all__ = ["Waits", "result", "result_async"]
+__all__ = ["Waits", "known", "result", "result_async"]
 
 
 class Waits:
@@ -103,6 +103,13 @@ def _resolve(futures: list[Future[bool]]) -> None:
     for future in futures:
         with suppress(InvalidStateError):
             future.set_result(True)
+
+
+def known(done: bool) -> Future[bool]:
+    """A wait that is over before it began."""
+    future: Future[bool] = Future()
+    future.set_result(done)
+    return future
 
 
 def result(future: Future[bool], timeout: float | None) -> bool:

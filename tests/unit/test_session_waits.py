@@ -25,6 +25,7 @@ from localstore.errors import (
     SyncError,
     Unauthorized,
 )
+from localstore.sync.progress import Direction, ProgressMode
 from localstore.sync.session import SyncSession
 from localstore.testing.faulty import LoseAnswer, Raise
 from tests.unit.session_kit import (
@@ -586,6 +587,47 @@ class TestCoroutines:
 
 
 class TestTheErrorHandler:
+    @pytest.mark.parametrize(
+        "follow",
+        [
+            SyncSession.connection_state_changes,
+            SyncSession.status_changes,
+            lambda session: session.progress(Direction.DOWNLOAD, ProgressMode.INDEFINITELY),
+        ],
+        ids=["connections", "statuses", "progress"],
+    )
+    def test_it_cannot_follow_a_stream_either_beyond_what_is_in_it(
+        self, world: World, follow: Callable[[SyncSession], Iterator[object]]
+    ) -> None:
+        raised: list[BaseException] = []
+
+        def handler(session: SyncSession, error: SyncError) -> None:
+            try:
+                list(follow(session))
+            except LocalStoreError as refused:
+                raised.append(refused)
+
+        line = world.line()
+        line.break_next("pull", Raise(ProtocolError("nonsense")))
+        session = world.device(remote=line).open(error_handler=handler).sync_session
+        eventually(lambda: raised)
+        assert "cannot wait for itself" in str(raised[0])
+        session.resume()
+        assert session.download_all_server_changes(timeout=PATIENCE)
+
+    def test_it_may_read_what_is_in_a_stream_that_has_ended(self, world: World) -> None:
+        line = world.line()
+        device = world.device(remote=line)
+        seen: list[object] = []
+        session = device.open(error_handler=lambda session, error: seen.extend(changes)).sync_session
+        world.at_rest()
+        changes = session.connection_state_changes()
+        session.pause()
+        changes.end()
+        line.break_next("pull", Raise(ProtocolError("nonsense")))
+        session.resume()
+        eventually(lambda: seen)
+
     @pytest.mark.parametrize("wait", BOTH, ids=lambda wait: wait.__name__)
     def test_it_cannot_wait_for_the_thread_that_it_runs_in(
         self, world: World, wait: Callable[..., bool], caplog: pytest.LogCaptureFixture
