@@ -75,6 +75,9 @@ class UserTokens:
         environment: the world.
         seconds: how long one may take.
         owner: is told when the remote refuses.
+
+    Attributes:
+        ended_by: why none are held, and will be any more; None when it is a log-out.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class UserTokens:
         self._lock = threading.Lock()
         self._held: KeptTokens | None = None
         self._former: KeptTokens | None = None
+        self.ended_by: Unauthorized | None = None
         self._not_before = -math.inf
         self._renewing: asyncio.Task[Renewal] | None = None  # touched in the loop's thread only, as the next one
         self._asking: asyncio.Task[Tokens] | None = None
@@ -114,9 +118,10 @@ class UserTokens:
         """What is shown to the remote, None when the user is logged out."""
         return self._held
 
-    def hold(self, tokens: KeptTokens | None) -> None:
-        """From now on these; None when the user logs out."""
+    def hold(self, tokens: KeptTokens | None, *, ended_by: Unauthorized | None = None) -> None:
+        """From now on these; None when the user logs out, or for another reason."""
         with self._lock:
+            self.ended_by = ended_by
             if tokens != self._held:
                 self._former, self._held = self._held or self._former, tokens
                 self._not_before = -math.inf
@@ -291,7 +296,7 @@ class UserTokens:
         held = self._held
         if held is not None and held.refresh_token != old.refresh_token:  # a log-in that came to its end meanwhile
             return _ADOPTED
-        return Renewal(Event.TOKEN_REFUSED, error)
+        return Renewal(Event.TOKEN_REFUSED, self.ended_by or error)
 
     def _replace(self, file: TokenFile, old: KeptTokens, new: KeptTokens) -> bool:
         """Keep new tokens, unless the user was logged out or in anew since."""
@@ -319,7 +324,7 @@ class UserTokens:
         return Renewal(Event.TOKEN_KEPT, error)
 
     def _logged_out(self) -> Unauthorized:
-        return Unauthorized(
+        return self.ended_by or Unauthorized(
             f"The user {self._user_id!r} is logged out. Changes stay on this device.",
             hint="They go out when the user logs in again.",
         )

@@ -550,6 +550,38 @@ class TestRemoving:
         assert users.app().current_user is not None
         assert texts(reopened) == ["after the new log-in"]
 
+    @pytest.mark.parametrize("noticed", ["as the remote refuses", "when users are asked for"])
+    def test_one_who_has_a_realm_open_is_told_that_another_process_removed_the_user(self, users: Users, noticed: str) -> None:
+        removing, other = users.app().login(EMMA), users.app()
+        user = other.current_user
+        assert user is not None
+        realm = users.open(user)
+        assert is_connected(realm)
+        removing.remove()
+        eventually(lambda: users.remote.logged_in() == [])
+        add(realm, "before anybody here knew")
+        if noticed == "when users are asked for":
+            assert other.current_user is None
+        eventually(lambda: user.state is UserState.REMOVED)
+        eventually(lambda: realm.sync_session.state is SessionState.INACTIVE)
+        realm.sync_session.resume()
+        eventually(lambda: len(users.told) == 2 and realm.sync_session.state is SessionState.INACTIVE)
+        assert users.kinds == ["Unauthorized"] * 2
+        assert all("was removed from this device" in str(error) and "deleted" in str(error) for error in users.told)
+        add(realm, "afterwards")  # to a file that goes when it is closed
+        assert texts(realm) == ["afterwards", "before anybody here knew"]
+        path = realm.path
+        realm.close()
+        eventually(lambda: not path.exists())
+
+    def test_who_removes_a_user_is_not_told_of_it(self, users: Users) -> None:
+        user = users.app().login(EMMA)
+        realm = users.open(user)
+        assert is_connected(realm)
+        user.remove()
+        assert realm.sync_session.state is SessionState.INACTIVE
+        assert users.told == []
+
     def test_a_removal_that_another_process_made_is_seen_though_the_user_came_back_there(self, users: Users) -> None:
         app, other = users.app(), users.app()
         removing = app.login(EMMA)
