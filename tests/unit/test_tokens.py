@@ -321,6 +321,20 @@ class TestARenewalThatHangs:
         assert is_connected(realm)
         let_go()
 
+    def test_after_a_refusal_is_broken_off_as_well(self, users: Users) -> None:
+        user = users.app().login(EMMA)
+        realm = users.open(user)
+        assert is_connected(realm)
+        users.remote.expire_access_tokens()
+        users.line.hold("refresh", stubborn=True)
+        user.app.sync.reconnect()
+        eventually(lambda: users.line.held("refresh"))
+        add(realm, "a")
+        let_go = users.line.hold_no_others("refresh")
+        user.app.sync.reconnect()
+        assert realm.sync_session.upload_all_local_changes(timeout=PATIENCE)
+        let_go()
+
     def test_of_nobody_is_no_matter_of_reconnecting(self, users: Users) -> None:
         realm = users.open(users.app().login(EMMA))
         assert is_connected(realm)
