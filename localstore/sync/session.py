@@ -191,13 +191,13 @@ class SyncSession:
         """
         seconds = at_most(timeout)
         self._check_may_wait()
-        left = self._countdown(seconds)
+        left = self._parts.environment.countdown(seconds)
         return result(self._wait_for_upload(seconds), left())
 
     async def upload_all_local_changes_async(self, timeout: float | None = None) -> bool:
         """``upload_all_local_changes`` for any event loop."""
         seconds = at_most(timeout)
-        left = self._countdown(seconds)
+        left = self._parts.environment.countdown(seconds)
         return await result_async(await asyncio.to_thread(self._wait_for_upload, seconds), left())
 
     def download_all_server_changes(self, timeout: float | None = None) -> bool:
@@ -386,12 +386,6 @@ class SyncSession:
         if not self._ended:
             self._statuses.put(status)
             self._statuses.deliver()
-
-    def _countdown(self, seconds: float | None) -> Callable[[], float | None]:
-        """What is left of a time from now on."""
-        monotonic = self._parts.environment.monotonic
-        begun = monotonic()
-        return lambda: None if seconds is None else max(0.0, begun + seconds - monotonic())
 
     def _wait_for_upload(self, seconds: float | None) -> concurrent.futures.Future[bool]:
         """Begin to wait; what another program wrote is sealed first, for which somebody else's write may have to end."""

@@ -13,6 +13,7 @@ import pytest
 
 from localstore import Realm
 from localstore.console import show_transfer
+from localstore.testing.clock import ManualClock, environment
 from localstore.timeouts import at_most
 from tests.unit.session_kit import World, in_loop
 
@@ -59,6 +60,16 @@ class TestWhatItComesTo:
         for timeout in NOT_POSITIVE:
             with pytest.raises(ValueError, match="number of seconds"):
                 at_most(timeout, may_be_zero=True)
+
+
+def test_a_countdown_ends_at_nothing() -> None:
+    clock = ManualClock()
+    left, for_ever = environment(clock).countdown(10), environment(clock).countdown(None)
+    assert (left(), for_ever()) == (10, None)
+    clock.advance(3)
+    assert left() == 7
+    clock.advance(30)
+    assert (left(), for_ever()) == (0, None)
 
 
 class TestEveryCall:
