@@ -111,6 +111,8 @@ async def ask_remote(
     finally:
         if answer.cancelled():
             asking.cancel()
+        elif answer.done():
+            answer.exception()  # retrieved, also when it came just as the time was up
     redacted_error(problem, secrets)
     raise problem  # here, where no error that tells a secret comes along as context
 
