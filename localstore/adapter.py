@@ -61,7 +61,8 @@ class Capabilities:
         snapshots: the adapter also is a ``SupportsSnapshots``.
         watch: the adapter also is a ``SupportsWatch``.
         ping: the adapter also is a ``SupportsPing``.
-        users: the remote knows users and wants tokens; the adapter also is a ``SupportsUsers``.
+        users: the remote knows users and wants tokens; the adapter also is a ``SupportsUsers``. Asked for before ``connect``,
+            and always the same: it decides whose files are opened.
         subscriptions: the remote can serve a part of the rows.
     """
 

@@ -30,6 +30,7 @@ from localstore.sync.retry import BackoffPolicy
 from localstore.sync.session import ErrorHandler, SyncSession
 from localstore.sync.state import Event, SessionState
 from localstore.sync.synced_file import Hold, SyncedFile
+from localstore.timeouts import at_most
 from localstore.user import User, UserState, removed
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class AppSync:
         self._lock = threading.RLock()  # by itself in each ``with``: Ctrl-C could come between a Condition's and its block
         self._changed = threading.Condition(self._lock)
         self._emptied = Bell()
-        self._lingering = Lingering(self._app.settings.linger, self._app.environment)
+        self._lingering = Lingering(self._app.settings.linger, self._app.environment, self._loop)
 
     def leave_to_parent(self) -> None:
         """In a forked child: begin anew."""
@@ -73,28 +74,36 @@ class AppSync:
 
     def reconnect(self) -> None:
         """Let all active sessions try to reach the remote now, and forget how often they failed before."""
-        for file in list(self._files.values()):
+        files = list(self._files.values())
+        for file in files:
             file.session.reconnect()
+        for user in {file.user for file in files}:
+            user.tokens.try_anew()
 
     def wait_for_sessions_to_terminate(self, timeout: float | None = None) -> bool:
         """Wait until no session is left, as before deleting files of realms that were closed just now.
+
+        Args:
+            timeout: seconds to wait at most, 0 to look; None waits as long as it takes.
 
         Returns:
             False when the time was up before.
 
         Raises:
+            ValueError: the timeout is negative or no number.
             LocalStoreError: this is the background thread, as in an error handler, which would wait for itself.
         """
+        seconds = at_most(timeout, may_be_zero=True)
         if self._loop.is_current():
             raise LocalStoreError(
                 "The background thread cannot wait for its own sessions to end.", hint="Wait in another thread."
             )
         with self._lock:
-            return self._changed.wait_for(lambda: not self._files, timeout)
+            return self._changed.wait_for(lambda: not self._files, seconds)
 
     async def wait_for_sessions_to_terminate_async(self, timeout: float | None = None) -> bool:
         """``wait_for_sessions_to_terminate`` for any event loop."""
-        return await self._emptied.wait(lambda: not self._files, timeout)
+        return await self._emptied.wait(lambda: not self._files, at_most(timeout, may_be_zero=True))
 
     def open_file(  # noqa: PLR0913  what a file is opened with, and no more
         self,

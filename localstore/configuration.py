@@ -16,6 +16,7 @@ from localstore.store import memory
 from localstore.store.files import IsWorthwhile, Owner, is_half_empty
 from localstore.store.first_data import InitialData, check_initial_data
 from localstore.sync.session import ErrorHandler
+from localstore.timeouts import at_most
 from localstore.user import User
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class SyncConfiguration:
         check_client_reset(self.client_reset)
         check_encryption_key(self.encryption_key)
         _check_file_options(self)
-        _check_wait(self.wait_for_initial_remote_data)
+        _ = self.remote_data_timeout  # refuses what is no time
 
     @property
     def waits_for_remote_data(self) -> bool:
@@ -149,7 +150,7 @@ class SyncConfiguration:
     def remote_data_timeout(self) -> float | None:
         """How many seconds it waits at most, None for as long as it takes."""
         wait = self.wait_for_initial_remote_data
-        return None if isinstance(wait, bool) else wait
+        return None if isinstance(wait, bool) else _seconds(wait)
 
 
 def path_of(configuration: SyncConfiguration | LocalConfiguration) -> Path:
@@ -215,15 +216,8 @@ def _check_file_options(configuration: SyncConfiguration | LocalConfiguration) -
         raise TypeError(f"compact_on_launch is a bool or a function of (total_bytes, used_bytes), not {chosen!r}.")
 
 
-def _check_wait(wait: object) -> None:
-    if wait is None or isinstance(wait, bool):
-        return
-    if not isinstance(wait, int | float):
-        raise TypeError(f"wait_for_initial_remote_data is a number of seconds, True or None, not {wait!r}.")
-    if not wait > 0:
-        raise ValueError(
-            f"wait_for_initial_remote_data is a positive number of seconds, or True to wait as long as it takes; got {wait!r}."
-        )
+def _seconds(wait: object) -> float | None:
+    return at_most(wait, name="wait_for_initial_remote_data", for_ever="True")
 
 
 def check_encryption_key(key: object) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from localstore.sync.progress import Direction, Progress, ProgressMode
 from localstore.sync.session import SyncSession
 from localstore.sync.stream import Stream
-from localstore.sync.waits import check_timeout
+from localstore.timeouts import at_most
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +45,7 @@ def show_transfer(
     """
     from rich.progress import Progress as Bars
 
-    check_timeout(timeout)
+    timeout = at_most(timeout)
     wanted = directions or _BOTH
     with Bars(console=console) as bars:
         watched = []

@@ -98,3 +98,8 @@ class Environment:
     def new_device(self) -> bytes:
         """A fresh device identity: 16 random bytes."""
         return self.random_bytes(DEVICE_BYTES)
+
+    def countdown(self, seconds: float | None) -> Callable[[], float | None]:
+        """What says how much is left of so many seconds from now on, not below 0; None when there is no end to them."""
+        begun = self.monotonic()
+        return lambda: None if seconds is None else max(0.0, begun + seconds - self.monotonic())

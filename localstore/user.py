@@ -6,13 +6,13 @@ import asyncio
 import enum
 from typing import TYPE_CHECKING
 
-from localstore.errors import UserRemoved
+from localstore.errors import Unauthorized, UserRemoved
 
 if TYPE_CHECKING:
     from localstore.app import App
     from localstore.users import AppUsers
 
-__all__ = ["User", "UserState", "removed"]
+__all__ = ["User", "UserState", "removed", "removed_for_sessions"]
 
 
 class UserState(enum.Enum):
@@ -94,3 +94,11 @@ class User:
 def removed(user: User) -> UserRemoved:
     """What is raised for a user who was removed."""
     return UserRemoved(f"The user {user.id!r} was removed from this device.", hint="Log in again with app.login().")
+
+
+def removed_for_sessions(user: User) -> Unauthorized:
+    """What error handlers of such a user's realms are told."""
+    return Unauthorized(
+        f"The user {user.id!r} was removed from this device. What is in this realm is deleted when it is closed, and not sent.",
+        hint="Close it, and log in again with app.login().",
+    )

@@ -7,6 +7,7 @@ without users has the one user ``"local"``, who needs no network and of whom not
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 import sys
@@ -30,7 +31,7 @@ from localstore.sync.token_life import LOCAL_TOKENS, kept
 from localstore.sync.tokens import UserTokens
 from localstore.token_file import KeptTokens, KeptUser, TokenFile, UserTable
 from localstore.urls import redacted
-from localstore.user import User, UserState, removed
+from localstore.user import User, UserState, removed, removed_for_sessions
 from localstore.user_files import UserFiles
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class AppUsers:
         self._users: dict[str, User] = {}
         self._current: User | None = None
         self._kept: tuple[TokenFile, UserFiles] | None = None
-        self._revoking = Revoking(self._calls, lines, app.environment, app.settings.request_timeout)
+        self._revoking = Revoking(self._calls, loop, lines, app.environment, app.settings.request_timeout)
         begins_anew(self)
 
     def leave_to_parent(self) -> None:
@@ -162,9 +163,13 @@ class AppUsers:
         self.sweep()
 
     def refused(self, user_id: str, tokens: KeptTokens, error: SyncError) -> None:
-        """The remote takes a user's tokens no more: the user is logged out, and everything stays."""
+        """The remote takes a user's tokens no more: the user is logged out, and everything stays; unless another process
+        removed the user."""
         with self._lock:
             with self._file.changing() as table:
+                gone = self._drop_removed(table)
+                for one in gone:
+                    self._loop.post(functools.partial(self._tell, one, one.tokens.ended_by))
                 known = table.users.get(user_id)
                 if known is not None and known.tokens is not None and known.tokens.refresh_token == tokens.refresh_token:
                     table.users[user_id] = dataclasses.replace(known, tokens=None)
@@ -285,6 +290,7 @@ class AppUsers:
         tokens = await ask_remote(
             self._lines,
             lambda adapter: adapter.log_in(credentials),
+            loop=self._loop,
             environment=environment,
             seconds=self.app.settings.connect_timeout,
             secrets=credentials.secrets,
@@ -305,7 +311,7 @@ class AppUsers:
         if old.tokens is not None and old.remote == self._remote and old.tokens.refresh_token != tokens.refresh_token:
             self._revoking.begin(old.tokens)
         for one in (*gone, user):
-            self._tell(one)
+            self._tell(one, one.tokens.ended_by)
         return user
 
     def _end(self, user: User, state: UserState) -> None:
@@ -339,7 +345,7 @@ class AppUsers:
 
     def _become(self, user: User, state: UserState, tokens: KeptTokens | None = None) -> None:
         user._state = state
-        user.tokens.hold(tokens)
+        user.tokens.hold(tokens, ended_by=removed_for_sessions(user) if state is UserState.REMOVED else None)
 
     def _take(self, user_id: str, known: KeptUser) -> User:
         """The user of this id, as the file has it."""
@@ -367,7 +373,7 @@ class AppUsers:
                 if user.state is not before:
                     changed.append(user)
         for user in changed:
-            self._tell(user)
+            self._tell(user, user.tokens.ended_by)
 
     def _drop_removed(self, table: UserTable) -> list[User]:
         """Those who were removed by another process are so here too: who logs in by that id now is another user, whose work

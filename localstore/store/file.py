@@ -185,12 +185,16 @@ class Store(OpenFile):
         with self.transaction() as connection:
             return take_set_aside(connection)
 
-    def seal(self) -> None:
-        """Turn what other programs wrote into a changeset."""
+    def seal(self, *, at_most: float | None = None) -> None:
+        """Turn what other programs wrote into a changeset, waiting for who writes at most so many seconds.
+
+        Raises:
+            StoreBusy: somebody wrote for longer, or than anybody waits for.
+        """
         with self._reading() as connection:
             if not has_unsealed(connection):
                 return
-        with self.transaction() as connection:
+        with self.transaction(at_most=at_most) as connection:
             self._seal_leftovers(connection)
 
     def totals(self) -> Pending:

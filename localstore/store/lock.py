@@ -90,11 +90,12 @@ class WriteLock:
         return len(self._turns)
 
     @contextmanager
-    def held(self, *, closing: bool = False) -> Iterator[None]:
+    def held(self, *, closing: bool = False, at_most: float | None = None) -> Iterator[None]:
         """Hold the lock in a thread.
 
         Args:
             closing: to let go of the file, which a write through another lock on it does not hinder.
+            at_most: how many seconds to wait for it, if less than usual.
 
         Raises:
             NestedWrite: the holder is this thread or task, or a task of the event loop that this call would stop.
@@ -104,7 +105,7 @@ class WriteLock:
         self._check_not_inside(turn, closing=closing)
         try:
             try:
-                self._take(turn)
+                self._take(turn, self._timeout if at_most is None else min(at_most, self._timeout))
                 yield
             finally:
                 self._leave(turn)
@@ -120,11 +121,11 @@ class WriteLock:
         """
         return _HeldInLoop(self)
 
-    def _take(self, turn: _Turn) -> None:
+    def _take(self, turn: _Turn, timeout: float) -> None:
         self._queue(turn)
         self._let_pass(turn)
         if not self._is_first(turn):
-            turn.wait(self._timeout)
+            turn.wait(timeout)
             if not self._is_first(turn):
                 raise self._busy()
 

@@ -170,18 +170,24 @@ class OpenFile:
 
     @contextmanager
     def transaction(
-        self, *, unconstrained: bool = False, beside: Path | None = None, key: bytes | None = None
+        self,
+        *,
+        unconstrained: bool = False,
+        beside: Path | None = None,
+        key: bytes | None = None,
+        at_most: float | None = None,
     ) -> Iterator[sqlite3.Connection]:
         """One transaction of ours on the writing connection. ``unconstrained`` turns foreign keys off, as merged rows may
-        break them for a while. ``beside`` is a file that statements see, with its ``key``: see ``snapshot_file.attached``."""
-        with self.lock.held(), ExitStack() as stack:
+        break them for a while. ``beside`` is a file that statements see, with its ``key``: see ``snapshot_file.attached``.
+        ``at_most`` is how many seconds to wait for who writes, if less than usual."""
+        with self.lock.held(at_most=at_most), ExitStack() as stack:
             stack.enter_context(self._working())
             self.check_open()
             if beside is not None:
                 stack.enter_context(translated(self.path, writing=True))
                 stack.callback(self._writer.spend)  # a cursor that a traceback keeps would keep the snapshot attached
                 stack.enter_context(attached(self._writer.driver(), beside, key))
-            yield stack.enter_context(self._transaction(unconstrained=unconstrained))
+            yield stack.enter_context(self._transaction(unconstrained=unconstrained, at_most=at_most))
 
     @property
     def is_held_by_us_alone(self) -> bool:
@@ -197,14 +203,15 @@ class OpenFile:
             self._works = False
 
     @contextmanager
-    def _transaction(self, *, unconstrained: bool) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, *, unconstrained: bool, at_most: float | None = None) -> Iterator[sqlite3.Connection]:
         """The same for a caller that holds ``lock``."""
         with translated(self.path, writing=True):
             connection = self._writer.driver()
             if unconstrained:
                 _constrain(connection, False)
             try:
-                begin_writing(connection, self._options.busy_timeout)
+                busy_timeout = self._options.busy_timeout
+                begin_writing(connection, busy_timeout if at_most is None else min(at_most, busy_timeout))
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:

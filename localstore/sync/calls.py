@@ -81,15 +81,17 @@ async def ask_remote(
     make_adapter: AdapterFactory,
     call: Callable[[SupportsUsers], Awaitable[T]],
     *,
+    loop: BackgroundLoop,
     environment: Environment,
     seconds: float,
     secrets: Collection[str],
 ) -> T:
-    """One call on a line of its own.
+    """One call on a line of its own, which nobody waits for to be closed, nor to end when it was cancelled.
 
     Args:
         make_adapter: a new line.
         call: what is asked.
+        loop: where it runs.
         environment: the world.
         seconds: how long it may take.
         secrets: what no error may quote.
@@ -97,6 +99,32 @@ async def ask_remote(
     Raises:
         SyncError: as the contract says; ``Offline`` when the time is up, ``ProtocolError`` for what an adapter may not raise.
     """
+    answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    asking = loop.begin(_ask(make_adapter, call, answer, loop, seconds))
+    try:
+        async with environment.timeout(seconds):
+            return await answer
+    except TimeoutError:
+        problem: SyncError = _too_late(seconds)
+    except SyncError as error:
+        problem = error
+    finally:
+        if answer.cancelled():
+            asking.cancel()
+        elif answer.done():
+            answer.exception()  # retrieved, also when it came just as the time was up
+    redacted_error(problem, secrets)
+    raise problem  # here, where no error that tells a secret comes along as context
+
+
+async def _ask(
+    make_adapter: AdapterFactory,
+    call: Callable[[SupportsUsers], Awaitable[T]],
+    answer: asyncio.Future[T],
+    loop: BackgroundLoop,
+    seconds: float,
+) -> None:
+    """Make a line, ask, answer, and let go of the line: in one task, as an adapter may need it to be the same."""
     adapter: SyncAdapter | None = None
     try:
         adapter = make_adapter()
@@ -104,28 +132,35 @@ async def ask_remote(
             raise ProtocolError(
                 f"{type(adapter).__name__} says that its remote has users, and cannot log in.", hint="Report this."
             )
-        async with environment.timeout(seconds):
-            return await call(adapter)
-    except TimeoutError:
-        problem: SyncError = Offline(f"The remote did not answer within {seconds:g} s. Local work goes on.")
-    except SyncError as error:
-        problem = error
-    except (Exception, asyncio.CancelledError) as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        problem = ProtocolError(
-            f"{_named(adapter)} failed with {type(error).__name__}: {error}. Local data is untouched.",
-            hint="This is a bug in the adapter: report it to its authors.",
-        )
-        problem.__cause__ = error
+        found = await call(adapter)
+        if not answer.done():  # nobody waits any more for one that did not end when it was cancelled
+            answer.set_result(found)
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  raised by whoever waits for the answer
+        if not answer.done():
+            answer.set_exception(_problem(adapter, error, seconds))
     finally:
         if adapter is not None:
-            with suppress(Exception):  # the line is not used any more: how it ends concerns nobody
+            with suppress(Exception), loop.letting_go():  # the line is not used any more: how it ends concerns nobody
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await adapter.close()
-    redacted_error(problem, secrets)
-    raise problem  # here, where no error that tells a secret comes along as context
+
+
+def _problem(adapter: SyncAdapter | None, error: BaseException, seconds: float) -> SyncError:
+    """What an adapter raised, as an error of the contract."""
+    if isinstance(error, SyncError):
+        return error
+    if isinstance(error, TimeoutError):
+        return _too_late(seconds)
+    problem = ProtocolError(
+        f"{_named(adapter)} failed with {type(error).__name__}: {error}. Local data is untouched.",
+        hint="This is a bug in the adapter: report it to its authors.",
+    )
+    problem.__cause__ = error
+    return problem
+
+
+def _too_late(seconds: float) -> Offline:
+    return Offline(f"The remote did not answer within {seconds:g} s. Local work goes on.")
 
 
 def _named(adapter: SyncAdapter | None) -> str:

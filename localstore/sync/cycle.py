@@ -33,6 +33,7 @@ from localstore.sync.offline_time import OfflineTime
 from localstore.sync.parts import SessionParts
 from localstore.sync.reports import Reports
 from localstore.sync.retry import Backoff
+from localstore.sync.signs import SignsOfLife
 from localstore.sync.state import ConnectionEvent
 from localstore.sync.tokens import TokenUse
 from localstore.sync.waits import Waits
@@ -168,10 +169,13 @@ class Cycle:
         What was written here goes first when the device was away for a moment only, so that others see it at once; after a
         longer absence what others did comes first, as what is sent then fits it better.
         """
-        heartbeat = Heartbeat(self._limits.ping_period, self._parts.environment.random, self._parts.environment.monotonic())
-        push_first = self._lost_at is not None and (
-            self._parts.environment.monotonic() - self._lost_at < self._limits.fast_reconnect_limit
-        )
+        random, monotonic = self._parts.environment.random, self._parts.environment.monotonic
+        push_first = self._lost_at is not None and monotonic() - self._lost_at < self._limits.fast_reconnect_limit
+        heartbeat = Heartbeat(self._limits.ping_period, random, monotonic())
+        with SignsOfLife(self._line, heartbeat, monotonic, self._parts.loop) as signs:
+            await self._take_turns(signs, push_first=push_first)
+
+    async def _take_turns(self, signs: SignsOfLife, *, push_first: bool) -> None:
         while True:
             if self._token.is_outdated():
                 await self._connect(quietly=True)
@@ -183,7 +187,7 @@ class Cycle:
             self._token.worked()
             await self._observer.caught_up(self._pull_to_head)
             await self._in_thread(self._store.purge, self._remote_ms())
-            await self._wait_for_work(heartbeat)
+            await self._wait_for_work(signs)
             push_first, self._signals.committed = self._signals.committed, False
 
     async def _connect(self, *, quietly: bool = False) -> None:
@@ -306,19 +310,16 @@ class Cycle:
             return None
         return int(self._remote_ahead_ms + self._parts.environment.monotonic() * 1000)
 
-    async def _wait_for_work(self, heartbeat: Heartbeat) -> None:
+    async def _wait_for_work(self, signs: SignsOfLife) -> None:
         """Until a commit, a hint, a command or the timer; asks for signs of life meanwhile, and at once when told to doubt."""
         monotonic = self._parts.environment.monotonic
         until = monotonic() + self._token.at_most(self._limits.poll or self._line.adapter.capabilities.poll_seconds)
         while not self._signals.work.is_set() and (left := until - monotonic()) > _SOON:
-            to_watch = self._hints.keep(self._cursor)
-            to_ping = heartbeat.due_in(monotonic()) if self._line.can_ping else left
-            await self._sleep_until(self._signals.work, min(left, to_ping, to_watch))
-            urgent = self._signals.reconnect.is_set()
-            if urgent or (self._line.can_ping and heartbeat.due_in(monotonic()) <= _SOON):
-                asked = monotonic()
-                await self._line.ping(urgent=urgent)
-                heartbeat.answered(monotonic(), monotonic() - asked)
+            self._line.check_alive()
+            seconds = min(left, signs.keep(), self._hints.keep(self._cursor))
+            await self._sleep_until(self._signals.work, seconds, or_end_of=signs.outstanding)
+            if self._signals.reconnect.is_set():
+                await signs.ask_urgently()
         self._signals.work.clear()
         self._signals.reconnect.clear()  # the line holds, or the pull that follows will show
 
@@ -334,11 +335,11 @@ class Cycle:
         if self._signals.reconnect.is_set():
             self._backoff.reset()
 
-    async def _sleep_until(self, event: asyncio.Event, seconds: float) -> None:
+    async def _sleep_until(self, event: asyncio.Event, seconds: float, *, or_end_of: asyncio.Task[None] | None = None) -> None:
         """Wait for an event, at most so many seconds."""
         tasks = {asyncio.ensure_future(event.wait()), asyncio.ensure_future(self._parts.environment.sleep(seconds))}
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks | ({or_end_of} if or_end_of else set()), return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()

@@ -83,7 +83,7 @@ async def fresh_file(parts: SessionParts, wanted: Wanted, *, observer: Observer,
             cycle = Cycle(replace(parts, store=store), line=line, waits=Waits(), observer=observer, signals=signals)
             yield Fresh(store, cycle, adapter.stored)
     finally:  # last of all: nobody has to wait for an adapter that hangs
-        await let_go(adapter, parts.secrets)
+        await let_go(adapter, parts.loop, parts.secrets)
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from localstore.adapter import SyncAdapter
 from localstore.environment import Environment
+from localstore.sync.loop import BackgroundLoop
 from localstore.sync.redaction import redacted_error
 
 __all__ = ["Lingering", "let_go"]
@@ -27,11 +28,13 @@ class Lingering:
     Args:
         seconds: how long each is kept.
         environment: the world.
+        loop: where all of it runs.
     """
 
-    def __init__(self, seconds: float, environment: Environment) -> None:
+    def __init__(self, seconds: float, environment: Environment, loop: BackgroundLoop) -> None:
         self._seconds = seconds
         self._environment = environment
+        self._loop = loop
         self._kept: dict[Path, tuple[SyncAdapter, asyncio.Task[None]]] = {}
 
     def end(self) -> None:
@@ -50,9 +53,9 @@ class Lingering:
     async def leave(self, path: Path, adapter: SyncAdapter, secrets: Collection[str]) -> None:
         """Keep a line that its session does not need any more, or let go of it."""
         if not self._seconds or path in self._kept:
-            await let_go(adapter, secrets)
+            await let_go(adapter, self._loop, secrets)
         else:
-            self._kept[path] = (adapter, asyncio.ensure_future(self._wait(path, adapter, secrets)))
+            self._kept[path] = (adapter, self._loop.begin(self._wait(path, adapter, secrets)))
 
     def drop(self) -> None:
         """Let go of all."""
@@ -65,17 +68,20 @@ class Lingering:
         finally:
             if self._kept.get(path, (None,))[0] is adapter:  # else a session took it
                 del self._kept[path]
-                await let_go(adapter, secrets)
+                await let_go(adapter, self._loop, secrets)
 
 
-async def let_go(adapter: SyncAdapter, secrets: Collection[str] = ()) -> None:
-    """Close an adapter. That it fails or hangs concerns nobody: it is not used any more.
+async def let_go(adapter: SyncAdapter, loop: BackgroundLoop, secrets: Collection[str] = ()) -> None:
+    """Close an adapter, as the last thing that a task does. That it fails or hangs concerns nobody: it is not used any more.
 
     Args:
+        adapter: what to close.
+        loop: where that is done.
         secrets: what the log may not quote.
     """
     try:
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await adapter.close()
+        with loop.letting_go():
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await adapter.close()
     except Exception as error:  # noqa: BLE001
         _log.warning("%s could not be closed.", type(adapter).__name__, exc_info=redacted_error(error, secrets))

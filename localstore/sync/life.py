@@ -99,7 +99,7 @@ class Life:
         if self._lingers and not self._failed:
             await self._parts.lingering.leave(self._parts.store.path, adapter, self._parts.secrets)
         else:
-            await let_go(adapter, self._parts.secrets)
+            await let_go(adapter, self._parts.loop, self._parts.secrets)
 
     def _fail(self, error: SyncError) -> bool:
         """End the session; returns whether the application heard of it: not when the session was closed or paused before."""

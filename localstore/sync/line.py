@@ -29,6 +29,7 @@ class Line:
         self._limits = limits
         self._environment = environment
         self._call: _Call | None = None
+        self._given_up: SyncError | None = None
         self._checking: asyncio.Task[None] | None = None
 
     @property
@@ -37,12 +38,15 @@ class Line:
         return self.adapter.capabilities.ping and isinstance(self.adapter, SupportsPing)
 
     async def connect(self, hello: Hello) -> Welcome:
+        self._given_up = None
         return await self._request(self.adapter.connect(hello), self._limits.connect_timeout, connecting=True)
 
     async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
+        self.check_alive()
         return await self._request(self.adapter.push(batch), self._limits.request_timeout)
 
     async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
+        self.check_alive()
         return await self._request(self.adapter.pull(cursor, limit), self._limits.request_timeout)
 
     async def ping(self, *, urgent: bool = False) -> None:
@@ -54,10 +58,19 @@ class Line:
         adapter = self.adapter
         if not isinstance(adapter, SupportsPing):
             return
-        if urgent:
-            await self._answered(adapter.ping(), _Call(self._limits.urgent_pong_timeout))
-        else:
-            await self._request(adapter.ping(), self._limits.pong_timeout)
+        limits = self._limits
+        await self._answered(adapter.ping(), _Call(limits.urgent_pong_timeout if urgent else limits.pong_timeout))
+
+    def give_up(self, error: SyncError) -> None:
+        """The line is dead: the call that is under way fails, and so do all others until it is connected anew."""
+        self._given_up = error
+        if self._call is not None:
+            self._call.give_up(error)
+
+    def check_alive(self) -> None:
+        """Raise why it was given up, if it was."""
+        if self._given_up is not None:
+            raise self._given_up
 
     def check(self) -> None:
         """Somebody doubts that the line still holds: when a call is under way, ask for a sign of life beside it, and end the
@@ -67,7 +80,7 @@ class Line:
             return
         if call.connecting:
             if self._environment.monotonic() - call.began > self._limits.urgent_pong_timeout:
-                call.give_up()
+                call.give_up(_silent())
         elif self.can_ping and (self._checking is None or self._checking.done()):
             self._checking = asyncio.ensure_future(self._check(call))
 
@@ -75,7 +88,7 @@ class Line:
         try:
             await self.ping(urgent=True)
         except SyncError:
-            call.give_up()
+            call.give_up(_silent())
 
     async def _request(self, awaitable: Awaitable[T], seconds: float, *, connecting: bool = False) -> T:
         """A call that may be ended early by ``check``."""
@@ -95,7 +108,9 @@ class Line:
         except TimeoutError as error:
             if _is_cancelled():
                 raise asyncio.CancelledError from error
-            raise Offline(f"{call.failure} Local work goes on.") from error
+            if call.given_up is not None:
+                raise call.given_up from error
+            raise Offline(f"The remote did not answer within {call.seconds:g} s. Local work goes on.") from error
         except SyncError as error:
             if _is_cancelled():  # this is how the adapter answers to that
                 raise asyncio.CancelledError from error
@@ -122,27 +137,24 @@ class _Call:
         connecting: whether it makes the line.
         began: when, on a clock that never steps back.
         deadline: the end of that time, while it runs.
-        given_up: whether it was ended before.
+        given_up: why it was ended before.
     """
 
     seconds: float
     connecting: bool = False
     began: float = 0.0
     deadline: Deadline | None = None
-    given_up: bool = False
+    given_up: SyncError | None = None
 
-    def give_up(self) -> None:
-        """End it now, if it is still under way."""
-        if self.deadline is not None and not self.given_up:
-            self.given_up = True
+    def give_up(self, error: SyncError) -> None:
+        """End it now with this error, if it is still under way."""
+        if self.deadline is not None and self.given_up is None:
+            self.given_up = error
             self.deadline.expire()
 
-    @property
-    def failure(self) -> str:
-        """Why there is no answer."""
-        if self.given_up:
-            return "The line to the remote gave no sign of life."
-        return f"The remote did not answer within {self.seconds:g} s."
+
+def _silent() -> Offline:
+    return Offline("The line to the remote gave no sign of life. Local work goes on.")
 
 
 def _is_cancelled() -> bool:

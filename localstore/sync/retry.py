@@ -12,6 +12,8 @@ from localstore.errors import Busy, SyncError
 
 __all__ = ["Backoff", "BackoffPolicy"]
 
+_ASKED_SECONDS_MAX = 366 * 86_400.0  # of what a remote asks for, so that nothing overflows
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackoffPolicy:
@@ -61,4 +63,4 @@ class Backoff:
             self._kind = type(error)
         self._attempts.attempt_number += 1
         asked = error.retry_after if isinstance(error, Busy) else None
-        return max(self._wait(self._attempts), asked or 0.0)
+        return max(self._wait(self._attempts), min(asked or 0.0, _ASKED_SECONDS_MAX))

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from localstore.environment import Environment
 from localstore.registry import AdapterFactory
 from localstore.sync.calls import Calls, ask_remote
+from localstore.sync.loop import BackgroundLoop
 from localstore.token_file import KeptTokens
 
 __all__ = ["Revoking"]
@@ -20,13 +21,17 @@ class Revoking:
 
     Args:
         calls: where it runs.
+        loop: the same.
         make_adapter: a line to the remote.
         environment: the world.
         seconds: how long one may take.
     """
 
-    def __init__(self, calls: Calls, make_adapter: AdapterFactory, environment: Environment, seconds: float) -> None:
+    def __init__(
+        self, calls: Calls, loop: BackgroundLoop, make_adapter: AdapterFactory, environment: Environment, seconds: float
+    ) -> None:
         self._calls = calls
+        self._loop = loop
         self._make_adapter = make_adapter
         self._environment = environment
         self._seconds = seconds
@@ -44,6 +49,7 @@ class Revoking:
             await ask_remote(
                 self._make_adapter,
                 lambda adapter: adapter.log_out(tokens.refresh_token),
+                loop=self._loop,
                 environment=self._environment,
                 seconds=self._seconds,
                 secrets=(tokens.refresh_token, tokens.access_token),

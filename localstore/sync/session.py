@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from localstore.client_reset import ClientResetReport
-from localstore.errors import LocalStoreError, OperationAborted, SyncError
+from localstore.errors import LocalStoreError, OperationAborted, StoreBusy, SyncError
 from localstore.store.forking import of_this_process
 from localstore.sync.cycle import Signals
 from localstore.sync.life import Life
@@ -40,7 +40,8 @@ from localstore.sync.stream import Broadcast, Stream
 from localstore.sync.telling import Coalesced
 from localstore.sync.tokens import adjusted
 from localstore.sync.transfers import Transfers
-from localstore.sync.waits import Waits, check_timeout, result, result_async
+from localstore.sync.waits import Waits, known, result, result_async
+from localstore.timeouts import at_most
 
 __all__ = ["ErrorHandler", "SyncSession"]
 
@@ -72,12 +73,12 @@ class SyncSession:
         self._state = SessionState.INACTIVE
         self._connection = ConnectionState.DISCONNECTED
         self._facts = Facts()
-        self._connections = Broadcast[ConnectionStateChange]()
-        self._statuses = Broadcast[SyncStatus]()
+        self._connections = Broadcast[ConnectionStateChange](self._check_may_wait)
+        self._statuses = Broadcast[SyncStatus](self._check_may_wait)
         self._status_teller = Coalesced(
             parts.loop, parts.environment, self._look_at_status, self._tell_status, quiet_s=_STATUS_SECONDS
         )
-        self._transfers = Transfers(parts)
+        self._transfers = Transfers(parts, self._check_may_wait)
         self._waits = Waits()
         self._life: Life | None = None
         self._ended = False
@@ -177,7 +178,7 @@ class SyncSession:
         """Wait until the remote has acknowledged everything committed before this call.
 
         Args:
-            timeout: seconds to wait at most; None waits as long as it takes.
+            timeout: seconds to wait at most; None, or infinity, waits as long as it takes.
 
         Returns:
             True when done, at once when nothing is pending; False when the time was up. The upload goes on then.
@@ -186,31 +187,31 @@ class SyncSession:
             OperationAborted: the session was paused or closed meanwhile.
             SyncError: a fatal error ended the session.
             LocalStoreError: this is the background thread, as in an error handler, which would wait for itself.
+            StoreBusy: another program wrote, and somebody keeps the file from being read for longer than ``busy_timeout``.
             ValueError: the timeout is not positive.
         """
-        check_timeout(timeout)
+        seconds = at_most(timeout)
         self._check_may_wait()
-        future = self._wait_for_upload()
-        return future is None or result(future, timeout)
+        left = self._parts.environment.countdown(seconds)
+        return result(self._wait_for_upload(seconds), left())
 
     async def upload_all_local_changes_async(self, timeout: float | None = None) -> bool:
         """``upload_all_local_changes`` for any event loop."""
-        check_timeout(timeout)
-        future = await asyncio.to_thread(self._wait_for_upload)
-        return future is None or await result_async(future, timeout)
+        seconds = at_most(timeout)
+        left = self._parts.environment.countdown(seconds)
+        return await result_async(await asyncio.to_thread(self._wait_for_upload, seconds), left())
 
     def download_all_server_changes(self, timeout: float | None = None) -> bool:
         """Wait until everything that the remote had at some time after this call is in the file.
 
         It needs a connection. Arguments, results and errors are those of ``upload_all_local_changes``.
         """
-        check_timeout(timeout)
+        seconds = at_most(timeout)
         self._check_may_wait()
-        return result(self._wait_for_download(), timeout)
+        return result(self._wait_for_download(), seconds)
 
     def download_or_fail(self, timeout: float | None) -> bool:
         """``download_all_server_changes`` that does not wait for a session that has stopped to be resumed."""
-        check_timeout(timeout)
         self._check_may_wait()
         return result(self._wait_for_download(or_fail=True), timeout)
 
@@ -220,8 +221,8 @@ class SyncSession:
 
     async def download_all_server_changes_async(self, timeout: float | None = None) -> bool:
         """``download_all_server_changes`` for any event loop."""
-        check_timeout(timeout)
-        return await result_async(self._wait_for_download(), timeout)
+        seconds = at_most(timeout)
+        return await result_async(self._wait_for_download(), seconds)
 
     # -- what the app does with it
 
@@ -387,11 +388,17 @@ class SyncSession:
             self._statuses.put(status)
             self._statuses.deliver()
 
-    def _wait_for_upload(self) -> concurrent.futures.Future[bool] | None:
+    def _wait_for_upload(self, seconds: float | None) -> concurrent.futures.Future[bool]:
+        """Begin to wait; what another program wrote is sealed first, for which somebody else's write may have to end."""
         store = self._parts.store
-        store.seal()
+        try:
+            store.seal(at_most=seconds)
+        except StoreBusy:
+            if seconds is None or seconds >= store.options.busy_timeout:
+                raise
+            return known(False)
         if store.last_pending() is None:
-            return None
+            return known(True)
         state = store.state()
         future = self._waits.upload(state.last_number, state.device)
         if store.state().device == state.device:  # it may have been acknowledged before the wait was known

@@ -36,10 +36,22 @@ class Stream(Generic[T]):
     One reader each. A reader that falls more than 64 values behind gets ``StreamOverflow`` after those it still has; one
     that wants the ``latest_only`` misses values that were overtaken before it read them, and never the last one, nor does it
     get the same value twice in a row.
+
+    Args:
+        on_close: is called when the reader closes it.
+        latest_only: whether the reader wants no other.
+        check_may_wait: raises when this thread is the one that the values come from, and would wait for itself.
     """
 
-    def __init__(self, on_close: Callable[[Stream[T]], None], *, latest_only: bool = False) -> None:
+    def __init__(
+        self,
+        on_close: Callable[[Stream[T]], None],
+        *,
+        latest_only: bool = False,
+        check_may_wait: Callable[[], None] = lambda: None,
+    ) -> None:
         self._on_close = on_close
+        self._check_may_wait = check_may_wait
         self._latest_only = latest_only
         self._last: T | _Nothing = _NOTHING
         self._values: deque[T] = deque()
@@ -94,6 +106,8 @@ class Stream(Generic[T]):
 
     def __next__(self) -> T:
         with self._changed:
+            if not (self._values or self._ended):
+                self._check_may_wait()
             self._changed.wait_for(lambda: self._values or self._ended)
             return self._take(StopIteration)
 
@@ -138,9 +152,13 @@ class Broadcast(Generic[T]):
     """Values for any number of streams and callbacks, in the same order for all of them.
 
     ``put`` never waits and calls nobody, so that it may be used under a lock; ``deliver``, without any, calls the callbacks.
+
+    Args:
+        check_may_wait: as for a ``Stream``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, check_may_wait: Callable[[], None] = lambda: None) -> None:
+        self._check_may_wait = check_may_wait
         self._lock = threading.Lock()
         self._streams = weakref.WeakSet[Stream[T]]()  # nobody can read a stream any more that nobody holds
         self._listeners: list[Callable[[T], object]] = []
@@ -155,7 +173,7 @@ class Broadcast(Generic[T]):
 
     def stream(self, *, latest_only: bool = False) -> Stream[T]:
         """All values from now on."""
-        stream: Stream[T] = Stream(self._forget, latest_only=latest_only)
+        stream: Stream[T] = Stream(self._forget, latest_only=latest_only, check_may_wait=self._check_may_wait)
         with self._lock:
             if not self._ended:
                 self._streams.add(stream)

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from localstore.adapter import Tokens
 from localstore.environment import Environment
 from localstore.errors import Busy, LocalStoreError, ProtocolError, SyncError, Unauthorized
 from localstore.registry import AdapterFactory
@@ -51,6 +52,10 @@ _RENEWED = Renewal(Event.TOKEN_RENEWED)
 _ADOPTED = Renewal(Event.TOKEN_RENEWED, asked=False)
 
 
+class _BrokenOff(Exception):  # noqa: N818  a signal between two methods
+    """The remote is to be asked again."""
+
+
 class TokenOwner(Protocol):
     """Who is told that a user's log-in has ended."""
 
@@ -70,6 +75,9 @@ class UserTokens:
         environment: the world.
         seconds: how long one may take.
         owner: is told when the remote refuses.
+
+    Attributes:
+        ended_by: why none are held, and will be any more; None when it is a log-out.
     """
 
     def __init__(
@@ -93,14 +101,16 @@ class UserTokens:
         self._lock = threading.Lock()
         self._held: KeptTokens | None = None
         self._former: KeptTokens | None = None
+        self.ended_by: Unauthorized | None = None
         self._not_before = -math.inf
-        self._renewing: asyncio.Task[Renewal] | None = None  # touched in the loop's thread only
+        self._renewing: asyncio.Task[Renewal] | None = None  # touched in the loop's thread only, as the next one
+        self._asking: asyncio.Task[Tokens] | None = None
         self._askers: set[asyncio.Task[None]] = set()
 
     def leave_to_parent(self) -> None:
         """In a forked child: a renewal that is under way is the parent's."""
         self._lock = threading.Lock()
-        self._renewing = None
+        self._renewing = self._asking = None
         self._askers = set()
 
     @property
@@ -108,12 +118,20 @@ class UserTokens:
         """What is shown to the remote, None when the user is logged out."""
         return self._held
 
-    def hold(self, tokens: KeptTokens | None) -> None:
-        """From now on these; None when the user logs out."""
+    def hold(self, tokens: KeptTokens | None, *, ended_by: Unauthorized | None = None) -> None:
+        """From now on these; None when the user logs out, or for another reason."""
         with self._lock:
+            self.ended_by = ended_by
             if tokens != self._held:
                 self._former, self._held = self._held or self._former, tokens
                 self._not_before = -math.inf
+                self.try_anew()  # an answer that is still awaited is about tokens that were given up
+
+    def try_anew(self) -> None:
+        """When the remote is being asked at this moment, ask again: somebody knows that the line is dead, or better tokens."""
+        asking = self._asking
+        if asking is not None:
+            self._loop.post(asking.cancel)
 
     @property
     def access_token(self) -> str | None:
@@ -195,23 +213,29 @@ class UserTokens:
             task.exception()  # told to those who wait, if any is left
 
     async def _renew(self) -> Renewal:
-        held, file = self._held, self._file
-        if held is None or file is None:
-            return Renewal(Event.TOKEN_REFUSED, self._logged_out())
-        try:
-            async with self._alone(file):
-                return await self._renew_alone(held, file)
-        except SyncError as error:
-            return self._kept(error)
-        except (LocalStoreError, OSError) as error:  # of the file with tokens: none is shown that could not be remembered
-            return self._kept(Busy(f"The user's token could not be renewed. {error}"))
-        except Exception as error:  # noqa: BLE001  a bug must be told, and no session wait for ever
-            problem = ProtocolError(
-                f"The user's token could not be renewed: {type(error).__name__}: {error}. Local data is untouched.",
-                hint="Report this.",
-            )
-            problem.__cause__ = error
-            return self._kept(problem)
+        first, file = self._held, self._file
+        while True:
+            held = self._held
+            if held is None or file is None:
+                return Renewal(Event.TOKEN_REFUSED, self._logged_out())
+            if held != first and not self.is_stale():  # of a log-in since
+                return _ADOPTED
+            try:
+                async with self._alone(file):
+                    return await self._renew_alone(held, file)
+            except _BrokenOff:
+                continue
+            except SyncError as error:
+                return self._kept(error)
+            except (LocalStoreError, OSError) as error:  # of the file with tokens: none is shown that could not be remembered
+                return self._kept(Busy(f"The user's token could not be renewed. {error}"))
+            except Exception as error:  # noqa: BLE001  a bug must be told, and no session wait for ever
+                problem = ProtocolError(
+                    f"The user's token could not be renewed: {type(error).__name__}: {error}. Local data is untouched.",
+                    hint="Report this.",
+                )
+                problem.__cause__ = error
+                return self._kept(problem)
 
     async def _renew_alone(self, held: KeptTokens, file: TokenFile) -> Renewal:
         """Renew while no other process does, unless one just did."""
@@ -226,13 +250,7 @@ class UserTokens:
             if not self.is_stale():
                 return _ADOPTED
         try:
-            answer = await ask_remote(
-                self._make_adapter,
-                lambda adapter: adapter.refresh(old.refresh_token),
-                environment=self._environment,
-                seconds=self._seconds,
-                secrets=self.secrets,
-            )
+            answer = await self._ask(old)
         except Unauthorized as error:
             return await self._refused(old, error)
         new = kept(answer, self._environment.now_ms())
@@ -240,6 +258,34 @@ class UserTokens:
             raise ProtocolError("The adapter's answer does not fit: the token is another user's. It was not used.")
         is_replaced = await run(self._replace, file, old, new)
         return _RENEWED if is_replaced else await self._refused(old, self._logged_out())
+
+    async def _ask(self, old: KeptTokens) -> Tokens:
+        """Ask the remote.
+
+        Raises:
+            _BrokenOff: by ``try_anew``, or the tokens were given up just before.
+        """
+        asking = self._asking = asyncio.ensure_future(
+            ask_remote(
+                self._make_adapter,
+                lambda adapter: adapter.refresh(old.refresh_token),
+                loop=self._loop,
+                environment=self._environment,
+                seconds=self._seconds,
+                secrets=self.secrets,
+            )
+        )
+        held = self._held  # looked at after _asking is there for others to see, so that they or we notice
+        if held is None or held.refresh_token != old.refresh_token:
+            asking.cancel()
+        try:
+            await asyncio.wait([asking])
+        finally:  # of itself, when the whole renewal is cancelled
+            self._asking = None
+            asking.cancel()
+        if asking.cancelled():
+            raise _BrokenOff
+        return asking.result()
 
     async def _refused(self, old: KeptTokens, error: Unauthorized) -> Renewal:
         """Tokens that are of no use any more; the user may have got others meanwhile by logging in."""
@@ -250,7 +296,7 @@ class UserTokens:
         held = self._held
         if held is not None and held.refresh_token != old.refresh_token:  # a log-in that came to its end meanwhile
             return _ADOPTED
-        return Renewal(Event.TOKEN_REFUSED, error)
+        return Renewal(Event.TOKEN_REFUSED, self.ended_by or error)
 
     def _replace(self, file: TokenFile, old: KeptTokens, new: KeptTokens) -> bool:
         """Keep new tokens, unless the user was logged out or in anew since."""
@@ -278,7 +324,7 @@ class UserTokens:
         return Renewal(Event.TOKEN_KEPT, error)
 
     def _logged_out(self) -> Unauthorized:
-        return Unauthorized(
+        return self.ended_by or Unauthorized(
             f"The user {self._user_id!r} is logged out. Changes stay on this device.",
             hint="They go out when the user logs in again.",
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 
 from localstore.store.outbox import Pending
 from localstore.sync.news import Connection, Emptied, News, ReachedHead, Received, Sent
@@ -21,9 +22,15 @@ __all__ = ["Transfers"]
 
 
 class Transfers:
-    """Meters of both directions, and the streams that follow them."""
+    """Meters of both directions, and the streams that follow them.
 
-    def __init__(self, parts: SessionParts) -> None:
+    Args:
+        parts: of the session.
+        check_may_wait: as for a ``Stream``.
+    """
+
+    def __init__(self, parts: SessionParts, check_may_wait: Callable[[], None]) -> None:
+        self._check_may_wait = check_may_wait
         self._store = parts.store
         self._lock = threading.Lock()
         self._meters = {direction: Meter() for direction in Direction}
@@ -38,7 +45,7 @@ class Transfers:
         """A stream of one direction's progress."""
         if not isinstance(direction, Direction) or not isinstance(mode, ProgressMode):
             raise TypeError(f"progress takes a Direction and a ProgressMode, not {direction!r} and {mode!r}.")
-        stream: Stream[Progress] = Stream(self._forget, latest_only=True)
+        stream: Stream[Progress] = Stream(self._forget, latest_only=True, check_may_wait=self._check_may_wait)
         pending = self._store.totals() if direction is Direction.UPLOAD and not self._ended else None
         with self._lock:
             if self._ended:

@@ -12,7 +12,7 @@ import threading
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 
-__all__ = ["Waits", "check_timeout", "result", "result_async"]
+__all__ = ["Waits", "known", "result", "result_async"]
 
 
 class Waits:
@@ -105,18 +105,17 @@ def _resolve(futures: list[Future[bool]]) -> None:
             future.set_result(True)
 
 
-def check_timeout(timeout: float | None) -> None:
-    """Raise ``ValueError`` for what is no time to wait."""
-    if timeout is not None and not timeout > 0:
-        raise ValueError(
-            f"A timeout must be a positive number of seconds, or None to wait as long as it takes; got {timeout!r}."
-        )
+def known(done: bool) -> Future[bool]:
+    """A wait that is over before it began."""
+    future: Future[bool] = Future()
+    future.set_result(done)
+    return future
 
 
 def result(future: Future[bool], timeout: float | None) -> bool:
     """What a wait comes to; False when the time was up, and then nobody waits any more."""
     try:
-        return future.result(None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
+        return future.result(timeout)
     except concurrent.futures.TimeoutError:
         return not future.cancel() and future.result()
 

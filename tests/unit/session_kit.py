@@ -201,9 +201,10 @@ class Line:
         """How many calls of this name were made."""
         return self.calls.count(name)
 
-    def hold(self, name: str) -> None:
-        """From now on calls of this name stop before anything happens, until they are let go."""
-        self._gates[name] = _Gate()
+    def hold(self, name: str, *, stubborn: bool = False) -> None:
+        """From now on calls of this name stop before anything happens, until they are let go; a stubborn one also when it is
+        cancelled."""
+        self._gates[name] = _Gate(stubborn=stubborn)
 
     def held(self, name: str) -> int:
         """How many calls of this name are stopped at this moment."""
@@ -216,9 +217,17 @@ class Line:
 
     def let_go(self, name: str) -> None:
         """Hold calls of this name no longer."""
+        self.hold_no_others(name)()
+
+    def hold_no_others(self, name: str) -> Callable[[], None]:
+        """Let calls of this name pass from now on; returns what lets those go that are stopped."""
         gate = self._gates.pop(name)
-        while gate.stopped:
-            gate.release()
+
+        def let_go() -> None:
+            while gate.stopped:
+                gate.release()
+
+        return let_go
 
     def plan(self, call: Call) -> Fault | None:
         waiting = self._next.get(call.name)
@@ -234,7 +243,8 @@ class Line:
 class _Gate:
     """Stops calls in their event loop, and is opened from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stubborn: bool) -> None:
+        self._stubborn = stubborn
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     @property
@@ -249,7 +259,9 @@ class _Gate:
         place = (asyncio.get_running_loop(), asyncio.Event())
         self._waiting.append(place)
         try:
-            await place[1].wait()
+            while not place[1].is_set():
+                with suppress(*[asyncio.CancelledError] if self._stubborn else []):
+                    await place[1].wait()
         finally:
             if place in self._waiting:
                 self._waiting.remove(place)
@@ -283,6 +295,14 @@ class _LineAdapter(FaultyAdapter):
     async def refresh(self, refresh_token: str) -> Tokens:
         await self._line.pass_gate("refresh")
         return await super().refresh(refresh_token)
+
+    async def log_out(self, refresh_token: str) -> None:
+        await self._line.pass_gate("log_out")
+        await super().log_out(refresh_token)
+
+    async def close(self) -> None:
+        await self._line.pass_gate("close")
+        await super().close()
 
     async def ping(self) -> None:
         await self._line.pass_gate("ping")

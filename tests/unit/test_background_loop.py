@@ -139,6 +139,60 @@ def test_stopping_does_not_wait_for_ever_for_what_never_ends() -> None:
     no_threads_are_left()
 
 
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_stopping_does_not_wait_for_what_only_lets_go_of_its_line(is_cancelled: bool) -> None:
+    loop, letting_go, go = BackgroundLoop("test-loop"), threading.Event(), asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+    ended: list[str] = []
+
+    async def work() -> None:
+        try:
+            if is_cancelled:
+                await asyncio.Event().wait()
+        finally:
+            with loop.letting_go():
+                letting_go.set()
+                await go.wait()
+                ended.append("in order")
+
+    loop.post(lambda: tasks.append(loop.begin(work())))
+    if is_cancelled:
+        loop.post(lambda: asyncio.get_running_loop().call_soon(tasks[0].cancel))
+    assert letting_go.wait(PATIENCE)
+    loop.stop(PATIENCE)
+    assert not ended
+    tasks[0].get_loop().call_soon_threadsafe(go.set)
+    loop.stop(PATIENCE, to_the_end=True)
+    assert ended == ["in order"]
+    no_threads_are_left()
+
+
+def test_stopping_waits_for_all_else(loop: BackgroundLoop) -> None:
+    letting_go, started, ended, go = threading.Event(), threading.Event(), threading.Event(), asyncio.Event()
+
+    async def let_go() -> None:
+        with loop.letting_go():
+            letting_go.set()
+            await go.wait()
+
+    async def work() -> None:
+        try:
+            started.set()
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(50):
+                await asyncio.sleep(0.001)
+            ended.set()
+            go.set()
+
+    start(loop, let_go())
+    start(loop, work())
+    assert letting_go.wait(PATIENCE)
+    assert started.wait(PATIENCE)
+    loop.stop(PATIENCE)
+    assert ended.is_set()
+
+
 def test_blocking_work_has_ended_when_stopping_has(loop: BackgroundLoop) -> None:
     started, ended = threading.Event(), threading.Event()
     go_on = threading.Event()

@@ -137,6 +137,32 @@ class TestAfterwards:
         assert texts(two) == ["a"]
 
 
+class TestAnAdapterThatHangsAsItIsClosed:
+    def test_does_not_keep_the_app_from_closing(self, world: World) -> None:
+        line = world.line()
+        line.hold("close")
+        device = world.device(remote=line)
+        realm = device.open()
+        world.at_rest()
+        device.app.close()
+        assert line.held("close") == 1  # not even interrupted
+        realm.close()
+        assert is_let_go(device.path)
+        line.let_go("close")
+        eventually(lambda: line.count("close") == 1)
+
+    def test_does_not_keep_a_realm_from_closing_nor_another_from_opening(self, world: World) -> None:
+        line = world.line()
+        line.hold("close")
+        device = world.device(remote=line)
+        device.open().close()
+        assert device.app.sync.wait_for_sessions_to_terminate(PATIENCE)
+        realm = device.open()
+        add(realm, "a")
+        assert realm.sync_session.upload_all_local_changes(timeout=PATIENCE)
+        line.let_go("close")
+
+
 OURS = tuple(str(PACKAGE / name) for name in ("realm.py", "app.py", "app_sync.py"))
 """Lines at which Ctrl-C comes: a tracer comes also where no signal does, so what holds a plain lock is left out."""
 

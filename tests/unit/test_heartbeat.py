@@ -125,6 +125,66 @@ class TestAnIdleSession:
         assert idle.session.connection_state is CONNECTED
 
 
+class TestWorkThatComesWhileAnAnswerIsOutstanding:
+    @pytest.fixture
+    def asking(self, idle: Idle) -> Idle:
+        idle.line.hold("ping")
+        idle.pass_time(60)
+        eventually(lambda: idle.line.held("ping"))
+        return idle
+
+    def test_a_commit_goes_out_beside_it(self, asking: Idle) -> None:
+        for text in ("a", "b", "c"):
+            add(asking.realm, text)
+            assert asking.session.upload_all_local_changes(timeout=PATIENCE)
+        assert asking.line.held("ping") == 1  # and there is no second one
+        assert asking.line.count("connect") == 1
+
+    def test_the_line_is_taken_for_dead_as_it_would_have_been_without(self, asking: Idle) -> None:
+        asking.pass_time(60)
+        add(asking.realm, "a")
+        assert asking.session.upload_all_local_changes(timeout=PATIENCE)
+        asking.world.at_rest()
+        asking.pass_time(59)
+        assert asking.session.connection_state is CONNECTED
+        asking.pass_time(1)
+        eventually(lambda: asking.session.connection_state is DISCONNECTED)
+        assert "120 s" in str(asking.session.last_error)
+
+    def test_a_push_that_hangs_as_well_is_given_up_then(self, asking: Idle) -> None:
+        asking.pass_time(60)
+        asking.line.hold("push")
+        add(asking.realm, "a")
+        eventually(lambda: asking.line.held("push"))
+        asking.pass_time(60)
+        eventually(lambda: asking.session.connection_state is DISCONNECTED)
+        assert isinstance(asking.session.last_error, Offline)
+        asking.line.let_go("push")
+        asking.device.app.sync.reconnect()
+        assert asking.session.upload_all_local_changes(timeout=PATIENCE)
+
+    def test_an_answer_that_is_late_is_one(self, asking: Idle) -> None:
+        add(asking.realm, "a")
+        assert asking.session.upload_all_local_changes(timeout=PATIENCE)
+        asking.line.let_go("ping")
+        asking.pings(1)
+        asking.device.let_it_run()
+        asking.world.at_rest()
+        asking.pass_time(119)
+        assert asking.session.connection_state is CONNECTED
+        eventually(lambda: asking.line.count("ping") > 1)
+
+    def test_reconnecting_asks_once_more_and_waits_for_that(self, asking: Idle) -> None:
+        asking.device.app.sync.reconnect()
+        eventually(lambda: asking.line.held("ping") == 2)
+        asking.pass_time(15)
+        eventually(lambda: asking.line.count("connect") == 2, "another connect, with no time passing")
+
+    def test_closing_the_realm_ends_it(self, asking: Idle) -> None:
+        asking.realm.close()
+        eventually(lambda: asking.line.held("ping") == 0)
+
+
 class TestReconnecting:
     def test_asks_at_once(self, idle: Idle) -> None:
         idle.device.app.sync.reconnect()

@@ -125,14 +125,14 @@ def test_one_that_failed_is_not_kept(device: Device, line: Line) -> None:
 def test_closing_the_app_closes_it(device: Device, line: Line) -> None:
     opened_and_closed(device, "one")
     device.app.close()
-    assert line.count("close") == 1
+    eventually(lambda: line.count("close") == 1, "the line to be closed")
 
 
 def test_closing_the_app_with_the_realm_open_keeps_none(device: Device, line: Line) -> None:
     realm = device.open()
     assert realm.sync_session.download_all_server_changes(timeout=PATIENCE)
     device.app.close()
-    assert line.count("close") == 1
+    eventually(lambda: line.count("close") == 1, "the line to be closed")
 
 
 def test_logging_out_closes_it(tmp_path: Path) -> None:

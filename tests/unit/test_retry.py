@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from itertools import pairwise
 
@@ -90,3 +91,13 @@ def test_what_the_remote_asks_for_is_not_shortened_by_jitter() -> None:
 def test_waits_never_shrink_while_the_same_error_goes_on() -> None:
     found = waits(backoff(factor=1.3), 60)
     assert all(before <= after for before, after in pairwise(found))
+
+
+@pytest.mark.parametrize("asked", [math.inf, 1e300])
+def test_a_remote_that_asks_for_ever_is_asked_again_in_a_year(asked: float) -> None:
+    assert backoff().failed(Busy("gone fishing", retry_after=asked)) == 366 * 86_400
+
+
+@pytest.mark.parametrize("asked", [math.nan, -math.inf, -5.0])
+def test_what_is_no_time_asks_for_nothing(asked: float) -> None:
+    assert backoff().failed(Busy("gone fishing", retry_after=asked)) == 1

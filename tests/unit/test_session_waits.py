@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from localstore.errors import (
     SyncError,
     Unauthorized,
 )
+from localstore.sync.progress import Direction, ProgressMode
 from localstore.sync.session import SyncSession
 from localstore.testing.faulty import LoseAnswer, Raise
 from tests.unit.session_kit import (
@@ -285,6 +288,28 @@ class TestTimeouts:
         world.remote.go_online()
         world.clock.advance(1)
         eventually(lambda: numbers(offline) == [])
+
+    @pytest.mark.parametrize(
+        "wait",
+        [
+            lambda session: session.upload_all_local_changes(0.05),
+            lambda session: in_loop(session.upload_all_local_changes_async(0.05)),
+        ],
+    )
+    def test_a_writer_that_is_in_the_way_of_what_another_program_wrote_is_not_waited_for_longer(
+        self, world: World, wait: Callable[[SyncSession], bool]
+    ) -> None:
+        realm = world.open()
+        realm.sync_session.pause()
+        sql(realm.path, "INSERT INTO note (id, text) VALUES ('b3ce3f9a4b5c4a5f8e4b9b3f1d2a6c7e', 'by hand')")
+        with closing(sqlite3.connect(realm.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert in_background(lambda: wait(realm.sync_session)).result(PATIENCE) is False
+            other.execute("ROLLBACK")
+        with realm._store.lock.held():
+            assert in_background(lambda: wait(realm.sync_session)).result(PATIENCE) is False
+        realm.sync_session.resume()
+        assert realm.sync_session.upload_all_local_changes(PATIENCE)
 
     def test_asking_again_and_again_while_offline_piles_nothing_up(self, offline: Realm) -> None:
         session = offline.sync_session
@@ -562,6 +587,47 @@ class TestCoroutines:
 
 
 class TestTheErrorHandler:
+    @pytest.mark.parametrize(
+        "follow",
+        [
+            SyncSession.connection_state_changes,
+            SyncSession.status_changes,
+            lambda session: session.progress(Direction.DOWNLOAD, ProgressMode.INDEFINITELY),
+        ],
+        ids=["connections", "statuses", "progress"],
+    )
+    def test_it_cannot_follow_a_stream_either_beyond_what_is_in_it(
+        self, world: World, follow: Callable[[SyncSession], Iterator[object]]
+    ) -> None:
+        raised: list[BaseException] = []
+
+        def handler(session: SyncSession, error: SyncError) -> None:
+            try:
+                list(follow(session))
+            except LocalStoreError as refused:
+                raised.append(refused)
+
+        line = world.line()
+        line.break_next("pull", Raise(ProtocolError("nonsense")))
+        session = world.device(remote=line).open(error_handler=handler).sync_session
+        eventually(lambda: raised)
+        assert "cannot wait for itself" in str(raised[0])
+        session.resume()
+        assert session.download_all_server_changes(timeout=PATIENCE)
+
+    def test_it_may_read_what_is_in_a_stream_that_has_ended(self, world: World) -> None:
+        line = world.line()
+        device = world.device(remote=line)
+        seen: list[object] = []
+        session = device.open(error_handler=lambda session, error: seen.extend(changes)).sync_session
+        world.at_rest()
+        changes = session.connection_state_changes()
+        session.pause()
+        changes.end()
+        line.break_next("pull", Raise(ProtocolError("nonsense")))
+        session.resume()
+        eventually(lambda: seen)
+
     @pytest.mark.parametrize("wait", BOTH, ids=lambda wait: wait.__name__)
     def test_it_cannot_wait_for_the_thread_that_it_runs_in(
         self, world: World, wait: Callable[..., bool], caplog: pytest.LogCaptureFixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from localstore import ConnectionState, SessionState, User, UserState
+from localstore import ConnectionState, Realm, SessionState, User, UserState
 from localstore.adapter import SyncAdapter, Tokens
 from localstore.errors import Busy, Offline, OperationAborted, ProtocolError, Unauthorized
 from localstore.sync.state import Event
@@ -279,6 +279,67 @@ class TestOpening:
         users.line.let_go("refresh")
         assert is_connected(realm)
         assert user.state is UserState.LOGGED_IN
+
+
+class TestARenewalThatHangs:
+    """Nobody has to wait for the end of its time who knows better."""
+
+    def waiting(self, users: Users, *, stubborn: bool = False) -> tuple[User, Realm]:
+        user = stale_user(users)
+        users.line.hold("refresh", stubborn=stubborn)
+        realm = users.open(user)
+        eventually(lambda: users.line.held("refresh"))
+        return user, realm
+
+    @pytest.mark.parametrize("stubborn", [False, True])
+    def test_is_broken_off_by_a_wish_to_reconnect_and_tried_anew(self, users: Users, stubborn: bool) -> None:
+        user, realm = self.waiting(users, stubborn=stubborn)
+        let_go = users.line.hold_no_others("refresh")
+        user.app.sync.reconnect()
+        assert is_connected(realm)
+        assert users.line.count("refresh") == 1  # the first one never came so far
+        assert realm.sync_session.last_error is None
+        let_go()
+
+    @pytest.mark.parametrize("stubborn", [False, True])
+    def test_is_broken_off_by_a_new_login_and_needed_no_more(self, users: Users, stubborn: bool) -> None:
+        user, realm = self.waiting(users, stubborn=stubborn)
+        user.app.login(EMMA)
+        assert is_connected(realm)
+        assert users.line.count("refresh") == 0
+        users.line.let_go("refresh")
+
+    def test_is_broken_off_by_logging_out(self, users: Users) -> None:
+        user, _ = self.waiting(users)
+        user.log_out()
+        eventually(lambda: users.line.held("refresh") == 0)
+
+    def test_is_given_up_in_time_though_it_cannot_be_cancelled(self, users: Users) -> None:
+        _, realm = self.waiting(users, stubborn=True)
+        let_go = users.line.hold_no_others("refresh")
+        eventually(lambda: users.clock.advance(130) or realm.sync_session.state is SessionState.ACTIVE)
+        assert is_connected(realm)
+        let_go()
+
+    def test_after_a_refusal_is_broken_off_as_well(self, users: Users) -> None:
+        user = users.app().login(EMMA)
+        realm = users.open(user)
+        assert is_connected(realm)
+        users.remote.expire_access_tokens()
+        users.line.hold("refresh", stubborn=True)
+        user.app.sync.reconnect()
+        eventually(lambda: users.line.held("refresh"))
+        add(realm, "a")
+        let_go = users.line.hold_no_others("refresh")
+        user.app.sync.reconnect()
+        assert realm.sync_session.upload_all_local_changes(timeout=PATIENCE)
+        let_go()
+
+    def test_of_nobody_is_no_matter_of_reconnecting(self, users: Users) -> None:
+        realm = users.open(users.app().login(EMMA))
+        assert is_connected(realm)
+        users.app().sync.reconnect()
+        assert users.line.count("refresh") == 0
 
 
 class TestRefusedTokens:

@@ -18,6 +18,7 @@ from localstore import Credentials
 from localstore.adapter import Hello, Tokens
 from localstore.errors import LocalStoreError, Offline, Unauthorized
 from localstore.sync.letting_go import let_go
+from localstore.sync.loop import BackgroundLoop
 from localstore.sync.redaction import redacted_error
 from localstore.testing.faulty import Raise
 from localstore.testing.memory import MemoryAdapter, MemoryRemote
@@ -133,7 +134,7 @@ class TestErrors:
             async def close(self) -> None:
                 raise OSError(f"could not close the line of {SECRET}")
 
-        asyncio.run(let_go(Clinging(MemoryRemote()), [SECRET]))
+        asyncio.run(let_go(Clinging(MemoryRemote()), BackgroundLoop("test"), [SECRET]))
         assert "could not be closed" in caplog.text
         assert SECRET not in caplog.text
 

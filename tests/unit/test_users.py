@@ -110,6 +110,22 @@ class TestLoggingIn:
         with pytest.raises(OperationAborted):
             waiting.result(PATIENCE)
 
+    def test_one_that_cannot_be_cancelled_holds_nobody_up_longer_than_its_time(self, users: Users) -> None:
+        app = users.app()
+        users.line.hold("log_in", stubborn=True)
+        waiting = in_background(lambda: app.login(EMMA))
+        eventually(lambda: users.line.held("log_in"))
+        eventually(lambda: users.clock.advance(130) or waiting.done())
+        with pytest.raises(Offline, match="did not answer within 120 s"):
+            waiting.result(PATIENCE)
+        users.line.let_go("log_in")
+
+    def test_it_does_not_wait_for_its_line_to_be_closed(self, users: Users) -> None:
+        users.line.hold("close", stubborn=True)
+        assert users.app().login(EMMA).id == "emma"
+        eventually(lambda: users.line.held("close"))
+        users.line.let_go("close")
+
     def test_a_bug_in_the_adapter_is_named(self, users: Users) -> None:
         users.line.break_down(log_in=Raise(RuntimeError("oops")))
         with pytest.raises(LocalStoreError, match="_LineAdapter failed with RuntimeError: oops"):
@@ -321,6 +337,14 @@ class TestLoggingOut:
         users.remote.go_online()
         users.app("other").login(KEVIN).log_out()
 
+    def test_it_works_though_the_adapter_cannot_be_cancelled(self, users: Users) -> None:
+        user = users.app().login(EMMA)
+        users.line.hold("log_out", stubborn=True)
+        user.log_out()
+        eventually(lambda: users.line.held("log_out"))
+        eventually(lambda: users.clock.advance(130) or not user.app.users._revoking._pending)
+        users.line.let_go("log_out")
+
     def test_twice_is_fine(self, users: Users) -> None:
         user = users.app().login(EMMA)
         user.log_out()
@@ -525,6 +549,38 @@ class TestRemoving:
         assert other.current_user is again
         assert users.app().current_user is not None
         assert texts(reopened) == ["after the new log-in"]
+
+    @pytest.mark.parametrize("noticed", ["as the remote refuses", "when users are asked for"])
+    def test_one_who_has_a_realm_open_is_told_that_another_process_removed_the_user(self, users: Users, noticed: str) -> None:
+        removing, other = users.app().login(EMMA), users.app()
+        user = other.current_user
+        assert user is not None
+        realm = users.open(user)
+        assert is_connected(realm)
+        removing.remove()
+        eventually(lambda: users.remote.logged_in() == [])
+        add(realm, "before anybody here knew")
+        if noticed == "when users are asked for":
+            assert other.current_user is None
+        eventually(lambda: user.state is UserState.REMOVED)
+        eventually(lambda: realm.sync_session.state is SessionState.INACTIVE)
+        realm.sync_session.resume()
+        eventually(lambda: len(users.told) == 2 and realm.sync_session.state is SessionState.INACTIVE)
+        assert users.kinds == ["Unauthorized"] * 2
+        assert all("was removed from this device" in str(error) and "deleted" in str(error) for error in users.told)
+        add(realm, "afterwards")  # to a file that goes when it is closed
+        assert texts(realm) == ["afterwards", "before anybody here knew"]
+        path = realm.path
+        realm.close()
+        eventually(lambda: not path.exists())
+
+    def test_who_removes_a_user_is_not_told_of_it(self, users: Users) -> None:
+        user = users.app().login(EMMA)
+        realm = users.open(user)
+        assert is_connected(realm)
+        user.remove()
+        assert realm.sync_session.state is SessionState.INACTIVE
+        assert users.told == []
 
     def test_a_removal_that_another_process_made_is_seen_though_the_user_came_back_there(self, users: Users) -> None:
         app, other = users.app(), users.app()
