@@ -13,7 +13,7 @@ from localstore.errors import CompensatingWrite, LocalStoreError, RealmClosed, R
 from localstore.store.engine import driver_connection
 from localstore.store.file import Store
 from localstore.store.undoing import UndoneWrite, refusals, undo_refused
-from localstore.sync.blocking import in_thread
+from localstore.sync.blocking import in_thread, in_thread_then
 from localstore.sync.cycle import Signals
 from localstore.sync.fresh import Beside, Wanted, fresh_file
 from localstore.sync.parts import SessionParts
@@ -43,7 +43,7 @@ async def undo(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[Non
     if not await in_thread(parts.environment, _has_refused, parts.store):
         return True
     try:
-        writes = await _undone(parts, life, pull)
+        await _undone(parts, life, pull)
     except (SyncError, RealmClosed):
         raise
     except LocalStoreError as error:
@@ -55,12 +55,14 @@ async def undo(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[Non
             )
         )
         return False
-    if writes:
-        life.report(_told(writes))
     return True
 
 
-async def _undone(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[None]]) -> list[UndoneWrite] | None:
+async def _undone(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[None]]) -> None:
+    def tell(writes: list[UndoneWrite] | None) -> None:
+        if writes:
+            life.report(_told(writes))
+
     environment, store = parts.environment, parts.store
     beside = Beside(life, instead=False)
     async with fresh_file(parts, Wanted(b"", 0), observer=beside, signals=Signals()) as fresh:
@@ -68,10 +70,9 @@ async def _undone(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[
             await fresh.cycle.fill_once()
             await pull()
             cursor = (await in_thread(environment, store.state)).cursor
-            writes = await in_thread(environment, undo_refused, store, fresh.store, cursor=cursor)
+            writes = await in_thread_then(environment, tell, undo_refused, store, fresh.store, cursor=cursor)
             if writes is not None:
-                return writes
-    return None
+                return
 
 
 def _has_refused(store: Store) -> bool:

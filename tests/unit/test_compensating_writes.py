@@ -14,7 +14,7 @@ from localstore import Realm, RecoverOrDiscard, SessionState
 from localstore.errors import CompensatingWrite, Refused
 from localstore.sync.session import SyncSession
 from localstore.testing.faulty import Hang, Raise
-from tests.unit.session_kit import PATIENCE, Device, Line, Note, World, add, eventually, numbers, sql, texts
+from tests.unit.session_kit import PATIENCE, Device, Line, Note, World, add, eventually, numbers, pausing_after, sql, texts
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def test_broken_off_before_it_is_undone_it_is_undone_at_the_next_start(world: Wo
         realm = device.open()
     told(device)
     assert texts(realm) == ["old"]
-    assert not [path for path in realm.path.parent.iterdir() if "fresh" in path.name]
+    eventually(lambda: not [path for path in realm.path.parent.iterdir() if "fresh" in path.name], "the second file to go")
 
 
 def test_it_is_told_once(world: World) -> None:
@@ -236,6 +236,19 @@ def test_it_is_told_once(world: World) -> None:
         in_step(realm)
     assert len(device.told) == 1
     assert sql(realm.path, "SELECT undo FROM localstore_aside") == [(0,)]
+
+
+def test_it_is_told_also_when_the_session_is_paused_while_it_is_undone(world: World) -> None:
+    """The file is written in a thread, which nothing breaks off: it would never be told otherwise."""
+    line = world.line()
+    device = world.device(remote=line, run_blocking=pausing_after("undo_refused", lambda: session))
+    realm = device.open()
+    session = realm.sync_session
+    refuse_next(line, 1)
+    add(realm, "not allowed")
+    told(device)
+    assert session.state is SessionState.PAUSED
+    assert texts(realm) == []
 
 
 def test_a_reset_that_comes_first_makes_it_needless(world: World, caplog: pytest.LogCaptureFixture) -> None:
