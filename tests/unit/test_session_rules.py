@@ -35,6 +35,7 @@ from tests.unit.session_kit import (
     is_let_go,
     numbers,
     pausing_after,
+    sql,
     texts,
     waiting,
 )
@@ -495,6 +496,41 @@ class TestErrorsInEachState:
         device.let_it_run()
         assert device.told == []
         assert realm.sync_session.state is SessionState.PAUSED
+
+    def test_a_changeset_that_cannot_be_applied_here_is_told_and_later_ones_go_on(self, world: World) -> None:
+        device, writer = world.device(), world.open("writer")
+        realm = device.open()
+        sql(
+            realm.path,
+            "CREATE TRIGGER refuse BEFORE INSERT ON note WHEN NEW.text = 'poison' BEGIN SELECT RAISE(ABORT, 'no'); END",
+        )
+        add(writer, "poison")
+        add(writer, "good")
+        assert writer.sync_session.upload_all_local_changes(timeout=PATIENCE)
+        eventually(lambda: device.told)
+        assert realm.sync_session.download_all_server_changes(timeout=PATIENCE)
+        assert texts(realm) == ["good"]
+        self.is_told_and_harmless(device, realm, "cannot be applied here: no")
+
+    def test_a_row_of_another_program_that_cannot_travel_is_told_and_others_go_on(self, world: World) -> None:
+        device = world.device()
+        realm = device.open()
+        world.at_rest()
+        sql(realm.path, "INSERT INTO note (id, text) VALUES (x'ff', CAST(x'ff41' AS TEXT))")
+        add(realm, "good")
+        assert realm.sync_session.upload_all_local_changes(timeout=PATIENCE)
+        assert world.remote_texts() == ["good"]
+        self.is_told_and_harmless(device, realm, "it holds text that is not UTF-8")
+
+    def is_told_and_harmless(self, device: Device, realm: Realm, why: str) -> None:
+        """Once, also when the session begins anew."""
+        realm.sync_session.pause()
+        realm.sync_session.resume()
+        assert realm.sync_session.download_all_server_changes(timeout=PATIENCE)
+        assert device.kinds == ["Refused"]
+        assert why in str(device.told[0])
+        assert not device.told[0].is_fatal
+        assert realm.sync_session.state is SessionState.ACTIVE
 
     def test_one_about_the_file_is_told_also_when_the_session_was_paused_meanwhile(self, world: World) -> None:
         """What a thread has written stays so, and nobody would tell it later. Realm drops it."""
