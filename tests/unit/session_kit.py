@@ -446,14 +446,16 @@ class _Lost(logging.Handler):
             assert not self.said, "\n".join(self.said)
 
 
-def pausing_after(name: str, session: Callable[[], SyncSession]) -> Callable[..., Awaitable[Any]]:
-    """A device's ``run_blocking`` that pauses a session when work of that name is done, and before anybody hears of it."""
+def meddling_after(name: str, meddle: Callable[[Any], object]) -> Callable[..., Awaitable[Any]]:
+    """A device's ``run_blocking``: when work of that name is done, and before anybody hears of it, something else happens, with
+    all that follows from it in the background loop. It is given what came of the work."""
 
     async def run(work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         result = await asyncio.to_thread(work, *args, **kwargs)
         if getattr(work, "__name__", "") == name:
-            session().pause()
-            await asyncio.sleep(0)
+            await asyncio.to_thread(meddle, result)
+            for _ in range(100):
+                await asyncio.sleep(0)
         return result
 
     return run

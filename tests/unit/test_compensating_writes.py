@@ -14,7 +14,7 @@ from localstore import Realm, RecoverOrDiscard, SessionState
 from localstore.errors import CompensatingWrite, Refused
 from localstore.sync.session import SyncSession
 from localstore.testing.faulty import Hang, Raise
-from tests.unit.session_kit import PATIENCE, Device, Line, Note, World, add, eventually, numbers, pausing_after, sql, texts
+from tests.unit.session_kit import PATIENCE, Device, Line, Note, World, add, eventually, meddling_after, numbers, sql, texts
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ def test_it_is_told_once(world: World) -> None:
 def test_it_is_told_also_when_the_session_is_paused_while_it_is_undone(world: World) -> None:
     """The file is written in a thread, which nothing breaks off: it would never be told otherwise."""
     line = world.line()
-    device = world.device(remote=line, run_blocking=pausing_after("undo_refused", lambda: session))
+    device = world.device(remote=line, run_blocking=meddling_after("undo_refused", lambda _: session.pause()))
     realm = device.open()
     session = realm.sync_session
     refuse_next(line, 1)

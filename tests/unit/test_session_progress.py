@@ -157,6 +157,20 @@ class TestDownloads:
         world.clock.advance(1)
         assert rest_of(stream) == [1.0]
 
+    def test_nothing_is_said_while_the_remote_is_lost_though_everything_had_come(self, world: World) -> None:
+        device = world.device()
+        realm = device.open()
+        assert realm.sync_session.download_all_server_changes(timeout=PATIENCE)
+        world.at_rest()
+        world.remote.go_offline()
+        device.app.sync.reconnect()
+        eventually(lambda: realm.sync_session.status.next_attempt)
+        stream = realm.sync_session.progress(DOWNLOAD, NOW)
+        assert not has_value(stream)
+        world.remote.go_online()
+        device.app.sync.reconnect()
+        assert rest_of(stream) == [1.0]
+
     def test_when_everything_is_there_it_is_complete_at_once(self, world: World) -> None:
         realm = world.open()
         assert realm.sync_session.download_all_server_changes(timeout=PATIENCE)

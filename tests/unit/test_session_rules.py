@@ -33,8 +33,8 @@ from tests.unit.session_kit import (
     in_background,
     in_thread,
     is_let_go,
+    meddling_after,
     numbers,
-    pausing_after,
     sql,
     texts,
     waiting,
@@ -178,6 +178,28 @@ class TestDyingSessions:
         realm.close()
         with device.open() as again:
             add(again, "second")
+        line.let_go("push")
+        assert device.app.sync.wait_for_sessions_to_terminate(timeout=PATIENCE)
+        assert world.remote_texts() == ["first", "second"]
+
+    def test_what_is_written_and_closed_when_they_have_just_found_that_nothing_is_left_goes_out_as_well(
+        self, world: World
+    ) -> None:
+        def write_more(batch: list[object]) -> None:
+            if not batch and session.state is SessionState.DYING and not more:
+                more.append("second")
+                with device.open() as again:
+                    add(again, *more)
+
+        more: list[str] = []
+        line = world.line()
+        device = world.device(remote=line, run_blocking=meddling_after("batch", write_more))
+        realm = device.open()
+        session = realm.sync_session
+        line.hold("push")
+        add(realm, "first")
+        eventually(lambda: line.held("push"))
+        realm.close()
         line.let_go("push")
         assert device.app.sync.wait_for_sessions_to_terminate(timeout=PATIENCE)
         assert world.remote_texts() == ["first", "second"]
@@ -537,7 +559,7 @@ class TestErrorsInEachState:
         ahead = world.open("ahead", clock=ManualClock(world.clock.now_ms() + 3_600_000))
         add(ahead, "from the future")
         assert ahead.sync_session.upload_all_local_changes(timeout=PATIENCE)
-        device = world.device(run_blocking=pausing_after("apply", lambda: realm.sync_session))
+        device = world.device(run_blocking=meddling_after("apply", lambda _: realm.sync_session.pause()))
         realm = device.open()
         eventually(lambda: device.kinds == ["ClockDrift"])
         assert realm.sync_session.state is SessionState.PAUSED

@@ -476,10 +476,18 @@ class TestClosing:
             waits.result(PATIENCE)
 
     @pytest.mark.parametrize("wait", BOTH, ids=lambda wait: wait.__name__)
-    def test_closing_breaks_off_what_began_while_paused(self, world: World, wait: Callable[..., bool]) -> None:
-        realm = world.open()
+    @pytest.mark.parametrize("state", [SessionState.PAUSED, SessionState.INACTIVE])
+    def test_closing_breaks_off_what_began_while_paused_or_stopped(
+        self, world: World, state: SessionState, wait: Callable[..., bool]
+    ) -> None:
+        line = world.line()
+        if state is SessionState.INACTIVE:
+            line.break_down(connect=Raise(ProtocolError("nonsense")))
+        realm = world.open(remote=line)
         session = realm.sync_session
-        session.pause()
+        if state is SessionState.PAUSED:
+            session.pause()
+        eventually(lambda: session.state is state)
         add(realm, "a")
         waits = in_background(lambda: wait(session))
         eventually(lambda: waiting(session))
