@@ -1123,6 +1123,7 @@ class TestFailures:
         realm.close()
         line.let_go("connect")
         assert device.app.sync.wait_for_sessions_to_terminate(timeout=PATIENCE)
+        device.let_it_run()
         assert (device.told, calls.names) == ([], [])
         with device.open(client_reset=calls.of(Recover)) as again:
             self.failed(device, again)
