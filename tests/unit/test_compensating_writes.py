@@ -13,6 +13,7 @@ from sqlmodel import select
 from localstore import Realm, RecoverOrDiscard, SessionState
 from localstore.errors import CompensatingWrite, Refused
 from localstore.sync.session import SyncSession
+from localstore.testing.clock import ManualClock
 from localstore.testing.faulty import Hang, Raise
 from tests.unit.session_kit import PATIENCE, Device, Line, Note, World, add, eventually, meddling_after, numbers, sql, texts
 
@@ -236,6 +237,21 @@ def test_it_is_told_once(world: World) -> None:
         in_step(realm)
     assert len(device.told) == 1
     assert sql(realm.path, "SELECT undo FROM localstore_aside") == [(0,)]
+
+
+def test_what_the_second_file_shows_again_is_not_told_again(world: World) -> None:
+    ahead = world.open("ahead", clock=ManualClock(world.clock.now_ms() + 3_600_000))
+    add(ahead, "from the future")
+    in_step(ahead)
+    line = world.line()
+    device = world.device(remote=line)
+    realm = device.open()
+    in_step(realm)
+    assert device.kinds == ["ClockDrift"]
+    refuse_next(line, 1)
+    add(realm, "not allowed")
+    eventually(lambda: "CompensatingWrite" in device.kinds)
+    assert device.kinds == ["ClockDrift", "CompensatingWrite"]
 
 
 def test_it_is_told_also_when_the_session_is_paused_while_it_is_undone(world: World) -> None:
