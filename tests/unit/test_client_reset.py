@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -31,6 +33,7 @@ from localstore import (
 )
 from localstore.client_reset import ClientReset
 from localstore.errors import (
+    Busy,
     ClientResetFailed,
     ClientResetRequired,
     LocalStoreError,
@@ -836,6 +839,22 @@ class TestInterruptions:
         world.remote.go_online()
         device.app.sync.reconnect()
         in_step(realm)
+        assert calls.names == ["before", "recovered"]
+        assert device.told == []
+
+    def test_kept_from_the_file_in_the_middle_it_backs_off_and_calls_nobody_again(self, world: World) -> None:
+        calls = Calls()
+        device, realm = parted(world, calls.recover_or_discard(), device=world.device(busy_timeout=0.05))
+        with closing(sqlite3.connect(realm.path, isolation_level=None, check_same_thread=False)) as other_program:
+            calls.then = lambda name, *_: name == "before" and other_program.execute("BEGIN IMMEDIATE")
+            world.remote.ask_for_reset("history damaged")
+            realm.sync_session.resume()
+            eventually(lambda: isinstance(realm.sync_session.last_error, Busy))
+            assert (realm.sync_session.state, texts(realm)) == (SessionState.ACTIVE, ["new", "old"])
+            other_program.execute("ROLLBACK")
+            eventually(lambda: world.clock.next_wake() == 1)
+            world.clock.advance(1)
+            in_step(realm)
         assert calls.names == ["before", "recovered"]
         assert device.told == []
 
