@@ -7,24 +7,23 @@ a wait back to the connect. What may run when is the session's business, not thi
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
 from localstore.adapter import Cursor, Hello, Limit, Page, PushResult, Refusal, SealedChangeset
 from localstore.errors import (
     Busy,
-    DiskFailed,
-    DiskFull,
     Offline,
     ProtocolError,
     Refused,
-    StoreBusy,
     SyncError,
 )
 from localstore.store.apply import Applied
 from localstore.store.repaired import SetAside
 from localstore.sync.answers import answers, check_welcome
+from localstore.sync.blocking import in_thread, in_thread_then
 from localstore.sync.heartbeat import Heartbeat
 from localstore.sync.hints import Hints
 from localstore.sync.line import Line
@@ -41,6 +40,8 @@ from localstore.urls import redacted_text
 
 __all__ = ["Cycle", "Observer", "Signals"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _SOON = 0.001  # seconds; what is due sooner is due now
 
 
@@ -152,12 +153,14 @@ class Cycle:
         """Come to terms with an error, so that the next thing to do is to connect again; raises a fatal one."""
         if self._is_connected:
             self._is_connected, self._lost_at = False, self._parts.environment.monotonic()
-        self._observer.tell(Connection(ConnectionEvent.LOST))
+        if self._token.can_answer(error):  # which may take a while, and may leave no error
+            self._observer.tell(Connection(ConnectionEvent.LOST))
         problem = await self._token.answer_to(error)
         if problem is None:
             return
         seconds = None if problem.is_fatal else self._backoff.failed(problem)
         self._observer.tell(Failed(problem, seconds))
+        self._observer.tell(Connection(ConnectionEvent.LOST))  # after it: who hears of the loss may want to know why
         if seconds is None:
             raise problem
         await self._warn_of_offline_time()
@@ -230,15 +233,19 @@ class Cycle:
             page = await self._line.pull(self._cursor, limit)
             if page.more and page.cursor == self._cursor:
                 raise ProtocolError("The adapter says that there is more, and does not move on.", hint="Tell its authors.")
-            applied: Applied | None = await self._in_thread(
-                self._store.apply, page.changesets, after=self._cursor, cursor=page.cursor
+            applied = await in_thread_then(
+                self._parts.environment,
+                functools.partial(self._report_page, page),
+                self._store.apply,
+                page.changesets,
+                after=self._cursor,
+                cursor=page.cursor,
             )
             if applied is None:  # another process of this device was quicker
                 state = await self._in_thread(self._store.state)
                 self._cursor = None if state.cursor is None else Cursor(state.cursor)
                 continue
             self._cursor, more = page.cursor, page.more
-            self._report(self._reports.of_page(page, applied))
             if page.changesets:
                 self._backoff.reset()
                 self._observer.tell(Received(_byte_count(page), page.remaining_bytes))
@@ -252,7 +259,7 @@ class Cycle:
     async def _push_outbox(self, batches: int | None = None) -> None:
         """Send what is unsent, at most so many batches."""
         capabilities = self._line.adapter.capabilities
-        self._report(self._reports.of_file(*await self._in_thread(self._ready_to_push)))
+        await in_thread_then(self._parts.environment, self._report_file, self._ready_to_push)
         while batches is None or batches > 0:
             batch = await self._in_thread(
                 self._store.batch, max_bytes=capabilities.max_batch_bytes, max_count=capabilities.max_batch_count
@@ -351,16 +358,19 @@ class Cycle:
     def _warn(self, warning: str) -> None:
         self._report(self._reports.of_warning(warning))
 
+    def _report_page(self, page: Page, applied: Applied | None) -> None:
+        if applied is not None:
+            self._report(self._reports.of_page(page, applied))
+
+    def _report_file(self, found: tuple[list[SetAside], list[tuple[str, str]]]) -> None:
+        self._report(self._reports.of_file(*found))
+
     def _report(self, errors: Iterable[SyncError]) -> None:
         for error in errors:
             self._observer.report(error)
 
-    async def _in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Work on the file; what passes by itself, as another program's long write, is waited out like errors of the remote."""
-        try:
-            return await self._parts.environment.run_blocking(function, *args, **kwargs)
-        except (StoreBusy, DiskFull, DiskFailed) as error:
-            raise Busy(error.message, hint=error.hint) from error
+    async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await in_thread(self._parts.environment, function, *args, **kwargs)
 
 
 def _byte_count(page: Page) -> int:

@@ -105,7 +105,8 @@ class Beside:
 
     Args:
         observer: the session.
-        instead: whether the line stands in for the session's own, so that its connection and errors are the session's.
+        instead: whether the line stands in for the session's own, so that its connection and errors are the session's; else
+            the session reads the same history by itself, and has told of it.
     """
 
     def __init__(self, observer: Observer, *, instead: bool) -> None:
@@ -118,7 +119,8 @@ class Beside:
             self._observer.tell(news)
 
     def report(self, error: SyncError) -> None:
-        self._observer.report(error)
+        if self._instead:
+            self._observer.report(error)
 
     async def caught_up(self, pull: Callable[[], Awaitable[None]]) -> None:
         """What is done then is said to ``Cycle.fill``."""

@@ -387,12 +387,16 @@ class TokenUse:
             return seconds
         return min(seconds, self._tokens.seconds_until_due())
 
+    def can_answer(self, error: SyncError) -> bool:
+        """Whether a new token may be the answer to an error."""
+        return self._taken is not None and isinstance(error, Unauthorized)
+
     async def answer_to(self, error: SyncError) -> SyncError | None:
         """What an error comes to: None to connect again at once with a new token, else an error to go on with.
 
         A token is renewed once for each time that it worked; a remote that refuses the new one as well means the user.
         """
-        if self._tokens is None or self._taken is None or not isinstance(error, Unauthorized):
+        if self._tokens is None or self._taken is None or not self.can_answer(error):
             return error
         if self._tokens.access_token not in (None, self._taken) and not self._tokens.is_stale():
             self._has_renewed = False  # another one by now, as of a log-in, which the remote has not seen here

@@ -127,13 +127,17 @@ class ManualClock:
     def next_wake(self) -> float | None:
         """Seconds to the earliest end of a sleep, None when nobody sleeps."""
         with self._changed:
-            deadline_ns = min((sleeper.deadline_ns for sleeper in self._sleepers), default=None)
+            deadline_ns = min(self._deadlines(), default=None)
             return None if deadline_ns is None else (deadline_ns - self._elapsed_ns) / 1e9
 
     def wait_for_sleepers(self, count: int = 1, timeout: float = 10.0) -> bool:
         """Wait, in real time and outside the event loop, until so many sleep; False when the timeout came first."""
         with self._changed:
-            return self._changed.wait_for(lambda: len(self._sleepers) >= count, timeout)
+            return self._changed.wait_for(lambda: len(self._deadlines()) >= count, timeout)
+
+    def _deadlines(self) -> list[int]:
+        """Of those who sleep on: who has been woken is up, though its loop may not have got to it."""
+        return [sleeper.deadline_ns for sleeper in self._sleepers if sleeper.deadline_ns > self._elapsed_ns]
 
 
 class ManualNetwork:

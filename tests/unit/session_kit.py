@@ -13,7 +13,7 @@ import logging
 import signal
 import sqlite3
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -317,14 +317,25 @@ class Device:
     """
 
     def __init__(
-        self, world: World, path: Path, *, remote: Callable[[], SyncAdapter], clock: ManualClock, seed: int, **settings: Any
+        self,
+        world: World,
+        path: Path,
+        *,
+        remote: Callable[[], SyncAdapter],
+        clock: ManualClock,
+        seed: int,
+        run_blocking: Callable[..., Awaitable[Any]] | None = None,
+        **settings: Any,
     ) -> None:
         self.world = world
         self.path = path
         self.told: list[SyncError] = []
         self.told_by: list[SyncSession] = []
         self._realms: list[Realm] = []
-        self.app = App.create("kit", remote=remote, settings=Settings(**settings), environment=environment(clock, seed))
+        surroundings = environment(clock, seed)
+        if run_blocking is not None:
+            surroundings = dataclasses.replace(surroundings, run_blocking=run_blocking)
+        self.app = App.create("kit", remote=remote, settings=Settings(**settings), environment=surroundings)
         self.user = self.app.login(Credentials.anonymous())
 
     def configuration(self, **changes: Any) -> SyncConfiguration:
@@ -453,6 +464,21 @@ class _Lost(logging.Handler):
             logging.getLogger(name).removeHandler(self)
         if error is None:
             assert not self.said, "\n".join(self.said)
+
+
+def meddling_after(name: str, meddle: Callable[[Any], object]) -> Callable[..., Awaitable[Any]]:
+    """A device's ``run_blocking``: when work of that name is done, and before anybody hears of it, something else happens, with
+    all that follows from it in the background loop. It is given what came of the work."""
+
+    async def run(work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        result = await asyncio.to_thread(work, *args, **kwargs)
+        if getattr(work, "__name__", "") == name:
+            await asyncio.to_thread(meddle, result)
+            for _ in range(100):
+                await asyncio.sleep(0)
+        return result
+
+    return run
 
 
 def nothing_was_lost(lost: Iterable[str]) -> None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -32,6 +34,7 @@ from localstore import (
 )
 from localstore.client_reset import ClientReset
 from localstore.errors import (
+    Busy,
     ClientResetFailed,
     ClientResetRequired,
     LocalStoreError,
@@ -98,6 +101,7 @@ class Calls:
 
     def on_manual_fallback(self, session: SyncSession, error: ClientResetRequired) -> None:
         self.said.append(("fallback",))
+        self.threads.add(threading.current_thread().name)
         self.failures.append(error)
 
     def _note(self, name: str, before: Realm, after: Session | None) -> None:
@@ -282,6 +286,16 @@ class TestTriggers:
         assert realm.sync_session.last_reset is not None
         assert texts(realm) == ["new", "old"]
 
+    def test_but_no_changeset_that_is_too_large_for_the_remote(self, world: World) -> None:
+        """It is refused like any other, where Realm resets the device."""
+        world.remote.max_changeset_bytes = 1000
+        device, realm = parted(world, RecoverOrDiscard())
+        add(realm, *(f"too much {number} {number * 7919}" for number in range(200)))
+        reset(realm)
+        eventually(lambda: device.kinds == ["CompensatingWrite"])
+        assert realm.sync_session.last_reset is None
+        assert texts(realm) == ["new", "old"]
+
     def test_also_when_the_remote_is_wiped_while_a_session_rests(self, world: World) -> None:
         realm = world.open()
         add(realm, "old")
@@ -439,6 +453,18 @@ class TestStrategies:
         held.set()
         in_step(realm)
         assert "localstore-kit" not in calls.threads
+
+    def test_callbacks_are_called_for_a_realm_that_was_closed_meanwhile_as_well(self, world: World) -> None:
+        calls = Calls()
+        calls.then = lambda name, before, after: after and after.add(Note(text="rescued"))
+        device, realm = parted(world, calls.recover_or_discard())
+        world.remote.wipe()
+        realm.sync_session.resume()
+        realm.close()
+        assert device.app.sync.wait_for_sessions_to_terminate(timeout=PATIENCE)
+        assert calls.names == ["before", "recovered"]
+        assert calls.before == [["new", "old"]] * 2
+        assert world.remote_texts() == ["new", "rescued"]
 
     def test_before_can_only_be_read(self, world: World) -> None:
         calls = Calls()
@@ -817,6 +843,22 @@ class TestInterruptions:
         assert calls.names == ["before", "recovered"]
         assert device.told == []
 
+    def test_kept_from_the_file_in_the_middle_it_backs_off_and_calls_nobody_again(self, world: World) -> None:
+        calls = Calls()
+        device, realm = parted(world, calls.recover_or_discard(), device=world.device(busy_timeout=0.05))
+        with closing(sqlite3.connect(realm.path, isolation_level=None, check_same_thread=False)) as other_program:
+            calls.then = lambda name, *_: name == "before" and other_program.execute("BEGIN IMMEDIATE")
+            world.remote.ask_for_reset("history damaged")
+            realm.sync_session.resume()
+            eventually(lambda: isinstance(realm.sync_session.last_error, Busy))
+            assert (realm.sync_session.state, texts(realm)) == (SessionState.ACTIVE, ["new", "old"])
+            other_program.execute("ROLLBACK")
+            eventually(lambda: world.clock.next_wake() == 1)
+            world.clock.advance(1)
+            in_step(realm)
+        assert calls.names == ["before", "recovered"]
+        assert device.told == []
+
     def test_a_pause_returns_at_once_whatever_a_callback_does(self, world: World) -> None:
         calls, held = Calls(), threading.Event()
         calls.then = lambda name, *_: name == "before" and held.wait(PATIENCE)
@@ -934,6 +976,7 @@ class TestFailures:
         assert texts(realm) == ["new", "old"]
         assert numbers(realm) == [2]
         eventually(lambda: calls.names == ["before", "fallback"])
+        assert "localstore-kit" not in calls.threads
         assert calls.failures[0].__cause__ is error
         assert error.backup == backups(realm)[0]
 
@@ -1266,6 +1309,23 @@ class TestFailures:
         assert texts(realm) == ["new", "old"]
         assert not [path for path in realm.path.parent.iterdir() if "fresh" in path.name]
 
+    def test_one_of_a_realm_that_was_closed_meanwhile_is_told_at_its_next_opening(self, world: World) -> None:
+        calls, line = Calls(), world.line()
+        device, realm = parted(world, calls.of(Recover), device=world.device(remote=line))
+        world.remote.ask_for_reset("history damaged", may_recover=False)
+        line.hold("connect")
+        realm.sync_session.resume()
+        realm.close()
+        line.let_go("connect")
+        assert device.app.sync.wait_for_sessions_to_terminate(timeout=PATIENCE)
+        device.let_it_run()
+        assert (device.told, calls.names) == ([], [])
+        with device.open(client_reset=calls.of(Recover)) as again:
+            self.failed(device, again)
+            eventually(lambda: calls.names == ["fallback"])
+            assert texts(again) == ["new", "old"]
+            assert numbers(again) == [2]
+
     def test_a_fallback_that_raises_harms_nobody(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
         def fallback(session: SyncSession, error: ClientResetRequired) -> None:
             raise LookupError("a bug in the fallback")
@@ -1297,7 +1357,11 @@ class TestManual:
     """4.6"""
 
     def required(self, world: World, told: list[ClientResetRequired]) -> tuple[Device, Realm, ClientResetRequired]:
-        device, realm = parted(world, Manual(on_client_reset=lambda session, error: told.append(error)))
+        def on_client_reset(session: SyncSession, error: ClientResetRequired) -> None:
+            assert threading.current_thread().name != "localstore-kit", "the background thread, which this would hold up"
+            told.append(error)
+
+        device, realm = parted(world, Manual(on_client_reset=on_client_reset))
         world.remote.wipe()
         realm.sync_session.resume()
         eventually(lambda: told)
@@ -1528,11 +1592,28 @@ class TestSchemas:
         in_step(reader)
         assert sorted(guest or "" for guest in reader.exec(select(Seat.guest)).all()) == guests
 
-    def test_a_table_that_another_program_added_columns_and_indexes_to(self, world: World) -> None:
-        _, realm = parted(world, RecoverOrDiscard())
+    def test_a_table_of_which_the_remote_has_nothing_is_empty_after_discarding(self, world: World) -> None:
+        """Realm fails here, as its remote has a schema of its own."""
+        device = world.device()
+        _, realm = parted(world, Discard(), device=device, schema={Note, Seat})
+        with realm.write() as tx:
+            tx.add(Seat(room="A", number=1, guest="not sent"))
+        world.remote.ask_for_reset("history damaged")
+        reset(realm)
+        assert realm.exec(select(Seat)).all() == []
+        assert device.told == []
+        with realm.write() as tx:
+            tx.add(Seat(room="A", number=1, guest="later"))
+        in_step(realm)
+
+    @pytest.mark.parametrize(("strategy", "left"), [(RecoverOrDiscard(), ["new", "old"]), (Discard(), ["old"])])
+    def test_a_table_that_another_program_added_columns_and_indexes_to(
+        self, world: World, strategy: ClientReset, left: list[str]
+    ) -> None:
+        _, realm = parted(world, strategy)
         sql(realm.path, "ALTER TABLE note ADD COLUMN colour TEXT DEFAULT 'red' CHECK (colour <> '')")
         sql(realm.path, "CREATE INDEX note_text ON note (text)")
         world.remote.ask_for_reset("history damaged")
         reset(realm)
-        assert texts(realm) == ["new", "old"]
+        assert texts(realm) == left
         assert sql(realm.path, "SELECT DISTINCT colour FROM note") == [("red",)]

@@ -13,8 +13,22 @@ from sqlmodel import select
 from localstore import Realm, RecoverOrDiscard, SessionState
 from localstore.errors import CompensatingWrite, Refused, SyncError
 from localstore.sync.session import SyncSession
+from localstore.testing.clock import ManualClock
 from localstore.testing.faulty import Hang, Raise
-from tests.unit.session_kit import PATIENCE, Device, Line, Note, World, add, eventually, is_let_go, numbers, sql, texts
+from tests.unit.session_kit import (
+    PATIENCE,
+    Device,
+    Line,
+    Note,
+    World,
+    add,
+    eventually,
+    is_let_go,
+    meddling_after,
+    numbers,
+    sql,
+    texts,
+)
 
 
 @pytest.fixture
@@ -225,7 +239,7 @@ def test_broken_off_before_it_is_undone_it_is_undone_at_the_next_start(world: Wo
         realm = device.open()
     told(device)
     assert texts(realm) == ["old"]
-    assert not [path for path in realm.path.parent.iterdir() if "fresh" in path.name]
+    eventually(lambda: not [path for path in realm.path.parent.iterdir() if "fresh" in path.name], "the second file to go")
 
 
 def test_it_is_told_once(world: World) -> None:
@@ -349,6 +363,35 @@ def test_a_handler_that_closes_the_file_leaves_no_room_to_note_it_and_the_next_i
     device, realm = restarted(device, realm, line)
     assert told(device).writes == one_of(heard).writes
     eventually(lambda: not sql(device.path, "SELECT 1 FROM localstore_aside WHERE undo"), "it to be forgotten")
+
+
+def test_what_the_second_file_shows_again_is_not_told_again(world: World) -> None:
+    ahead = world.open("ahead", clock=ManualClock(world.clock.now_ms() + 3_600_000))
+    add(ahead, "from the future")
+    in_step(ahead)
+    line = world.line()
+    device = world.device(remote=line)
+    realm = device.open()
+    in_step(realm)
+    assert device.kinds == ["ClockDrift"]
+    refuse_next(line, 1)
+    add(realm, "not allowed")
+    eventually(lambda: "CompensatingWrite" in device.kinds)
+    assert device.kinds == ["ClockDrift", "CompensatingWrite"]
+
+
+def test_paused_while_it_is_undone_it_is_told_after_resuming(world: World) -> None:
+    """The file is written in a thread, which nothing breaks off: what is to be told stands in it."""
+    line = world.line()
+    device = world.device(remote=line, run_blocking=meddling_after("undo_refused", lambda _: session.pause()))
+    realm = device.open()
+    session = realm.sync_session
+    refuse_next(line, 1)
+    add(realm, "not allowed")
+    eventually(lambda: session.state is SessionState.PAUSED and texts(realm) == [])
+    assert device.told == []
+    session.resume()
+    told(device)
 
 
 def test_a_reset_that_comes_first_makes_it_needless(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -66,6 +66,22 @@ def test_sleepers_wake_in_the_order_of_their_deadlines() -> None:
     asyncio.run(story())
 
 
+def test_who_is_woken_sleeps_no_longer_also_before_the_loop_gets_to_it() -> None:
+    clock = ManualClock()
+
+    async def story() -> None:
+        tasks = [asyncio.ensure_future(clock.sleep(seconds)) for seconds in (1, 3)]
+        await asyncio.sleep(0)
+        clock.advance(1)
+        assert clock.next_wake() == 2
+        assert not clock.wait_for_sleepers(2, timeout=0)
+        clock.advance(2)
+        assert clock.next_wake() is None
+        await asyncio.wait(tasks)
+
+    asyncio.run(story())
+
+
 def test_no_time_at_all_is_one_turn_of_the_loop() -> None:
     asyncio.run(asyncio.wait_for(ManualClock().sleep(0), 10))
 

@@ -12,8 +12,9 @@ from rich.console import Console
 
 from localstore import Direction, Progress, ProgressMode, Realm
 from localstore.console import show_transfer
-from localstore.errors import OperationAborted
+from localstore.errors import Offline, OperationAborted
 from localstore.sync.stream import Stream
+from localstore.testing.faulty import Raise
 from tests.unit.session_kit import PATIENCE, World, add, eventually, in_background, in_loop, sql
 
 UPLOAD, DOWNLOAD = Direction.UPLOAD, Direction.DOWNLOAD
@@ -94,6 +95,25 @@ class TestUploads:
         assert len(realm.pending()) == 1
         line.let_go("push")
 
+    def test_across_a_pause_it_goes_on_where_it_was(self, world: World) -> None:
+        line = world.line(max_batch_count=1)
+        line.hold("push")
+        realm = world.open(remote=line)
+        realm.sync_session.pause()
+        add(realm, "a")
+        add(realm, "b")
+        stream = realm.sync_session.progress(UPLOAD, NOW)
+        assert next_of(stream) == 0.0
+        realm.sync_session.resume()
+        line.let_one_go("push")
+        assert next_of(stream) == pytest.approx(0.5, abs=0.02)
+        realm.sync_session.pause()
+        eventually(lambda: not line.held("push"), "the call to be broken off")
+        realm.sync_session.resume()
+        line.let_one_go("push")
+        assert rest_of(stream) == [1.0]
+        line.let_go("push")
+
     def test_a_refused_changeset_does_not_keep_it_from_ending(self, world: World) -> None:
         line = world.line()
         line.hold("push")
@@ -137,6 +157,20 @@ class TestDownloads:
         world.clock.advance(1)
         assert rest_of(stream) == [1.0]
 
+    def test_nothing_is_said_while_the_remote_is_lost_though_everything_had_come(self, world: World) -> None:
+        device = world.device()
+        realm = device.open()
+        assert realm.sync_session.download_all_server_changes(timeout=PATIENCE)
+        world.at_rest()
+        world.remote.go_offline()
+        device.app.sync.reconnect()
+        eventually(lambda: realm.sync_session.status.next_attempt)
+        stream = realm.sync_session.progress(DOWNLOAD, NOW)
+        assert not has_value(stream)
+        world.remote.go_online()
+        device.app.sync.reconnect()
+        assert rest_of(stream) == [1.0]
+
     def test_when_everything_is_there_it_is_complete_at_once(self, world: World) -> None:
         realm = world.open()
         assert realm.sync_session.download_all_server_changes(timeout=PATIENCE)
@@ -155,6 +189,38 @@ class TestDownloads:
             line.let_one_go("pull")
             assert [next_of(stream) for stream in streams] == pytest.approx([expected, expected], abs=0.05)
         assert rest_of(streams[0]) == []
+
+    @pytest.mark.parametrize("loss", ["an error", "a pause"])
+    def test_across_a_lost_connection_it_goes_on_where_it_was(self, world: World, loss: str) -> None:
+        writer = world.open("writer")
+        for number in range(4):
+            add(writer, f"note {number}")
+        assert writer.sync_session.upload_all_local_changes(timeout=PATIENCE)
+        writer.close()
+        line = world.line()
+        line.hold("pull")
+        device = world.device("reader", remote=line, page_count=1)
+        realm = device.open()
+        streams = [realm.sync_session.progress(DOWNLOAD, mode) for mode in ProgressMode]
+        for expected in (0.25, 0.5):
+            line.let_one_go("pull")
+            assert [next_of(stream) for stream in streams] == pytest.approx([expected, expected], abs=0.05)
+        eventually(lambda: line.held("pull"))
+        if loss == "an error":
+            line.break_next("pull", Raise(Offline("gone")))
+            line.let_one_go("pull")
+            eventually(lambda: realm.sync_session.status.next_attempt)
+        else:
+            realm.sync_session.pause()
+            eventually(lambda: not line.held("pull"), "the call to be broken off")
+        device.let_it_run()
+        assert [has_value(stream) for stream in streams] == [False, False]
+        realm.sync_session.resume() if loss == "a pause" else device.app.sync.reconnect()
+        for expected in (0.75, 1.0):
+            line.let_one_go("pull")
+            assert [next_of(stream) for stream in streams] == pytest.approx([expected, expected], abs=0.05)
+        assert rest_of(streams[0]) == []
+        line.let_go("pull")
 
     def test_at_one_everything_is_in_the_file(self, world: World) -> None:
         writer = world.open("writer")

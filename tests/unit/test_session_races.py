@@ -362,10 +362,10 @@ class TestCallsThatOutliveTheirSession:
         device = world.device()
         realm = device.open()
         add(realm, "a")
-        for _ in range(5):
-            world.at_rest()
-            world.clock.advance(world.clock.next_wake() or 0)
-        world.at_rest()
+        for wait in (1, 2, 4, 8):
+            eventually(lambda wait=wait: world.clock.next_wake() == wait)  # type: ignore[misc]
+            world.clock.advance(wait)
+        eventually(lambda: world.clock.next_wake() == 16)
         realm.close()
         world.remote.go_online()
         again = device.open()

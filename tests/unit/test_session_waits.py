@@ -311,6 +311,22 @@ class TestTimeouts:
         realm.sync_session.resume()
         assert realm.sync_session.upload_all_local_changes(PATIENCE)
 
+    def test_what_came_until_then_can_be_read(self, world: World) -> None:
+        writer = world.open("writer")
+        for number in range(3):
+            add(writer, f"note {number}")
+        assert writer.sync_session.upload_all_local_changes(timeout=PATIENCE)
+        line = world.line()
+        line.hold("pull")
+        reader = world.open("reader", remote=line, page_count=1)
+        line.let_one_go("pull")
+        eventually(lambda: line.held("pull") and texts(reader) == ["note 0"])
+        assert reader.sync_session.download_all_server_changes(timeout=0.01) is False
+        assert texts(reader) == ["note 0"]
+        line.let_go("pull")
+        assert reader.sync_session.download_all_server_changes(timeout=PATIENCE)
+        assert texts(reader) == texts(writer)
+
     def test_asking_again_and_again_while_offline_piles_nothing_up(self, offline: Realm) -> None:
         session = offline.sync_session
         for _ in range(20):
@@ -485,10 +501,18 @@ class TestClosing:
             waits.result(PATIENCE)
 
     @pytest.mark.parametrize("wait", BOTH, ids=lambda wait: wait.__name__)
-    def test_closing_breaks_off_what_began_while_paused(self, world: World, wait: Callable[..., bool]) -> None:
-        realm = world.open()
+    @pytest.mark.parametrize("state", [SessionState.PAUSED, SessionState.INACTIVE])
+    def test_closing_breaks_off_what_began_while_paused_or_stopped(
+        self, world: World, state: SessionState, wait: Callable[..., bool]
+    ) -> None:
+        line = world.line()
+        if state is SessionState.INACTIVE:
+            line.break_down(connect=Raise(ProtocolError("nonsense")))
+        realm = world.open(remote=line)
         session = realm.sync_session
-        session.pause()
+        if state is SessionState.PAUSED:
+            session.pause()
+        eventually(lambda: session.state is state)
         add(realm, "a")
         waits = in_background(lambda: wait(session))
         eventually(lambda: waiting(session))
@@ -505,6 +529,25 @@ class TestClosing:
         world.remote.go_online()
         world.clock.advance(1)
         assert waits.result(PATIENCE) is True
+
+    def test_a_dying_session_that_has_uploaded_everything_breaks_a_download_off(self, world: World) -> None:
+        line = world.line()
+        line.hold("connect")
+        line.hold("push")
+        realm = world.open(remote=line)
+        session = realm.sync_session
+        add(realm, "unsent")
+        line.let_go("connect")
+        eventually(lambda: line.held("push"))
+        upload, download = (in_background(lambda wait=wait: wait(session)) for wait in BOTH)  # type: ignore[misc]
+        eventually(lambda: waiting(session) == 2)
+        realm.close()
+        assert session.state is SessionState.DYING
+        line.let_go("push")
+        assert upload.result(PATIENCE) is True
+        with pytest.raises(OperationAborted):
+            download.result(PATIENCE)
+        assert session.state is SessionState.INACTIVE
 
     @pytest.mark.parametrize("wait", BOTH, ids=lambda wait: wait.__name__)
     def test_after_the_realm_was_closed_waiting_is_refused(self, world: World, wait: Callable[..., bool]) -> None:

@@ -247,6 +247,39 @@ class TestOpening:
         user.log_out()
         user.app.close()
 
+    def test_a_renewal_that_comes_to_its_end_does_not_end_a_pause(self, users: Users) -> None:
+        user = stale_user(users)
+        users.line.hold("refresh")
+        realm = users.open(user)
+        eventually(lambda: users.line.held("refresh"))
+        realm.sync_session.pause()
+        users.line.let_go("refresh")
+        beside = users.open(user, name="beside.db")
+        assert is_connected(beside)
+        assert realm.sync_session.state is SessionState.PAUSED
+        assert realm.sync_session.connection_state is ConnectionState.DISCONNECTED
+
+    def test_a_dying_session_whose_file_is_opened_with_an_expired_one_waits_as_well(self, users: Users) -> None:
+        user = users.app().login(EMMA)
+        realm = users.open(user)
+        assert is_connected(realm)
+        users.line.hold("push")
+        add(realm, "unsent")
+        eventually(lambda: users.line.held("push"))
+        session = realm.sync_session
+        realm.close()
+        users.line.hold("refresh")
+        users.clock.advance(31 * MINUTES)
+        again = users.open(user)
+        assert again.sync_session is session
+        assert session.state is SessionState.WAITING_FOR_ACCESS_TOKEN
+        eventually(lambda: not users.line.held("push"), "the call to be broken off")
+        users.line.let_go("push")
+        users.line.let_go("refresh")
+        assert session.upload_all_local_changes(timeout=PATIENCE)
+        assert session.state is SessionState.ACTIVE
+        assert len(users.remote.changesets()) == 1
+
     def test_a_renewal_that_finds_no_answer_in_time_is_given_up(self, users: Users) -> None:
         user = stale_user(users)
         users.line.break_next("refresh", Hang())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,11 +24,12 @@ from localstore.errors import (
     Unauthorized,
     UserRemoved,
 )
+from localstore.sync.session import SyncSession
 from localstore.sync.state import Event
 from localstore.testing.faulty import Hang, Raise
 from localstore.testing.memory import MemoryRemote
 from localstore.token_file import TokenFile, UserTable
-from tests.unit.session_kit import PATIENCE, Note, add, eventually, in_background, in_loop, sql, texts
+from tests.unit.session_kit import PATIENCE, Note, add, eventually, in_background, in_loop, sql, texts, waiting
 from tests.unit.users_kit import EMMA, KEVIN, Users, is_connected
 
 
@@ -178,8 +180,8 @@ class TestAnonymous:
         app = users.app()
         user = app.login(Credentials.anonymous())
         users.open(user)
-        for waiting in [in_background(user.log_out) for _ in range(4)]:
-            waiting.result(PATIENCE)
+        for logging_out in [in_background(user.log_out) for _ in range(4)]:
+            logging_out.result(PATIENCE)
         assert user.state is UserState.REMOVED
 
     def test_one_whom_the_remote_refuses_keeps_the_data(self, users: Users) -> None:
@@ -273,6 +275,51 @@ class TestLoggingOut:
             waiting.result(PATIENCE)
         assert texts(realm) == ["unsent"]
         users.line.let_go("push")
+
+    def test_the_connection_ends_and_calls_back_before_it_returns(self, users: Users) -> None:
+        user = users.app().login(EMMA)
+        realm = users.open(user)
+        assert is_connected(realm)
+        seen: list[tuple[str, str]] = []
+        realm.sync_session.on_connection_state_change(
+            lambda change: seen.append((change.new_state.value, threading.current_thread().name))
+        )
+        user.log_out()
+        assert seen == [("disconnected", threading.current_thread().name)]
+        assert users.told == []
+
+    def test_a_session_that_still_uploads_for_a_closed_realm_ends(self, users: Users) -> None:
+        user = users.app().login(EMMA)
+        realm = users.open(user)
+        assert is_connected(realm)
+        session = realm.sync_session
+        users.line.hold("push")
+        add(realm, "unsent")
+        eventually(lambda: users.line.held("push"))
+        realm.close()
+        assert session.state is SessionState.DYING
+        user.log_out()
+        assert session.state is SessionState.INACTIVE
+        assert user.app.sync.wait_for_sessions_to_terminate(PATIENCE)
+        users.line.let_go("push")
+        with users.open(users.app().login(EMMA)) as again:
+            assert again.sync_session.upload_all_local_changes(timeout=PATIENCE)
+        assert len(users.remote.changesets()) == 1
+
+    @pytest.mark.parametrize("wait", [SyncSession.upload_all_local_changes, SyncSession.download_all_server_changes])
+    def test_a_wait_that_begins_afterwards_runs_out_of_time_or_ends_after_the_next_login(
+        self, users: Users, wait: Callable[..., bool]
+    ) -> None:
+        app = users.app()
+        user = app.login(EMMA)
+        realm = users.open(user)
+        user.log_out()
+        add(realm, "a")
+        assert wait(realm.sync_session, 0.01) is False
+        waits = in_background(lambda: wait(realm.sync_session))
+        eventually(lambda: waiting(realm.sync_session) >= 1)
+        app.login(EMMA)
+        assert waits.result(PATIENCE) is True
 
     def test_unsent_data_goes_out_after_the_next_login(self, users: Users) -> None:
         app = users.app()
