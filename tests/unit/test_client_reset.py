@@ -1453,6 +1453,23 @@ class TestStatus:
         in_step(realm)
         eventually(lambda: realm.sync_session.status.why.value == "in step")
 
+    def test_one_that_a_pause_broke_off_is_under_way_no_longer(self, world: World) -> None:
+        line = world.line()
+        _, realm = parted(world, RecoverOrDiscard(), device=world.device(remote=line))
+        world.remote.ask_for_reset("history damaged")
+        line.hold("pull")
+        realm.sync_session.resume()
+        eventually(lambda: realm.sync_session.status.why.value == "resetting")
+        realm.sync_session.pause()
+        assert realm.sync_session.status.why.value == "paused by the user"
+        line.hold("connect")
+        realm.sync_session.resume()
+        eventually(lambda: line.held("connect"))
+        assert realm.sync_session.status.why.value == "connecting"
+        line.let_go("connect")
+        line.let_go("pull")
+        in_step(realm)
+
     def test_a_pause_breaks_waits_off_as_ever(self, world: World) -> None:
         line = world.line()
         _, realm = parted(world, RecoverOrDiscard(), device=world.device(remote=line))

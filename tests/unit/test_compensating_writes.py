@@ -242,6 +242,22 @@ def test_broken_off_before_it_is_undone_it_is_undone_at_the_next_start(world: Wo
     eventually(lambda: not [path for path in realm.path.parent.iterdir() if "fresh" in path.name], "the second file to go")
 
 
+def test_refused_after_its_realm_was_closed_it_is_undone_and_told_at_the_next_opening(world: World) -> None:
+    line = world.line()
+    device, realm = synced(world, line)
+    line.hold("push")
+    refuse_next(line, 2)
+    add(realm, "not allowed")
+    eventually(lambda: line.held("push"))
+    realm.close()
+    line.let_go("push")
+    assert device.app.sync.wait_for_sessions_to_terminate(timeout=PATIENCE)
+    assert device.told == []
+    again = device.open()
+    told(device)
+    assert texts(again) == ["old"]
+
+
 def test_it_is_told_once(world: World) -> None:
     line = world.line()
     device, realm = synced(world, line)

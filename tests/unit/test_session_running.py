@@ -8,14 +8,14 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from localstore import App, ConnectionState, ConnectionStateChange, Credentials, Manual, Realm, SessionState, SyncConfiguration
-from localstore.adapter import Cursor, Hello, Limit, Page, PushResult, SealedChangeset, SyncAdapter, Welcome
+from localstore.adapter import Cursor, Hello, Hint, Limit, Page, PushResult, SealedChangeset, SyncAdapter, Welcome
 from localstore.errors import (
     Busy,
     NestedWrite,
@@ -1002,6 +1002,24 @@ class TestNews:
             eventually(lambda number=number: f"note {number}" in texts(reader))  # type: ignore[misc]
             world.at_rest(2)
             world.clock.advance(5)  # but not at once, as it might end at once each time
+
+    def test_a_watch_with_a_bug_is_told_once_and_the_timer_brings_news(self, world: World) -> None:
+        class Broken(MemoryAdapter):
+            async def watch(self, cursor: Cursor | None) -> AsyncGenerator[Hint]:
+                raise LookupError("a bug")
+                yield Hint()
+
+        device, writer = world.device("reader", remote=lambda: Broken(world.remote)), world.open("writer")
+        reader = device.open()
+        for number in range(3):
+            add(writer, f"note {number}")
+            upload(writer)
+            world.at_rest(2)
+            world.clock.advance(60)
+            eventually(lambda number=number: f"note {number}" in texts(reader))  # type: ignore[misc]
+        assert device.kinds == ["RemoteDamage"]
+        assert "a bug" in str(device.told[0])
+        assert reader.sync_session.state is SessionState.ACTIVE
 
     def test_damage_at_the_remote_is_told_once(self, world: World) -> None:
         class Damaged(MemoryAdapter):

@@ -154,6 +154,15 @@ class TestASession:
         assert (status.state, status.why, status.pending_changesets) == (P, Reason.PAUSED, 1)
         assert str(status).startswith("paused by the user, 1 changeset (")
 
+    def test_that_is_paused_while_it_waits_makes_no_next_attempt(self, world: World) -> None:
+        world.remote.go_offline()
+        realm = world.open()
+        world.at_rest()
+        assert realm.sync_session.status.next_attempt is not None
+        realm.sync_session.pause()
+        status = realm.sync_session.status
+        assert (status.why, status.next_attempt) == (Reason.PAUSED, None)
+
     def test_that_was_stopped_says_by_what(self, world: World) -> None:
         line = world.line()
         line.break_down(connect=Raise(ProtocolError("another language")))
