@@ -201,6 +201,8 @@ class SyncAdapter(Protocol):
     async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
         """What comes after ``cursor``, from the beginning when it is None. The device's own changesets may be left out.
 
+        The cursor may be another device's, from whose file this one's was copied: what that one sent is given from there on.
+
         Raises:
             ResetRequired: the cursor is unknown, or what comes after it was trimmed.
         """

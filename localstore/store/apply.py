@@ -118,7 +118,11 @@ def apply(
         _take_all(Rows(connection, state.device, now_ms, rules), turn, applied)
     set_capturing(connection, Capturing.BY_KEY)
     turn.finish()
-    connection.execute("UPDATE localstore_state SET cursor = ?, last_stamp = max(last_stamp, ?)", (cursor, turn.highest_stamp))
+    connection.execute(  # where to go on from for somebody who does not know whether the remote has what is unsent here
+        "UPDATE localstore_state SET cursor = ?, last_stamp = max(last_stamp, ?), unsent_cursor ="
+        " CASE WHEN EXISTS (SELECT 1 FROM localstore_outbox) THEN coalesce(unsent_cursor, cursor, x'') END",
+        (cursor, turn.highest_stamp),
+    )
     return applied
 
 

@@ -55,9 +55,12 @@ def forget_identity(connection: sqlite3.Connection, user: str) -> None:
     if first is None:  # its first changeset will tell what it knew by then
         connection.execute("UPDATE localstore_device SET declared = 0")
         connection.execute("UPDATE localstore_state SET folded = 0")
+    else:
+        _read_again(connection)
     connection.execute("UPDATE localstore_table SET seeded = 0 WHERE seeded <= ?", (stamp,))
     connection.execute(
-        "UPDATE localstore_state SET device = ?, user = ?, last_number = 0, last_stamp = ?", (NOBODY, user, state.last_stamp)
+        "UPDATE localstore_state SET device = ?, user = ?, last_number = 0, last_stamp = ?, unsent_cursor = NULL",
+        (NOBODY, user, state.last_stamp),
     )
     connection.execute("DELETE FROM localstore_reset")
 
@@ -112,6 +115,15 @@ def _take_for_sent(connection: sqlite3.Connection, device: bytes) -> None:
         "DELETE FROM localstore_outbox WHERE stamp <= (SELECT max(stamp) FROM localstore_seen WHERE other = ?)"
         " AND number <= (SELECT folded FROM localstore_state)",  # it is: nothing is applied before all is
         (device_number(connection, device),),
+    )
+
+
+def _read_again(connection: sqlite3.Connection) -> None:
+    """Go back to where nothing of what is unsent had come from the remote, which may have had it since, as the other device's:
+    what follows there from that one can be applied only after it. What is known already is passed over.
+    """
+    connection.execute(
+        "UPDATE localstore_state SET cursor = nullif(unsent_cursor, x'') WHERE unsent_cursor IS NOT NULL"  # else no page came
     )
 
 

@@ -107,6 +107,24 @@ class PullingRules(Suite):
 
         self.run(rule())
 
+    def test_another_device_goes_on_from_a_cursor(self, remote: RemoteUnderTest) -> None:
+        """A copy of a file does, and lacks what the device that it was copied from sent since."""
+
+        async def rule() -> None:
+            async with self.line(remote) as one, self.line(remote) as other:
+                await other.push(1, 3)
+                await one.push(1, 3)
+                await one.read()
+                await one.push(4, 6)
+                await other.push(4, 6)
+                async with self.line(remote, cursor=one.cursor, remote_id=one.welcome.remote_id) as copy:
+                    copy.cursor = one.cursor
+                    received = numbers_by_device(await copy.read())
+                assert received[other.device] == [4, 5, 6]
+                assert received[one.device] in ([4, 5, 6], [1, 2, 3, 4, 5, 6])
+
+        self.run(rule())
+
     def test_reading_takes_nothing_away(self, remote: RemoteUnderTest) -> None:
         async def rule() -> None:
             async with self.line(remote) as writer, self.line(remote) as reader:

@@ -13,7 +13,8 @@ TABLES = {
     # this number are in localstore_clock; replay: whether the schema has changed since localstore_unknown was last gone
     # through; unsettled: whether something was written since localstore_repaired was last gone through, 2 when by another
     # program; purged: records of localstore_clock with nothing from this stamp on may be gone; contact_ms: when the remote
-    # answered last, by this device's clock; horizon_s: how long it keeps history, as it said then.
+    # answered last, by this device's clock; horizon_s: how long it keeps history, as it said then; unsent_cursor: the cursor
+    # before the first page that came while something was unsent, empty for the beginning; NULL when nothing was at the last.
     "state": """
         id INTEGER PRIMARY KEY CHECK (id = 1),
         capturing INTEGER NOT NULL DEFAULT 1,
@@ -30,7 +31,8 @@ TABLES = {
         contact_ms INTEGER NOT NULL DEFAULT 0,
         horizon_s REAL,
         remote_id TEXT,
-        cursor BLOB""",
+        cursor BLOB,
+        unsent_cursor BLOB""",
     # The client reset that is under way, or was not confirmed by the remote yet; one row at most. mode: what it does with
     # unsent changes; version: of the library; step: how far it got; backup: where the file as it was before lies.
     "reset": """
