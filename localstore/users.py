@@ -395,5 +395,7 @@ class AppUsers:
             state = user.state
             ended = Event.LOG_OUT if error is None else Event.TOKEN_REFUSED
             self.app.sync.tell(user, Event.LOG_IN if state is UserState.LOGGED_IN else ended, error)
+            if state is not UserState.LOGGED_IN:
+                user.tokens.try_anew()  # only now, or sessions would hear first that there is nothing to renew
             if user.state is state:
                 return

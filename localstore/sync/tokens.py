@@ -125,7 +125,8 @@ class UserTokens:
             if tokens != self._held:
                 self._former, self._held = self._held or self._former, tokens
                 self._not_before = -math.inf
-                self.try_anew()  # an answer that is still awaited is about tokens that were given up
+                if tokens is not None:
+                    self.try_anew()  # an answer that is still awaited is about tokens that were given up
 
     def try_anew(self) -> None:
         """When the remote is being asked at this moment, ask again: somebody knows that the line is dead, or better tokens."""

@@ -13,7 +13,7 @@ from localstore.adapter import SyncAdapter
 from localstore.errors import LocalStoreError, Offline, ProtocolError, SyncError
 from localstore.sync.redaction import redacted_error
 from localstore.testing.faulty import Raise
-from tests.unit.session_kit import PATIENCE, World, add, eventually
+from tests.unit.session_kit import PATIENCE, World, add, eventually, in_background
 from tests.unit.test_urls import told
 
 URL = "https://emma:s3cret@hub/todo?token=s3cret"
@@ -74,10 +74,10 @@ class TestWhatASessionTells:
         realm = world.device(remote=line).open()
         add(realm, "a")
         eventually(lambda: line.held("push"))
-        future = realm.sync_session._wait_for_upload()
+        waiting = in_background(realm.sync_session.upload_all_local_changes)
+        eventually(lambda: len(realm.sync_session._waits) == 1)
         line.let_one_go("push")
-        assert future is not None
-        error = future.exception(PATIENCE)
+        error = waiting.exception(PATIENCE)
         assert isinstance(error, ProtocolError)
         assert "s3cret" not in told(error)
 

@@ -293,7 +293,7 @@ class TestOpening:
         users.line.hold("refresh")
         realm = users.open(user)
         waiting = in_background(lambda: realm.sync_session.download_all_server_changes())
-        eventually(lambda: users.line.held("refresh"))
+        eventually(lambda: users.line.held("refresh") and len(realm.sync_session._waits) == 1)
         user.log_out()
         assert realm.sync_session.state is SessionState.INACTIVE
         with pytest.raises(OperationAborted):
