@@ -34,7 +34,7 @@ from localstore.sync.reports import Reports
 from localstore.sync.retry import Backoff
 from localstore.sync.signs import SignsOfLife
 from localstore.sync.state import ConnectionEvent
-from localstore.sync.tokens import TokenUse
+from localstore.sync.token_use import TokenUse
 from localstore.sync.waits import Waits
 from localstore.urls import redacted_text
 

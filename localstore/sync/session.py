@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from localstore.client_reset import ClientResetReport
-from localstore.errors import LocalStoreError, OperationAborted, StoreBusy, SyncError
+from localstore.errors import LocalStoreError, SyncError
 from localstore.store.forking import of_this_process
 from localstore.sync.cycle import Signals
 from localstore.sync.life import Life
@@ -40,7 +40,8 @@ from localstore.sync.stream import Broadcast, Stream
 from localstore.sync.telling import Coalesced
 from localstore.sync.tokens import adjusted
 from localstore.sync.transfers import Transfers
-from localstore.sync.waits import Waits, known, result, result_async
+from localstore.sync.waiting import aborted, begin_upload
+from localstore.sync.waits import Waits, result, result_async
 from localstore.timeouts import at_most
 
 __all__ = ["ErrorHandler", "SyncSession"]
@@ -259,7 +260,7 @@ class SyncSession:
             if Effect.STOP in transition.effects:
                 self._stop(lingers=event in _CLOSED)
             if Effect.ABORT_WAITS in transition.effects:
-                self._waits.abort(error or _aborted(event))
+                self._waits.abort(error or aborted(event))
             if Effect.START in transition.effects:
                 self._start()
             if Effect.RENEW_TOKEN in transition.effects and self._parts.tokens is not None:
@@ -288,7 +289,7 @@ class SyncSession:
         self.settle()
         if was_ended:
             return
-        self._waits.abort(_aborted(Event.CLOSE))
+        self._waits.abort(aborted(Event.CLOSE))
         self._transfers.end()
         self._connections.end()
         self.look_once_more()
@@ -389,20 +390,7 @@ class SyncSession:
             self._statuses.deliver()
 
     def _wait_for_upload(self, seconds: float | None) -> concurrent.futures.Future[bool]:
-        """Begin to wait; what another program wrote is sealed first, for which somebody else's write may have to end."""
-        store = self._parts.store
-        try:
-            store.seal(at_most=seconds)
-        except StoreBusy:
-            if seconds is None or seconds >= store.options.busy_timeout:
-                raise
-            return known(False)
-        if store.last_pending() is None:
-            return known(True)
-        state = store.state()
-        future = self._waits.upload(state.last_number, state.device)
-        if store.state().device == state.device:  # it may have been acknowledged before the wait was known
-            self._waits.acknowledged(store.acknowledged())
+        future = begin_upload(self._parts.store, self._waits, seconds)
         self._waiting_has_begun()
         return future
 
@@ -412,14 +400,14 @@ class SyncSession:
         if or_fail and self._state in (SessionState.INACTIVE, SessionState.PAUSED):
             stopped = Event.PAUSE if self._state is SessionState.PAUSED else Event.CLOSE
             with suppress(concurrent.futures.InvalidStateError):  # that it stopped broke it off already
-                future.set_exception(self.last_error or _aborted(stopped))
+                future.set_exception(self.last_error or aborted(stopped))
         self._waiting_has_begun()
         return future
 
     def _waiting_has_begun(self) -> None:
         self._poke()
         if self._ended:
-            self._waits.abort(_aborted(Event.CLOSE))
+            self._waits.abort(aborted(Event.CLOSE))
 
     def _check_may_wait(self) -> None:
         if self._parts.loop.is_current() or self._resets.is_calling_back():
@@ -427,11 +415,3 @@ class SyncSession:
                 "The background thread cannot wait for itself: all sync would stand still.",
                 hint="Wait in another thread, not in an error handler or a callback of a client reset.",
             )
-
-
-def _aborted(event: Event) -> OperationAborted:
-    reason = {Event.PAUSE: "paused", Event.CLOSE: "closed", Event.LOG_OUT: "ended by logging out"}.get(event, "ended")
-    return OperationAborted(
-        f"The wait was broken off because the session was {reason}. All changes are safe in the file.",
-        hint="Wait again when the session is active.",
-    )

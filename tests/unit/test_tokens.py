@@ -14,7 +14,8 @@ from localstore.adapter import SyncAdapter, Tokens
 from localstore.errors import Busy, Offline, OperationAborted, ProtocolError, Unauthorized
 from localstore.sync.state import Event
 from localstore.sync.token_life import Freshness, freshness, kept, seconds_until_due
-from localstore.sync.tokens import TokenUse, adjusted
+from localstore.sync.token_use import TokenUse
+from localstore.sync.tokens import adjusted
 from localstore.testing.clock import ManualClock
 from localstore.testing.faulty import Hang, LoseAnswer, Raise
 from localstore.token_file import KeptTokens
