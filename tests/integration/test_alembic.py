@@ -14,6 +14,8 @@ from shutil import copy, copytree
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE_TABLES = {"task", "penguin", "station", "note"}
 
@@ -178,7 +180,6 @@ DOWNGRADE = """with op.batch_alter_table("task") as batch:
         batch.alter_column("title", new_column_name="name")"""
 
 
-@pytest.mark.slow
 def test_an_application_goes_from_init_through_an_upgrade_and_back_while_it_syncs(tmp_path: Path) -> None:
     (tmp_path / "remote").mkdir()
     one = Scratch(tmp_path, "one", OLD)

@@ -318,6 +318,7 @@ class TestAWriterThatComesInBetween:
         assert again.sync_session.upload_all_local_changes(timeout=PATIENCE)
         assert texts(again) == ["late"]
 
+    @pytest.mark.slow
     def test_does_not_keep_an_app_from_ending_its_other_sessions(self, world: World) -> None:
         device, _, go, writer = self.closed_under_a_writer(world)
         other = device.open(path=world.directory / "other.db")

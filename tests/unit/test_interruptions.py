@@ -150,6 +150,7 @@ def test_ctrl_c_at_any_line_leaves_a_write_whole_or_undone(realm: Realm) -> None
     assert outcomes == {(True, False), (True, True), (False, True)}  # undone, too late, and got through
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.gettrace() is not None, reason="a debugger or a coverage tool traces already")
 def test_ctrl_c_in_the_midst_of_sqlalchemy_leaves_a_write_whole_or_undone(realm: Realm) -> None:
     wrote = Wrote(realm)

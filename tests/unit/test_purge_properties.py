@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -168,6 +169,7 @@ LOST = "SELECT tbl, key, column, lost_value, lost_stamp, won_value, rule FROM lo
 FORGETFUL = [*KINDS, "forget", "forget", "forget"]
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(before=histories(FORGETFUL, 12), after=histories(FORGETFUL, 16), seed=st.integers(0, 1000))
 def test_devices_that_forget_hold_the_same_as_those_that_do_not(before: list[Step], after: list[Step], seed: int) -> None:
@@ -183,6 +185,7 @@ def test_devices_that_forget_hold_the_same_as_those_that_do_not(before: list[Ste
         networks.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(
     files=st.lists(st.tuples(rows(), links()), min_size=3, max_size=3),
@@ -205,6 +208,7 @@ def test_devices_that_forget_hold_the_same_with_rows_from_before_sync(
         networks.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(before=histories([*FORGETFUL, "widen"], 12), after=histories([*FORGETFUL, "widen"], 14), seed=st.integers(0, 1000))
 def test_devices_that_forget_hold_the_same_when_they_get_a_new_schema(before: list[Step], after: list[Step], seed: int) -> None:

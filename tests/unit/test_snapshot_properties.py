@@ -31,6 +31,8 @@ from tests.unit.test_purge_properties import FORGETFUL, LOST, ForgetfulNetwork
 from tests.unit.test_repair import play
 from tests.unit.test_seeds import Files, links, rows, seeded
 
+pytestmark = pytest.mark.slow
+
 BOTH = [NOTE, LINK]
 WIDE, NARROW = [WIDE_NOTE, LINK], [NOTE]
 DEVICES = st.integers(0, 2)
