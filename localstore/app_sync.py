@@ -70,7 +70,7 @@ class AppSync:
     @property
     def has_sync_sessions(self) -> bool:
         """Whether any session is left, also a paused one, and one that still uploads for a closed realm."""
-        return bool(self._files)
+        return any(file.has_session for file in list(self._files.values()))
 
     def reconnect(self) -> None:
         """Let all active sessions try to reach the remote now, and forget how often they failed before."""
@@ -99,11 +99,11 @@ class AppSync:
                 "The background thread cannot wait for its own sessions to end.", hint="Wait in another thread."
             )
         with self._lock:
-            return self._changed.wait_for(lambda: not self._files, seconds)
+            return self._changed.wait_for(lambda: not self.has_sync_sessions, seconds)
 
     async def wait_for_sessions_to_terminate_async(self, timeout: float | None = None) -> bool:
         """``wait_for_sessions_to_terminate`` for any event loop."""
-        return await self._emptied.wait(lambda: not self._files, at_most(timeout, may_be_zero=True))
+        return await self._emptied.wait(lambda: not self.has_sync_sessions, at_most(timeout, may_be_zero=True))
 
     def open_file(  # noqa: PLR0913  what a file is opened with, and no more
         self,
@@ -218,6 +218,7 @@ class AppSync:
                 file.session.end()
             for file in files:
                 self._close_now_or_later(file)
+            self._tell_of_end()
         finally:
             self._loop.stop(timeout=_STOP_SECONDS)
         with self._lock:  # what a session that died just now is still closing
@@ -321,8 +322,13 @@ class AppSync:
                 if file.store.is_closed and self._files.get(file.store.path) is file:
                     del self._files[file.store.path]
                     self._watch_network()
-                self._changed.notify_all()
-            self._emptied.ring()
+            self._tell_of_end()
+
+    def _tell_of_end(self) -> None:
+        """Let those look again who wait for sessions to end."""
+        with self._lock:
+            self._changed.notify_all()
+        self._emptied.ring()
 
 
 def _has_unsent(store: Store) -> bool:

@@ -91,6 +91,11 @@ class SyncSession:
     # -- what an application sees
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the file or the app was closed: nothing more will happen."""
+        return self._ended
+
+    @property
     def state(self) -> SessionState:
         """Whether the session may sync; being offline does not change it."""
         return self._state

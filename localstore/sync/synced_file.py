@@ -38,6 +38,12 @@ class SyncedFile:
         self.closing = False
 
     @property
+    def has_session(self) -> bool:
+        """Whether its session goes on, or did until now: of one that has ended nothing is left when realms alone hold the file,
+        as after closing the app."""
+        return not (self.session.has_ended and self.realms)
+
+    @property
     def unused(self) -> bool:
         """Whether no realm is open on it, and its session has ended or only rests."""
         return self.realms == 0 and self.session.state in (SessionState.INACTIVE, SessionState.PAUSED)

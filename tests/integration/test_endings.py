@@ -144,7 +144,7 @@ def test_ctrl_c_at_any_moment_ends_it_and_leaves_nothing_half(database: Path, fa
         os.kill(process.pid, signal.SIGINT)
         pause.wait(1.0)
     said, errors = ended.result()
-    assert process.returncode == 0
+    assert process.returncode == 0, errors
     assert errors == "" or errors.startswith(SAID_OF_CTRL_C)
     with closing(sqlite3.connect(database)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

@@ -203,6 +203,21 @@ def test_ctrl_c_at_any_line_of_closing_an_app_is_made_up_for_by_closing_it_again
     assert 5 < line < STEPS_MAX - 1
 
 
+def test_of_a_realm_that_outlives_its_app_no_session_is_left(world: World) -> None:
+    device = world.device()
+    realm = device.open()
+    add(realm, "kept")
+    sync = device.app.sync
+    waiting = [in_background(sync.wait_for_sessions_to_terminate)]
+    waiting.append(in_background(lambda: in_loop(sync.wait_for_sessions_to_terminate_async())))
+    device.app.close()
+    assert not sync.has_sync_sessions
+    assert [one.result(PATIENCE) for one in waiting] == [True, True]
+    assert texts(realm) == ["kept"]
+    realm.close()
+    assert not sync.has_sync_sessions
+
+
 class TestBell:
     def test_a_waiter_whose_loop_was_closed_is_in_nobodys_way(self) -> None:
         bell = Bell()
