@@ -14,7 +14,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, TypeVar
 
 from localstore.store.forking import begins_anew, kept_for_ever
@@ -65,11 +65,9 @@ class BackgroundLoop:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    @contextmanager
-    def letting_go(self) -> Iterator[None]:
-        """From here on a task does nothing but let go of its line. Nobody waits for that who stops the loop."""
-        with self._leaving.going():
-            yield
+    def letting_go(self) -> AbstractContextManager[None]:
+        """What the current task does in this block is to let go of its line. Nobody waits for that who stops the loop."""
+        return self._leaving.going()
 
     def stop(self, timeout: float, *, to_the_end: bool = False) -> None:
         """Cancel what runs and end the thread.
