@@ -150,7 +150,7 @@ class SyncConfiguration:
     def remote_data_timeout(self) -> float | None:
         """How many seconds it waits at most, None for as long as it takes."""
         wait = self.wait_for_initial_remote_data
-        return None if isinstance(wait, bool) else _seconds(wait)
+        return None if isinstance(wait, bool) else at_most(wait, name="wait_for_initial_remote_data", for_ever="True")
 
 
 def path_of(configuration: SyncConfiguration | LocalConfiguration) -> Path:
@@ -214,10 +214,6 @@ def _check_file_options(configuration: SyncConfiguration | LocalConfiguration) -
     chosen = configuration.compact_on_launch
     if not isinstance(chosen, bool) and not callable(chosen):
         raise TypeError(f"compact_on_launch is a bool or a function of (total_bytes, used_bytes), not {chosen!r}.")
-
-
-def _seconds(wait: object) -> float | None:
-    return at_most(wait, name="wait_for_initial_remote_data", for_ever="True")
 
 
 def check_encryption_key(key: object) -> None:
