@@ -157,7 +157,7 @@ class _Leaving:
         finally:
             self._going.discard(task)
 
-    def wait_for(self, tasks: set[asyncio.Task[Any]]) -> None:
+    def watch(self, tasks: set[asyncio.Task[Any]]) -> None:
         """The loop is ending, with these tasks."""
         self._ending = set(tasks)
         for task in tasks:
@@ -175,7 +175,7 @@ async def _end(tasks: set[asyncio.Task[Any]], leaving: _Leaving) -> None:
 
     One that will not end whatever is done is left as it is: an adapter must not keep an app from closing.
     """
-    leaving.wait_for(tasks)
+    leaving.watch(tasks)
     for task in tasks:
         if not task.cancelling() and task not in leaving:
             task.cancel()

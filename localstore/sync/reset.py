@@ -92,7 +92,7 @@ class Resets:
 
         Raises:
             ClientResetRequired: that is left to the application.
-            ClientResetFailed: it cannot be done; the file is as it was.
+            ClientResetFailed: it cannot be done, and the file is as it was; or the callback after it raised.
         """
         self._confirmed, self._can_undo = False, True
         self._why = error
