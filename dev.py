@@ -2,7 +2,7 @@
 """Every command a developer needs, on a machine that has Python 3.11 or newer and nothing else.
 
     python3 dev.py demo [options]         three devices that were offline converge through a folder
-    python3 dev.py test [pytest options]  all tests; one process a core when no options are given
+    python3 dev.py test [pytest options]  all tests but those marked slow; one process a core when no options are given
     python3 dev.py check                  linter, formatter, types, layers
     python3 dev.py bench [options]        benchmarks against baselines measured in the same run
 

@@ -67,7 +67,9 @@ class App:
         """
         from localstore.settings import Settings
 
-        if not app_id or not app_id.strip():
+        if not isinstance(app_id, str):
+            raise TypeError(f"app_id is a str, not of type {type(app_id).__name__}.")
+        if not app_id.strip():
             raise ValueError("app_id must not be empty: it keeps the data of different applications apart.")
         check_settings(settings)
         settings = settings or Settings()
@@ -83,7 +85,7 @@ class App:
         elif callable(remote):
             lines = Lines(remote)
         else:
-            raise TypeError(f"remote is a URL or a callable that makes adapters, not a {type(remote).__name__}.")
+            raise TypeError(f"remote is a URL or a callable that makes adapters, not of type {type(remote).__name__}.")
         return cls(app_id, lines, settings, environment or Environment(), remote=remote if isinstance(remote, str) else None)
 
     def login(self, credentials: Credentials) -> User:
@@ -125,7 +127,7 @@ class App:
             NotLoggedIn: the user is logged out.
         """
         if not isinstance(user, User):
-            raise TypeError(f"switch_user takes a User, as app.all_users() lists them, not a {type(user).__name__}.")
+            raise TypeError(f"switch_user takes a User, as app.all_users() lists them, not of type {type(user).__name__}.")
         self.users.switch(user)
 
     def close(self) -> None:

@@ -122,6 +122,9 @@ ClientReset = RecoverOrDiscard | Recover | Discard | SeedRemote | Manual
 class ClientResetReport:
     """What the last client reset of a file did, as ``session.last_reset`` tells it.
 
+    Of one that an earlier process carried out, and that the remote has not confirmed yet, the file does not know the numbers
+    any more: they are 0, and ``time_ms`` is when it began.
+
     Attributes:
         kind, reason: why it was done, for programs and in words.
         mode: what became of unsent changes: ``"recover"``, ``"discard"``, or ``"seed"`` when the remote was filled again.

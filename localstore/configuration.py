@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -132,10 +133,14 @@ class SyncConfiguration:
                 raise ValueError("Give path, for any file, or name, for one in the user's directory, not both.")
         if not self.schema:
             raise ValueError("A synced realm needs a schema: the SQLModel classes that it syncs.")
+        if not isinstance(self.partition, str):
+            raise TypeError(f"partition is a str, not {self.partition!r}.")
         if not self.partition:
             raise ValueError(f"partition must not be empty; the usual one is {DEFAULT_PARTITION!r}.")
         if self.stop_policy not in ("after_changes_uploaded", "immediately"):
             raise ValueError(f"stop_policy is 'after_changes_uploaded' or 'immediately', not {self.stop_policy!r}.")
+        if self.error_handler is not None and not callable(self.error_handler):
+            raise TypeError(f"error_handler is a function of (session, error), not {self.error_handler!r}.")
         check_client_reset(self.client_reset)
         check_encryption_key(self.encryption_key)
         _check_file_options(self)
@@ -150,11 +155,18 @@ class SyncConfiguration:
     def remote_data_timeout(self) -> float | None:
         """How many seconds it waits at most, None for as long as it takes."""
         wait = self.wait_for_initial_remote_data
-        return None if isinstance(wait, bool) else _seconds(wait)
+        return None if isinstance(wait, bool) else at_most(wait, name="wait_for_initial_remote_data", for_ever="True")
+
+
+def check_configuration(given: object) -> None:
+    """Raise ``TypeError`` for what is no configuration."""
+    if not isinstance(given, SyncConfiguration | LocalConfiguration):
+        raise TypeError(f"A configuration is a SyncConfiguration or a LocalConfiguration, not of type {type(given).__name__}.")
 
 
 def path_of(configuration: SyncConfiguration | LocalConfiguration) -> Path:
     """Where the file lies or shall lie; the name of a realm in memory."""
+    check_configuration(configuration)
     path = configuration.path
     if path is None:
         assert isinstance(configuration, SyncConfiguration)
@@ -207,6 +219,10 @@ def worth_compacting(configuration: SyncConfiguration | LocalConfiguration) -> I
 
 
 def _check_file_options(configuration: SyncConfiguration | LocalConfiguration) -> None:
+    path = configuration.path
+    is_left_out = path is None and isinstance(configuration, SyncConfiguration)
+    if not is_left_out and not isinstance(path, str | PathLike):
+        raise TypeError(f"path is a str or a Path, not {path!r}.")
     if not isinstance(configuration.in_memory, bool):
         raise TypeError(f"in_memory is True or False, not {configuration.in_memory!r}.")
     if configuration.initial_data is not None:
@@ -214,10 +230,6 @@ def _check_file_options(configuration: SyncConfiguration | LocalConfiguration) -
     chosen = configuration.compact_on_launch
     if not isinstance(chosen, bool) and not callable(chosen):
         raise TypeError(f"compact_on_launch is a bool or a function of (total_bytes, used_bytes), not {chosen!r}.")
-
-
-def _seconds(wait: object) -> float | None:
-    return at_most(wait, name="wait_for_initial_remote_data", for_ever="True")
 
 
 def check_encryption_key(key: object) -> None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from localstore.configuration import LocalConfiguration, SyncConfiguration, owner_of, path_of, prepare_place
+from localstore.configuration import (
+    LocalConfiguration,
+    SyncConfiguration,
+    check_configuration,
+    owner_of,
+    path_of,
+    prepare_place,
+)
 from localstore.options import store_options
 from localstore.schema import check_synced, tables_of
 from localstore.store.copy import copy_plain
@@ -28,8 +35,7 @@ def write_copy(store: Store, source: Configuration, target: Configuration, *, wi
         SchemaError: its schema cannot be synced.
         UnsentChanges, TargetExists, StoreUnusable, SchemaMismatch, ImportError: as ``Realm.write_copy_to`` says.
     """
-    if not isinstance(target, SyncConfiguration | LocalConfiguration):
-        raise TypeError(f"write_copy_to takes a LocalConfiguration or a SyncConfiguration, not a {type(target).__name__}.")
+    check_configuration(target)
     if target.in_memory:
         raise ValueError("write_copy_to writes a file: give it a configuration without in_memory.")
     path = path_of(target)

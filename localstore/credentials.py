@@ -85,7 +85,7 @@ class Credentials:
 def check_credentials(given: object) -> None:
     """Refuse what is none. No message quotes what was given: it may be a password."""
     if not isinstance(given, Credentials):
-        raise TypeError(f"login takes Credentials, such as Credentials.anonymous(), not a {type(given).__name__}.")
+        raise TypeError(f"login takes Credentials, such as Credentials.anonymous(), not of type {type(given).__name__}.")
 
 
 def _check_text(name: str, value: object) -> None:

@@ -19,7 +19,7 @@ def check_settings(settings: object) -> None:
     from localstore.settings import Settings
 
     if not isinstance(settings, Settings):
-        raise TypeError(f"settings takes Settings(...), not a {type(settings).__name__}.")
+        raise TypeError(f"settings takes Settings(...), not of type {type(settings).__name__}.")
 
 
 def store_options(settings: Settings, encryption_key: bytes | None = None) -> StoreOptions:

@@ -26,6 +26,7 @@ from localstore.app_sync import AppSync
 from localstore.configuration import (
     LocalConfiguration,
     SyncConfiguration,
+    check_configuration,
     existing,
     located,
     owner_of,
@@ -99,6 +100,7 @@ class Realm:
     @classmethod
     def _opened(cls, configuration: SyncConfiguration | LocalConfiguration, *, stacklevel: int) -> Realm:
         """The open realm, however much of the remote's data is in it."""
+        check_configuration(configuration)
         tables = tables_of(configuration.schema)
         warn_of_lossy(tables, stacklevel=stacklevel)
         recognise_text(configuration.schema)

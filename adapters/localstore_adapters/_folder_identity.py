@@ -92,15 +92,17 @@ def read_identity(folder: Path) -> Identity | None:
 def _check_may_be_made(folder: Path, is_first: bool) -> None:
     """Whether a folder without an identity may be given one: never when that could fill a disk's place from behind."""
     if not folder.is_dir():
+        what = "is a file and no folder" if folder.exists() else "is not there"
         raise Offline(
-            f"The folder {folder} is not there. Local data is safe, and what is unsent stays in the outbox.",
+            f"The folder {folder} {what}. Local data is safe, and what is unsent stays in the outbox.",
             hint="Connect the disk or share, or make the folder; sync then goes on by itself.",
         )
     if not is_first:
         raise Offline(
             f"The folder {folder} has no {_NAME}, though this device has synced with it before: it was emptied, or the disk "
             "that belongs there is not connected. Local data is safe, and nothing was written.",
-            hint="Connect the disk or share, or put the folder's files back; sync then goes on by itself.",
+            hint="Connect the disk or share, or put the folder's files back; sync then goes on by itself. If it was emptied "
+            "for good, let a device that never used it connect first: the others then begin anew from it.",
         )
     if _holds_history(folder):
         raise Offline(

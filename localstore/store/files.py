@@ -92,7 +92,7 @@ def delete(path: Path, owner: Owner | None, *, key: bytes | None = None, discard
     """
     with alone_with(path, key, to_remove=True) as connection:
         _check_is_of(owner, path, connection)
-        if owner is not None and not discard_unsent:
+        if owner is not None and discard_unsent is not True:  # "no", as of a configuration file, is not yes
             with connection.begin():
                 _check_nothing_unsent(path, connection)
         remove(path, connection)

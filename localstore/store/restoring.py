@@ -52,7 +52,7 @@ async def restore_async(store: Store, conflict: Conflict) -> None:
 
 def _check(store: Store, conflict: Conflict) -> None:
     if not isinstance(conflict, Conflict):
-        raise TypeError(f"restore takes a conflict out of realm.conflicts(), not a {type(conflict).__name__}.")
+        raise TypeError(f"restore takes a conflict out of realm.conflicts(), not of type {type(conflict).__name__}.")
     if conflict.id < 0:
         raise CannotRestore(
             f"{_place(conflict)} cannot be shown: {conflict.rule}. It is kept, and comes back by itself when that does.",

@@ -17,13 +17,13 @@ from localstore.adapter import SupportsUsers, SyncAdapter
 from localstore.environment import Environment
 from localstore.errors import Offline, OperationAborted, ProtocolError, SyncError
 from localstore.registry import AdapterFactory
+from localstore.sync.letting_go import let_go
 from localstore.sync.loop import BackgroundLoop
 from localstore.sync.redaction import redacted_error
 
 __all__ = ["Calls", "ask_remote"]
 
 T = TypeVar("T")
-_CLOSE_SECONDS = 2.0  # how long the line of one call may take to be let go
 
 
 class Calls:
@@ -33,7 +33,6 @@ class Calls:
         self._loop = loop
         self._lock = threading.Lock()
         self._pending: set[Future[Any]] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
     def start(self, make: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
@@ -61,9 +60,7 @@ class Calls:
         if future.done():
             return
         loop = asyncio.get_running_loop()
-        task = loop.create_task(make())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task = self._loop.begin(make())
         task.add_done_callback(lambda done: _deliver(done, future))
 
         def cancel(_: Future[T]) -> None:
@@ -100,7 +97,7 @@ async def ask_remote(
         SyncError: as the contract says; ``Offline`` when the time is up, ``ProtocolError`` for what an adapter may not raise.
     """
     answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-    asking = loop.begin(_ask(make_adapter, call, answer, loop, seconds))
+    asking = loop.begin(_ask(make_adapter, call, answer, loop, seconds, secrets))
     try:
         async with environment.timeout(seconds):
             return await answer
@@ -123,6 +120,7 @@ async def _ask(
     answer: asyncio.Future[T],
     loop: BackgroundLoop,
     seconds: float,
+    secrets: Collection[str],
 ) -> None:
     """Make a line, ask, answer, and let go of the line: in one task, as an adapter may need it to be the same."""
     adapter: SyncAdapter | None = None
@@ -140,9 +138,7 @@ async def _ask(
             answer.set_exception(_problem(adapter, error, seconds))
     finally:
         if adapter is not None:
-            with suppress(Exception), loop.letting_go():  # the line is not used any more: how it ends concerns nobody
-                async with asyncio.timeout(_CLOSE_SECONDS):
-                    await adapter.close()
+            await let_go(adapter, loop, secrets)
 
 
 def _problem(adapter: SyncAdapter | None, error: BaseException, seconds: float) -> SyncError:

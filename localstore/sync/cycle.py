@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import ParamSpec, Protocol, TypeVar
 
 from localstore.adapter import Cursor, Hello, Limit, Page, PushResult, Refusal, SealedChangeset
@@ -175,7 +175,7 @@ class Cycle:
         random, monotonic = self._parts.environment.random, self._parts.environment.monotonic
         push_first = self._lost_at is not None and monotonic() - self._lost_at < self._limits.fast_reconnect_limit
         heartbeat = Heartbeat(self._limits.ping_period, random, monotonic())
-        with SignsOfLife(self._line, heartbeat, monotonic, self._parts.loop) as signs:
+        with closing(SignsOfLife(self._line, heartbeat, monotonic, self._parts.loop)) as signs:
             await self._take_turns(signs, push_first=push_first)
 
     async def _take_turns(self, signs: SignsOfLife, *, push_first: bool) -> None:

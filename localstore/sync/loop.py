@@ -14,7 +14,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, TypeVar
 
 from localstore.store.forking import begins_anew, kept_for_ever
@@ -65,11 +65,9 @@ class BackgroundLoop:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    @contextmanager
-    def letting_go(self) -> Iterator[None]:
-        """From here on a task does nothing but let go of its line. Nobody waits for that who stops the loop."""
-        with self._leaving.going():
-            yield
+    def letting_go(self) -> AbstractContextManager[None]:
+        """What the current task does in this block is to let go of its line. Nobody waits for that who stops the loop."""
+        return self._leaving.going()
 
     def stop(self, timeout: float, *, to_the_end: bool = False) -> None:
         """Cancel what runs and end the thread.
@@ -159,7 +157,7 @@ class _Leaving:
         finally:
             self._going.discard(task)
 
-    def wait_for(self, tasks: set[asyncio.Task[Any]]) -> None:
+    def watch(self, tasks: set[asyncio.Task[Any]]) -> None:
         """The loop is ending, with these tasks."""
         self._ending = set(tasks)
         for task in tasks:
@@ -177,7 +175,7 @@ async def _end(tasks: set[asyncio.Task[Any]], leaving: _Leaving) -> None:
 
     One that will not end whatever is done is left as it is: an adapter must not keep an app from closing.
     """
-    leaving.wait_for(tasks)
+    leaving.watch(tasks)
     for task in tasks:
         if not task.cancelling() and task not in leaving:
             task.cancel()

@@ -50,7 +50,10 @@ class Reports:
         """About damage, once and not at every pull."""
         if warning not in self._warned:
             self._warned.add(warning)
-            yield RemoteDamage(warning)
+            yield RemoteDamage(
+                warning,
+                hint="What is still arriving is read once it is whole. Restore what was damaged; move away what is another's.",
+            )
 
     def of_file(self, aside: Sequence[SetAside], unsealed: Sequence[tuple[str, str]]) -> Iterator[SyncError]:
         """About rows that went out of their tables, whoever changed what they depend on, and rows that cannot be synced."""

@@ -60,7 +60,7 @@ class Resets:
         self._session = session
         self._turns = Turns()
         self._why: ResetRequired | None = None
-        self._is_second = False  # reset, if it came to one now
+        self._was_reset = False  # since the session started
         self._confirmed = False
         self._can_undo = True
 
@@ -79,7 +79,7 @@ class Resets:
         Raises:
             ClientResetFailed: a callback raised.
         """
-        self._confirmed, self._can_undo, self._is_second = False, True, False
+        self._confirmed, self._can_undo, self._was_reset = False, True, False
         with suppress(Busy):
             contact = await in_thread(self._parts.environment, last_contact, self._store)
             life.tell(MayStayAway(contact.deadline_ms))
@@ -92,7 +92,7 @@ class Resets:
 
         Raises:
             ClientResetRequired: that is left to the application.
-            ClientResetFailed: it cannot be done; the file is as it was.
+            ClientResetFailed: it cannot be done, and the file is as it was; or the callback after it raised.
         """
         self._confirmed, self._can_undo = False, True
         self._why = error
@@ -104,9 +104,9 @@ class Resets:
         steps = Steps(self._parts, reset_parts, self._turns)
         life.tell(Resetting(under_way=True))
         try:
-            await self._persist(steps, functools.partial(steps.begin, error, is_second=self._is_second))
+            await self._persist(steps, functools.partial(steps.begin, error, was_reset=self._was_reset))
             await self._fill_and_exchange(steps, life)
-            self._is_second = True
+            self._was_reset = True
             await self._persist(steps, steps.finish)
         except ClientResetFailed as failure:
             failure.__cause__ = failure.__cause__ or error

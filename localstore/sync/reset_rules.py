@@ -74,17 +74,17 @@ WITHOUT_RECOVERY: dict[_Strategy, Mode | None] = {
 }
 """What it does where the remote does not let the device bring anything along; None fails."""
 
-_WITHOUT: dict[_Strategy, Mode | None] = {**FIRST, RecoverOrDiscard: Mode.DISCARD}
+_RATHER_DISCARDS: dict[_Strategy, Mode | None] = {**FIRST, RecoverOrDiscard: Mode.DISCARD}
 _FAILS: dict[_Strategy, Mode | None] = dict.fromkeys(FIRST)
 _DISCARDS: dict[_Strategy, Mode | None] = {**_FAILS, Discard: Mode.DISCARD, RecoverOrDiscard: Mode.DISCARD}
 
 NEXT: dict[tuple[End, Mode], Mapping[_Strategy, Mode | None]] = {
     (End.BROKEN_OFF, Mode.RECOVER): FIRST,
     (End.BROKEN_OFF, Mode.SEED): FIRST,
-    (End.BROKEN_OFF, Mode.DISCARD): _WITHOUT,  # which had its reasons; being broken off is none to begin with others
-    (End.FAILED, Mode.RECOVER): _WITHOUT,
-    (End.FAILED, Mode.SEED): _WITHOUT,
-    (End.FAILED, Mode.DISCARD): _WITHOUT,
+    (End.BROKEN_OFF, Mode.DISCARD): _RATHER_DISCARDS,  # which had its reasons; being broken off is none to begin with others
+    (End.FAILED, Mode.RECOVER): _RATHER_DISCARDS,
+    (End.FAILED, Mode.SEED): _RATHER_DISCARDS,
+    (End.FAILED, Mode.DISCARD): _RATHER_DISCARDS,
     (End.IN_VAIN, Mode.RECOVER): _DISCARDS,
     (End.IN_VAIN, Mode.SEED): _DISCARDS,
     (End.IN_VAIN, Mode.DISCARD): _FAILS,

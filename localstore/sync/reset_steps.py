@@ -113,12 +113,12 @@ class Steps:
         self.wanted = Wanted(b"", 0)
         self.backup: Path | None = None
 
-    def begin(self, error: ResetRequired, *, is_second: bool) -> None:
+    def begin(self, error: ResetRequired, *, was_reset: bool) -> None:
         """Decide what to do, and write it down.
 
         Args:
             error: why.
-            is_second: whether the file was reset since the session started. What was asked for later, after a close or a
+            was_reset: whether the file was reset since the session started. What was asked for later, after a close or a
                 pause, may have any new reason, and says nothing against that reset.
 
         Raises:
@@ -128,7 +128,7 @@ class Steps:
             self._error = error
             self.wanted = Wanted(self._store.state().device, self._store.acknowledged())
             self._blank = is_blank(self._store)
-            if is_second and not self._store.acknowledged():  # else the remote took what was brought along: it did help
+            if was_reset and not self._store.acknowledged():  # else the remote took what was brought along: it did help
                 self._note(IN_VAIN, only_from=DONE)
             last = _attempt_of(last_reset(self._store))
             decided = decide(self._reset.strategy, error.kind, may_recover=error.may_recover, version=VERSION, last=last)

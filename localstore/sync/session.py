@@ -193,7 +193,7 @@ class SyncSession:
             OperationAborted: the session was paused or closed meanwhile.
             SyncError: a fatal error ended the session.
             LocalStoreError: this is the background thread, as in an error handler, which would wait for itself.
-            StoreBusy: another program wrote, and somebody keeps the file from being read for longer than ``busy_timeout``.
+            StoreBusy: what another program wrote is to be sealed first, and somebody writes for longer than ``busy_timeout``.
             ValueError: the timeout is not positive.
         """
         seconds = at_most(timeout)

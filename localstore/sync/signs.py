@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 from localstore.errors import SyncError
 from localstore.sync.heartbeat import Heartbeat
@@ -19,7 +17,7 @@ _SOON = 0.001  # seconds; what is due sooner is due now
 
 
 class SignsOfLife:
-    """Those of one connection, which is given up when one does not come in time. As a context, it ends with the connection.
+    """Those of one connection, which is given up when one does not come in time.
 
     Args:
         line: the connection.
@@ -34,12 +32,6 @@ class SignsOfLife:
         self._monotonic = monotonic
         self._loop = loop
         self._asking: asyncio.Task[None] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._ask_no_more()
 
     @property
     def outstanding(self) -> asyncio.Task[None] | None:
@@ -64,7 +56,7 @@ class SignsOfLife:
         """
         asked = self._monotonic()
         await self._line.ping(urgent=True)
-        self._ask_no_more()
+        self.close()
         self._heartbeat.answered(self._monotonic(), self._monotonic() - asked)
 
     async def _ask(self) -> None:
@@ -76,6 +68,7 @@ class SignsOfLife:
         else:
             self._heartbeat.answered(self._monotonic(), self._monotonic() - asked)
 
-    def _ask_no_more(self) -> None:
+    def close(self) -> None:
+        """Await no answer any more; called at the end of the connection."""
         if self._asking is not None:
             self._asking.cancel()

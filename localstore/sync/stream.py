@@ -188,6 +188,8 @@ class Broadcast(Generic[T]):
             What ends that; to be called from anywhere, also inside the callback, and as often as one likes.
         """
 
+        if not callable(callback):
+            raise TypeError(f"The callback is a function of one argument, not {callback!r}.")
         last: T | _Nothing = _NOTHING
 
         def listener(value: T) -> None:  # the same callback may be registered twice, and each is ended by itself

@@ -61,7 +61,7 @@ class TokenUse:
 
         A token is renewed once for each time that it worked; a remote that refuses the new one as well means the user.
         """
-        if self._tokens is None or self._taken is None or not self.can_answer(error):
+        if self._tokens is None or not self.can_answer(error):
             return error
         if self._tokens.access_token not in (None, self._taken) and not self._tokens.is_stale():
             self._has_renewed = False  # another one by now, as of a log-in, which the remote has not seen here

@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import math
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -52,7 +52,7 @@ _RENEWED = Renewal(Event.TOKEN_RENEWED)
 _ADOPTED = Renewal(Event.TOKEN_RENEWED, asked=False)
 
 
-class _BrokenOff(Exception):  # noqa: N818  a signal between two methods
+class _BrokenOffError(Exception):
     """The remote is to be asked again."""
 
 
@@ -105,13 +105,11 @@ class UserTokens:
         self._not_before = -math.inf
         self._renewing: asyncio.Task[Renewal] | None = None  # touched in the loop's thread only, as the next one
         self._asking: asyncio.Task[Tokens] | None = None
-        self._askers: set[asyncio.Task[None]] = set()
 
     def leave_to_parent(self) -> None:
         """In a forked child: a renewal that is under way is the parent's."""
         self._lock = threading.Lock()
         self._renewing = self._asking = None
-        self._askers = set()
 
     @property
     def held(self) -> KeptTokens | None:
@@ -170,7 +168,7 @@ class UserTokens:
             finally:  # a session that waits must hear of it, whatever happened
                 done(renewal.event, renewal.error)
 
-        self._loop.post(lambda: self._begin(ask()))
+        self._loop.post(lambda: self._loop.begin(ask()))
 
     def renew_if_due(self, done: Callable[[], object]) -> bool:
         """Have a token renewed that is good, ahead of time, and call ``done`` whatever came of it. To be called in the loop.
@@ -188,7 +186,7 @@ class UserTokens:
             finally:
                 done()
 
-        self._begin(ask())
+        self._loop.begin(ask())
         return True
 
     async def renewed(self, before: str | None) -> Renewal:
@@ -202,11 +200,6 @@ class UserTokens:
             self._renewing = asyncio.ensure_future(self._renew())
             self._renewing.add_done_callback(self._renewal_ended)
         return await asyncio.shield(self._renewing)
-
-    def _begin(self, asking: Awaitable[None]) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(asking)
-        self._askers.add(task)
-        task.add_done_callback(self._askers.discard)
 
     def _renewal_ended(self, task: asyncio.Task[Renewal]) -> None:
         self._renewing = None
@@ -224,7 +217,7 @@ class UserTokens:
             try:
                 async with self._alone(file):
                     return await self._renew_alone(held, file)
-            except _BrokenOff:
+            except _BrokenOffError:
                 continue
             except SyncError as error:
                 return self._kept(error)
@@ -264,7 +257,7 @@ class UserTokens:
         """Ask the remote.
 
         Raises:
-            _BrokenOff: by ``try_anew``, or the tokens were given up just before.
+            _BrokenOffError: by ``try_anew``, or the tokens were given up just before.
         """
         asking = self._asking = asyncio.ensure_future(
             ask_remote(
@@ -285,7 +278,7 @@ class UserTokens:
             self._asking = None
             asking.cancel()
         if asking.cancelled():
-            raise _BrokenOff
+            raise _BrokenOffError
         return asking.result()
 
     async def _refused(self, old: KeptTokens, error: Unauthorized) -> Renewal:

@@ -171,6 +171,8 @@ class TestUnsentChanges:
     def test_they_are_not_deleted_unless_the_user_says_so(self, unsent: SyncConfiguration) -> None:
         with pytest.raises(UnsentChanges, match="discard_unsent"):
             Realm.delete_files(unsent)
+        with pytest.raises(UnsentChanges, match="discard_unsent"):
+            Realm.delete_files(unsent, discard_unsent="no")  # type: ignore[arg-type]
         assert sql(Path(unsent.path), "SELECT text FROM note") == [("a",)]
         assert Realm.delete_files(unsent, discard_unsent=True) is True
         assert files_of(unsent) == []

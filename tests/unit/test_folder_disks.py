@@ -96,6 +96,12 @@ class TestDisksThatComeAndGo:
             connect(tmp_path / "mnt" / "shared")
         assert list(tmp_path.iterdir()) == []
 
+    def test_a_file_in_its_place_is_called_one(self, folder: Path) -> None:
+        folder.write_text("somebody's")
+        with pytest.raises(Offline, match="is a file and no folder"):
+            connect(folder)
+        assert folder.read_text() == "somebody's"
+
     def test_an_unplugged_disk_is_not_filled_from_behind(self, folder: Path) -> None:
         adapter, welcome = connect(folder, A)
         asyncio.run(adapter.push(make(A, 1, 1)))

@@ -916,10 +916,35 @@ class TestOpeningInVain:
             device.configuration(stop_policy="never")
         with pytest.raises(TypeError, match=r"login"):
             SyncConfiguration("emma", {Note})  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"error_handler is a function of \(session, error\), not 3"):
+            device.configuration(error_handler=3)
+        with pytest.raises(TypeError, match="partition is a str, not 3"):
+            device.configuration(partition=3)
+        for path in (3, b"a.db"):
+            with pytest.raises(TypeError, match="path is a str or a Path, not"):
+                device.configuration(path=path)
+            with pytest.raises(TypeError, match="path is a str or a Path, not"):
+                LocalConfiguration(path=path)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="in_memory is True or False, not 'yes'"):
             device.configuration(in_memory="yes")
         with pytest.raises(TypeError, match="in_memory is True or False, not 'yes'"):
             LocalConfiguration(path=device.path, in_memory="yes")  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("given", [3, "a.db", None], ids=str)
+    def test_what_is_no_configuration_is_refused_by_name(self, local: Realm, given: Any) -> None:
+        for use in (Realm.open, Realm.compact, Realm.delete_files, local.write_copy_to):
+            with pytest.raises(TypeError, match="A configuration is a SyncConfiguration or a LocalConfiguration"):
+                use(given)
+
+    def test_an_app_has_a_name(self) -> None:
+        with pytest.raises(TypeError, match="app_id is a str, not of type int"):
+            App.create(3, remote="memory://names")  # type: ignore[arg-type]
+
+    def test_a_callback_is_a_function(self, world: World) -> None:
+        with world.device().open() as realm:
+            for listen in (realm.sync_session.on_connection_state_change, realm.sync_session.on_status_change):
+                with pytest.raises(TypeError, match="The callback is a function of one argument, not 3"):
+                    listen(3)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("settings", [{}, {"remote": "https://emma:s3cret@hub"}], ids=["none", "some"])
     def test_settings_are_settings_and_not_what_they_are_made_of(self, tmp_path: Path, settings: Any) -> None:
@@ -927,7 +952,7 @@ class TestOpeningInVain:
             lambda: LocalConfiguration(path=tmp_path / "a.db", settings=settings),
             lambda: App.create("kit", remote="memory://settings", settings=settings),
         ):
-            with pytest.raises(TypeError, match=r"settings takes Settings\(\.\.\.\), not a dict") as caught:
+            with pytest.raises(TypeError, match=r"settings takes Settings\(\.\.\.\), not of type dict") as caught:
                 make()
             assert "s3cret" not in str(caught.value)
 

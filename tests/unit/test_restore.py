@@ -352,7 +352,7 @@ def test_a_realm_refuses_what_is_not_in_its_list(realms: tuple[Realm, Realm], re
     (conflict,) = one.conflicts()
     with pytest.raises(CannotRestore, match="not in this realm's list"):
         restoring(other, conflict)
-    with pytest.raises(TypeError, match=r"out of realm\.conflicts\(\), not a int"):
+    with pytest.raises(TypeError, match=r"out of realm\.conflicts\(\), not of type int"):
         restoring(one, conflict.id)  # type: ignore[arg-type]
     assert texts(one) == texts(other) == ["by the other"]
 

@@ -1031,7 +1031,9 @@ class TestNews:
         realm = device.open()
         for _ in range(3):
             download(realm)
-        assert [(type(error), str(error)) for error in device.told] == [(RemoteDamage, "a torn file")]
+        (error,) = device.told
+        assert isinstance(error, RemoteDamage)
+        assert (error.message, error.hint is None) == ("a torn file", False)
 
     def test_an_adapter_that_never_gets_to_the_head_is_found_out(self, world: World) -> None:
         class Endless(MemoryAdapter):

@@ -89,7 +89,7 @@ class TestCredentials:
         assert SECRET not in everything_of(caught.value)
 
     def test_a_password_instead_of_credentials_is_not_quoted(self, users: Users) -> None:
-        with pytest.raises(TypeError, match="not a str") as caught:
+        with pytest.raises(TypeError, match="not of type str") as caught:
             users.app().login(SECRET)  # type: ignore[arg-type]
         assert SECRET not in everything_of(caught.value)
 

@@ -225,7 +225,7 @@ class TestWhoIsCurrent:
             users.app().switch_user(users.app("other").login(EMMA))
 
     def test_switching_to_no_user_is_refused(self, users: Users) -> None:
-        with pytest.raises(TypeError, match="not a str"):
+        with pytest.raises(TypeError, match="not of type str"):
             users.app().switch_user("emma")  # type: ignore[arg-type]
 
     def test_after_a_logout_the_one_used_before(self, users: Users) -> None:
