@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator, Callable, Sequence
 
@@ -84,6 +85,20 @@ class Forgets(Wrapped):
         if len(batch) > 1:
             await self.inner.push(batch[:-1])
         return PushResult(acknowledged=batch[-1].number)
+
+
+class NotAtomic(Wrapped):
+    """Takes down which numbers it has, and what is under them only afterwards."""
+
+    async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
+        log = self.inner._remote._histories[self.hello.partition].log
+        before = len(log)
+        result = await self.inner.push(batch)
+        late = log[before:]
+        del log[before:]
+        await asyncio.sleep(0)
+        log.extend(late)
+        return result
 
 
 class TakesAnyCursor(Wrapped):
@@ -174,6 +189,10 @@ class TestAcknowledges(Base):
 
 class TestForgets(Base):
     wrap = Forgets
+
+
+class TestNotAtomic(Base):
+    wrap = NotAtomic
 
 
 class TestTakesAnyCursor(Base):

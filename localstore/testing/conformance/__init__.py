@@ -23,6 +23,7 @@ import importlib.util
 if not all(map(importlib.util.find_spec, ("pytest", "hypothesis"))):
     raise ImportError("The conformance suite needs pytest and hypothesis: pip install 'localstore-sync[testing]'")
 
+from localstore.testing.conformance.cancelling import CancellingRules
 from localstore.testing.conformance.connecting import ConnectingRules
 from localstore.testing.conformance.converging import ConvergingRules
 from localstore.testing.conformance.failing import FailingRules
@@ -49,7 +50,7 @@ __all__ = [
     "new_device",
 ]
 
-SUITE_VERSION = 2
+SUITE_VERSION = 3
 """Goes up when a rule is added or sharpened, so that an adapter can say which suite it has passed."""
 
 
@@ -59,6 +60,7 @@ class AdapterConformance(
     PullingRules,
     SeveralDevicesRules,
     FailingRules,
+    CancellingRules,
     WatchingRules,
     PingingRules,
     ConvergingRules,

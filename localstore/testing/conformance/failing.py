@@ -1,9 +1,6 @@
-"""Rules for when things go wrong: out of reach, broken off, emptied, exchanged."""
+"""Rules for when things go wrong: out of reach, emptied, exchanged, trimmed."""
 
 from __future__ import annotations
-
-import asyncio
-from collections.abc import Awaitable
 
 import pytest
 
@@ -14,53 +11,8 @@ from localstore.testing.conformance.suite import Suite
 
 __all__ = ["FailingRules"]
 
-_LOOP_STEPS = (0, 1, 2, 3, 5, 10)  # turns of the event loop before a call is cancelled
-_DELAYS = (0.001, 0.004, 0.015)  # and seconds, for work that goes on in a thread or across a network
-
-
-async def _cancel_after(call: Awaitable[object], point: float) -> None:
-    task = asyncio.ensure_future(call)
-    if isinstance(point, int):
-        for _ in range(point):
-            await asyncio.sleep(0)
-    else:
-        await asyncio.wait([task], timeout=point)
-    task.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled() and (error := task.exception()):
-        raise error
-
 
 class FailingRules(Suite):
-    @pytest.mark.parametrize("point", [*_LOOP_STEPS, *_DELAYS])
-    def test_a_cancelled_push_leaves_all_or_nothing_of_each_changeset(self, remote: RemoteUnderTest, point: float) -> None:
-        async def rule() -> None:
-            async with self.line(remote) as line:
-                await line.push(1, 2)
-                await _cancel_after(line.push(3, 6), point)
-            stored = await self.stored(remote)
-            assert stored == line.make(1, len(stored)), "whatever is seen is whole and in order"
-            async with self.line(remote, line.device) as line:
-                assert (await line.push(3, 5)).acknowledged >= 5
-                assert (await line.push(5, 8)).acknowledged == 8
-            assert await self.stored(remote) == line.make(1, 8)
-
-        self.run(rule())
-
-    @pytest.mark.parametrize("point", [*_LOOP_STEPS, *_DELAYS])
-    def test_a_line_is_usable_after_a_cancelled_call(self, remote: RemoteUnderTest, point: float) -> None:
-        async def rule() -> None:
-            async with self.line(remote) as writer, self.line(remote) as reader:
-                await writer.push(1, 3)
-                await _cancel_after(writer.push(4, 6), point)
-                await writer.connect_again()
-                assert (await writer.push(4, 7)).acknowledged == 7
-                await _cancel_after(reader.adapter.pull(None, Limit()), point)
-                await reader.connect_again()
-                assert await reader.read() == writer.make(1, 7)
-
-        self.run(rule())
-
     def test_every_call_says_offline_when_the_remote_is_out_of_reach(self, remote: RemoteUnderTest) -> None:
         switch = self.need_offline(remote)
 

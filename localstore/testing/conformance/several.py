@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 import hypothesis
 from hypothesis import strategies
 
-from localstore.adapter import Limit
+from localstore.adapter import Limit, PushResult
+from localstore.errors import Busy, Offline
+from localstore.testing.conformance.cancelling import Moment, break_off
 from localstore.testing.conformance.remote import RemoteUnderTest
 from localstore.testing.conformance.suite import Line, Suite, numbers_by_device
 
@@ -25,19 +27,33 @@ _STEPS_MAX = 18
 
 @dataclass(frozen=True)
 class _Step:
-    """One thing that a device does: ``push`` something new, ``push again``, ``pull`` or ``connect``."""
+    """One thing that a device does: ``push`` something new, ``push again``, break off a push or a pull, ``pull``, ``connect``.
+
+    Attributes:
+        count: of changesets in a push.
+        limit: of the page in a pull.
+        wait, moment: where a call is broken off.
+    """
 
     device: int
     action: str
     count: int
+    limit: Limit
+    wait: int
+    moment: Moment
 
 
 _steps = strategies.lists(
     strategies.builds(
         _Step,
         device=strategies.integers(0, _DEVICES - 1),
-        action=strategies.sampled_from(["push", "push", "push again", "pull", "pull", "connect"]),
+        action=strategies.sampled_from(
+            ["push", "push", "push again", "break off a push", "pull", "pull", "break off a pull", "connect", "close"]
+        ),
         count=strategies.integers(1, 4),
+        limit=strategies.builds(Limit, max_bytes=strategies.integers(1, 1500), max_count=strategies.integers(1, 5)),
+        wait=strategies.integers(0, 3),
+        moment=strategies.sampled_from(["begins", "ends"]),
     ),
     min_size=_STEPS_MIN,
     max_size=_STEPS_MAX,
@@ -53,15 +69,30 @@ class _Player:
     received: dict[bytes, int] = field(default_factory=dict)
 
     async def act(self, step: _Step, others: Sequence[_Player]) -> None:
-        if step.action == "connect":
-            assert (await self.line.connect_again()).last_number == self.stored
-        elif step.action == "pull":
-            await self.pull(Limit(max_count=step.count), others)
-        elif step.action == "push":
-            await self.push(self.stored + 1, self.stored + step.count)
-        else:  # as after a lost answer: what is stored, and perhaps one more in the same batch
-            first = max(1, self.stored + 1 - step.count)
-            await self.push(first, max(first, self.stored + step.count % 2))
+        following = (self.stored + 1, self.stored + step.count)
+        match step.action:
+            case "push":
+                await self.push(*following)
+            case "push again":  # as after a lost answer: what is stored, and perhaps one more in the same batch
+                first = max(1, self.stored + 1 - step.count)
+                await self.push(first, max(first, self.stored + step.count % 2))
+            case "break off a push":
+                await break_off(self.line.push(*following), step.wait, step.moment)
+                assert self.stored <= (await self.line.connect_again()).last_number <= following[1]
+                await self.push(*following)
+            case "pull":
+                await self.pull(step.limit, others)
+            case "break off a pull":
+                await break_off(self.line.adapter.pull(self.line.cursor, step.limit), step.wait, step.moment)
+                await self.connect()
+            case "connect":
+                await self.connect()
+            case _:
+                await self.line.adapter.close()
+                await self.connect()
+
+    async def connect(self) -> None:
+        assert (await self.line.connect_again()).last_number == self.stored
 
     async def push(self, first: int, last: int) -> None:
         result = await self.line.push(first, last)
@@ -110,6 +141,22 @@ class SeveralDevicesRules(Suite):
                 await writing
                 await reader.read()
                 assert numbers_by_device(reader.received) == {line.device: list(range(1, 13)) for line in lines}
+
+        self.run(rule())
+
+    def test_two_lines_of_one_device_that_send_the_same_at_once_store_it_once(self, remote: RemoteUnderTest) -> None:
+        """As when a line was given up, and the remote still works on what came through it."""
+
+        async def rule() -> None:
+            async with self.line(remote) as given_up, self.line(remote, given_up.device) as line:
+                for first in range(1, 21, 4):
+                    sent = given_up.push(first, first + 2), line.push(first, first + 3)
+                    outcomes = await asyncio.gather(*sent, return_exceptions=True)
+                    for outcome in outcomes:
+                        assert isinstance(outcome, PushResult | Offline | Busy), outcome
+                    await line.connect_again()
+                    assert (await line.push(first, first + 3)).acknowledged == first + 3
+            assert await self.stored(remote) == line.make(1, 20)
 
         self.run(rule())
 
