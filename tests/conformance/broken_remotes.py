@@ -11,6 +11,7 @@ import pytest
 from localstore import Credentials
 from localstore.adapter import Capabilities, Cursor, Hello, Hint, Limit, Page, PushResult, SealedChangeset, Tokens, Welcome
 from localstore.errors import Offline, ResetRequired, Unauthorized
+from localstore.reasons import ResetReason
 from localstore.testing.conformance import AdapterConformance, UsersConformance
 from localstore.testing.memory import MemoryAdapter, MemoryRemote
 from localstore.testing.memory_users import MemoryRemoteWithUsers, MemoryUserAdapter
@@ -111,6 +112,19 @@ class TakesAnyCursor(Wrapped):
             return await self.inner.pull(None, limit)
 
 
+class SpansWhatIsTrimmed(Wrapped):
+    """Goes on behind what was trimmed, as if nothing were missing."""
+
+    async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
+        try:
+            return await self.inner.pull(cursor, limit)
+        except ResetRequired as error:
+            if error.kind is not ResetReason.HISTORY_TRIMMED:
+                raise
+            page = await self.inner.pull(None, Limit())
+            return dataclasses.replace(page, changesets=page.changesets[-2:])
+
+
 class NeverMore(Wrapped):
     """Says that the head was reached after every page."""
 
@@ -153,14 +167,15 @@ class Broken:
     def __init__(self, wrap: Callable[[MemoryAdapter], Wrapped]) -> None:
         self._wrap = wrap
         self._remote = MemoryRemote()
-        self.go_offline, self.go_online, self.wipe = self._remote.go_offline, self._remote.go_online, self._remote.wipe
+        self.go_offline, self.go_online = self._remote.go_offline, self._remote.go_online
+        self.wipe, self.trim_history = self._remote.wipe, self._remote.trim_history
 
     def make_adapter(self) -> Wrapped:
         return self._wrap(self._remote.adapter())
 
 
 class Base(AdapterConformance):
-    powers = frozenset({"offline", "wipe", "watch", "ping"})
+    powers = frozenset({"offline", "wipe", "trim", "watch", "ping"})
     skips = frozenset({"refuse"})
     timeout = 5.0
     hint_timeout = 0.01
@@ -197,6 +212,10 @@ class TestNotAtomic(Base):
 
 class TestTakesAnyCursor(Base):
     wrap = TakesAnyCursor
+
+
+class TestSpansWhatIsTrimmed(Base):
+    wrap = SpansWhatIsTrimmed
 
 
 class TestNeverMore(Base):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from localstore import App, Credentials, Settings
+from localstore import Credentials, Settings
 from localstore.adapter import Hello
-from localstore.testing.conformance import AdapterConformance, RemoteUnderTest, UsersConformance
+from localstore.testing.conformance import POWERS, AdapterConformance, UsersConformance
 from localstore.testing.memory import MemoryAdapter, MemoryRemote
 from localstore.testing.memory_users import MemoryRemoteWithUsers, MemoryUserAdapter
 
@@ -23,6 +23,7 @@ class MemoryUnderTest:
         self.go_offline = self.remote.go_offline
         self.go_online = self.remote.go_online
         self.wipe = self.remote.wipe
+        self.trim_history = self.remote.trim_history
 
     def make_adapter(self) -> MemoryAdapter:
         return self.remote.adapter()
@@ -32,7 +33,7 @@ class MemoryUnderTest:
 
 
 class TestMemory(AdapterConformance):
-    powers = frozenset({"offline", "wipe", "refuse", "watch", "ping"})
+    powers = POWERS  # whatever can be done to a remote can be done to this one
 
     @pytest.fixture
     def remote(self) -> MemoryUnderTest:
@@ -51,6 +52,7 @@ class MemoryWithUsersUnderTest:
         self.go_offline = self.remote.go_offline
         self.go_online = self.remote.go_online
         self.wipe = self.remote.wipe
+        self.trim_history = self.remote.trim_history
         self.expire_access_tokens = self.remote.expire_access_tokens
 
     def make_adapter(self) -> MemoryUserAdapter:
@@ -73,5 +75,5 @@ class TestMemoryWithUsers(AdapterConformance, UsersConformance):
     def hello(self, device: bytes) -> Hello:
         return dataclasses.replace(super().hello(device), token=self.token)
 
-    def make_app(self, remote: RemoteUnderTest) -> App:
-        return App.create("conformance", remote=remote.make_adapter, settings=Settings(directory=str(self.directory / "data")))
+    def settings(self) -> Settings:
+        return super().settings().model_copy(update={"directory": str(self.directory / "data")})

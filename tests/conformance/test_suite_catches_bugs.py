@@ -30,6 +30,7 @@ CAUGHT_BY = {
     },
     "TestNotAtomic": {"test_a_push_cancelled_at_any_wait_leaves_all_or_nothing_of_each_changeset"},
     "TestTakesAnyCursor": {"test_an_unknown_cursor_asks_for_a_reset", "test_a_cursor_of_a_replaced_remote_is_unknown"},
+    "TestSpansWhatIsTrimmed": {"test_a_device_that_lacks_what_was_trimmed_is_told_so_and_served_nothing"},
     "TestNeverMore": {"test_a_page_holds_one_changeset_at_least_whatever_its_size"},
     "TestReorders": {"test_every_device_comes_in_the_order_of_its_numbers"},
     "TestOneHistory": {"test_partitions_do_not_mix"},

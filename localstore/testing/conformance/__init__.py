@@ -4,7 +4,7 @@
 
     class TestMyAdapter(AdapterConformance):
         powers = frozenset({"offline", "watch"})
-        skips = frozenset({"wipe", "refuse", "ping"})
+        skips = frozenset({"wipe", "refuse", "trim", "ping"})
 
         @pytest.fixture
         def remote(self):
@@ -30,18 +30,20 @@ from localstore.testing.conformance.failing import FailingRules
 from localstore.testing.conformance.pinging import PingingRules
 from localstore.testing.conformance.pulling import PullingRules
 from localstore.testing.conformance.pushing import PushingRules
-from localstore.testing.conformance.remote import CanBeWiped, CanGoOffline, CanRefuse, RemoteUnderTest
+from localstore.testing.conformance.remote import POWERS, CanBeWiped, CanGoOffline, CanRefuse, CanTrim, RemoteUnderTest
 from localstore.testing.conformance.several import SeveralDevicesRules
 from localstore.testing.conformance.suite import Line, make_changeset, new_device
 from localstore.testing.conformance.users import RemoteWithUsers, UsersConformance
 from localstore.testing.conformance.watching import WatchingRules
 
 __all__ = [
+    "POWERS",
     "SUITE_VERSION",
     "AdapterConformance",
     "CanBeWiped",
     "CanGoOffline",
     "CanRefuse",
+    "CanTrim",
     "Line",
     "RemoteUnderTest",
     "RemoteWithUsers",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Coroutine
 from typing import Any, Literal
 
@@ -113,14 +114,13 @@ class CancellingRules(Suite):
                 for wait in range(_WAITS_MAX):
                     first = 4 * wait + 1
                     await writer.push(first, first + 2)
-                    calls = {
-                        "connect": (reader, reader.connect_again),
-                        "push": (writer, lambda: writer.push(first + 3, first + 3)),
-                        "pull": (reader, lambda: reader.adapter.pull(reader.cursor, Limit())),
-                    }
-                    line, call = calls[name]
+                    call = {
+                        "connect": reader.connect_again,
+                        "push": functools.partial(writer.push, first + 3, first + 3),
+                        "pull": functools.partial(reader.adapter.pull, reader.cursor, Limit()),
+                    }[name]
                     struck = await break_off(call(), wait, moment)
-                    await line.connect_again()
+                    await (writer if name == "push" else reader).connect_again()
                     assert (await writer.push(first + 3, first + 3)).acknowledged == first + 3
                     assert await reader.read() == writer.make(first, first + 3)
                     if not struck:

@@ -6,6 +6,7 @@ import pytest
 
 from localstore.adapter import Limit
 from localstore.errors import Offline, ResetRequired, SyncError
+from localstore.reasons import ResetReason
 from localstore.testing.conformance.remote import RemoteUnderTest
 from localstore.testing.conformance.suite import Suite
 
@@ -101,5 +102,52 @@ class FailingRules(Suite):
                 again.cursor = reader.cursor
                 with pytest.raises(ResetRequired):
                     await again.pull()
+
+        self.run(rule())
+
+    def test_a_device_that_lacks_what_was_trimmed_is_told_so_and_served_nothing(self, remote: RemoteUnderTest) -> None:
+        trimmable = self.need_trim(remote)
+
+        async def rule() -> None:
+            async with self.line(remote) as writer, self.line(remote) as behind:
+                await writer.push(1, 6)
+                await behind.pull(Limit(max_count=2))
+                trimmable.trim_history()
+                await writer.push(7, 8)
+                with pytest.raises(ResetRequired) as caught:
+                    await behind.pull()
+                assert caught.value.kind is ResetReason.HISTORY_TRIMMED
+            with pytest.raises(ResetRequired) as caught:  # at connect already, or at the latest by the pull
+                async with self.line(remote, behind.device, remote_id=behind.welcome.remote_id, cursor=behind.cursor) as again:
+                    await again.adapter.pull(behind.cursor, Limit())
+            assert caught.value.kind is ResetReason.HISTORY_TRIMMED
+
+        self.run(rule())
+
+    def test_a_device_that_has_read_what_was_trimmed_goes_on(self, remote: RemoteUnderTest) -> None:
+        trimmable = self.need_trim(remote)
+
+        async def rule() -> None:
+            async with self.line(remote) as writer, self.line(remote) as reader:
+                await writer.push(1, 6)
+                await writer.read()
+                await reader.read()
+                trimmable.trim_history()
+                assert (await writer.push(5, 8)).acknowledged == 8, "what was trimmed is still known to be there"
+                assert await reader.read() == writer.make(7, 8)
+            async with self.line(remote, writer.device, remote_id=writer.welcome.remote_id, cursor=writer.cursor) as again:
+                assert again.welcome.last_number == 8
+
+        self.run(rule())
+
+    def test_trimming_loses_nothing_that_a_new_device_needs(self, remote: RemoteUnderTest) -> None:
+        trimmable = self.need_trim(remote)
+
+        async def rule() -> None:
+            async with self.line(remote) as writer:
+                await writer.push(1, 6)
+                trimmable.trim_history()
+                await writer.push(7, 8)
+            assert await self.stored(remote) == writer.make(1, 8)
 
         self.run(rule())
