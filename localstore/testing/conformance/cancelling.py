@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
 import pytest
@@ -114,12 +114,12 @@ class CancellingRules(Suite):
                 for wait in range(_WAITS_MAX):
                     first = 4 * wait + 1
                     await writer.push(first, first + 2)
-                    call = {
+                    calls: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
                         "connect": reader.connect_again,
                         "push": functools.partial(writer.push, first + 3, first + 3),
                         "pull": functools.partial(reader.adapter.pull, reader.cursor, Limit()),
-                    }[name]
-                    struck = await break_off(call(), wait, moment)
+                    }
+                    struck = await break_off(calls[name](), wait, moment)
                     await (writer if name == "push" else reader).connect_again()
                     assert (await writer.push(first + 3, first + 3)).acknowledged == first + 3
                     assert await reader.read() == writer.make(first, first + 3)
