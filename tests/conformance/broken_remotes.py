@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
 import pytest
 
@@ -14,6 +14,7 @@ from localstore.errors import Offline, ResetRequired, Unauthorized
 from localstore.reasons import ResetReason
 from localstore.testing.conformance import AdapterConformance, UsersConformance
 from localstore.testing.memory import MemoryAdapter, MemoryRemote
+from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots, MemorySnapshotAdapter
 from localstore.testing.memory_users import MemoryRemoteWithUsers, MemoryUserAdapter
 
 
@@ -176,7 +177,7 @@ class Broken:
 
 class Base(AdapterConformance):
     powers = frozenset({"offline", "wipe", "trim", "watch", "ping"})
-    skips = frozenset({"refuse"})
+    skips = frozenset({"refuse", "snapshots"})
     timeout = 5.0
     hint_timeout = 0.01
     wrap: Callable[[MemoryAdapter], Wrapped]
@@ -236,6 +237,40 @@ class TestNeverHints(Base):
 
 class TestAlwaysAlive(Base):
     wrap = AlwaysAlive
+
+
+class HalfSnapshots(MemorySnapshotAdapter):
+    """Shows a snapshot while it is being written, and what there is of one that broke off."""
+
+    async def write_snapshot(self, cursor: Cursor, chunks: AsyncIterator[bytes]) -> None:
+        content = b""
+        async for chunk in chunks:
+            content += chunk
+            self._snapshots.keep_snapshot(self._connected(), cursor, content)
+
+
+class BrokenSnapshots(Broken):
+    def __init__(self, wrap: Callable[[MemoryRemoteWithSnapshots], MemorySnapshotAdapter]) -> None:
+        remote = MemoryRemoteWithSnapshots()
+        self.make_adapter = lambda: wrap(remote)
+        self.go_offline, self.go_online = remote.go_offline, remote.go_online
+
+
+class BaseOfSnapshots(Base):
+    powers = frozenset({"offline", "watch", "ping", "snapshots"})
+    wrap_snapshots: Callable[[MemoryRemoteWithSnapshots], MemorySnapshotAdapter]
+
+    @pytest.fixture
+    def remote(self) -> BrokenSnapshots:
+        return BrokenSnapshots(type(self).wrap_snapshots)
+
+
+class TestSoundSnapshots(BaseOfSnapshots):
+    wrap_snapshots = MemorySnapshotAdapter
+
+
+class TestHalfSnapshots(BaseOfSnapshots):
+    wrap_snapshots = HalfSnapshots
 
 
 class WrappedWithUsers(MemoryUserAdapter):

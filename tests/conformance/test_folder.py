@@ -33,8 +33,8 @@ class FolderUnderTest:
 
 class TestFolder(AdapterConformance):
     powers = frozenset({"offline", "wipe", "watch"})
-    skips = frozenset({"refuse", "trim", "ping"})
-    """It refuses only what is larger than any changeset may be, keeps all history, and a pull shows whether it is there."""
+    skips = frozenset({"refuse", "trim", "ping", "snapshots"})
+    """It refuses only what is larger than any changeset may be, and keeps all history; a pull shows whether it is there."""
 
     @pytest.fixture
     def remote(self, tmp_path: Path) -> FolderUnderTest:

@@ -11,15 +11,18 @@ import pytest
 from localstore import Credentials, Settings
 from localstore.adapter import Hello
 from localstore.testing.conformance import POWERS, AdapterConformance, UsersConformance
+from localstore.testing.conformance.connecting import ConnectingRules
+from localstore.testing.conformance.snapshotting import SnapshottingRules
 from localstore.testing.memory import MemoryAdapter, MemoryRemote
+from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
 from localstore.testing.memory_users import MemoryRemoteWithUsers, MemoryUserAdapter
 
 
 class MemoryUnderTest:
     """All powers are at hand: the remote is an object in this process."""
 
-    def __init__(self) -> None:
-        self.remote = MemoryRemote()
+    def __init__(self, remote: MemoryRemote | None = None) -> None:
+        self.remote = remote or MemoryRemote()
         self.go_offline = self.remote.go_offline
         self.go_online = self.remote.go_online
         self.wipe = self.remote.wipe
@@ -33,11 +36,26 @@ class MemoryUnderTest:
 
 
 class TestMemory(AdapterConformance):
-    powers = POWERS  # whatever can be done to a remote can be done to this one
+    powers = POWERS - {"snapshots"}  # whatever can be done to a remote can be done to this one
 
     @pytest.fixture
     def remote(self) -> MemoryUnderTest:
         return MemoryUnderTest()
+
+
+class MemoryWithSnapshotsUnderTest(MemoryUnderTest):
+    """The same with snapshots."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryRemoteWithSnapshots())
+
+
+class TestMemoryWithSnapshots(SnapshottingRules, ConnectingRules):  # all the others are about what it has in common
+    powers = POWERS
+
+    @pytest.fixture
+    def remote(self) -> MemoryWithSnapshotsUnderTest:
+        return MemoryWithSnapshotsUnderTest()
 
 
 class MemoryWithUsersUnderTest:

@@ -37,6 +37,10 @@ CAUGHT_BY = {
         "test_a_remote_out_of_reach_answers_no_ping",
         "test_a_line_that_is_not_connected_answers_no_ping",
     },
+    "TestHalfSnapshots": {
+        "test_others_push_and_pull_while_a_snapshot_is_written",
+        "test_a_snapshot_that_breaks_off_leaves_the_one_before",
+    },
     "TestNeverHints": {"test_a_hint_comes_after_another_device_has_pushed"},
 }
 USERS_CAUGHT_BY = {

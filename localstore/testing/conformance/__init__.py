@@ -4,7 +4,7 @@
 
     class TestMyAdapter(AdapterConformance):
         powers = frozenset({"offline", "watch"})
-        skips = frozenset({"wipe", "refuse", "trim", "ping"})
+        skips = frozenset({"wipe", "refuse", "trim", "ping", "snapshots"})
 
         @pytest.fixture
         def remote(self):
@@ -32,6 +32,7 @@ from localstore.testing.conformance.pulling import PullingRules
 from localstore.testing.conformance.pushing import PushingRules
 from localstore.testing.conformance.remote import POWERS, CanBeWiped, CanGoOffline, CanRefuse, CanTrim, RemoteUnderTest
 from localstore.testing.conformance.several import SeveralDevicesRules
+from localstore.testing.conformance.snapshotting import SnapshottingRules
 from localstore.testing.conformance.suite import Line, make_changeset, new_device
 from localstore.testing.conformance.users import RemoteWithUsers, UsersConformance
 from localstore.testing.conformance.watching import WatchingRules
@@ -65,6 +66,7 @@ class AdapterConformance(
     CancellingRules,
     WatchingRules,
     PingingRules,
+    SnapshottingRules,
     ConvergingRules,
 ):
     """All rules. Its name does not begin with ``Test``, so that importing it collects nothing."""

@@ -14,14 +14,14 @@ from localstore.testing.conformance.remote import RemoteUnderTest
 from localstore.testing.conformance.suite import Line, Suite
 from localstore.wire import SealedChangeset
 
-__all__ = ["CancellingRules", "Moment", "break_off"]
+__all__ = ["MOMENTS", "WAITS_MAX", "CancellingRules", "Moment", "break_off"]
 
 Moment = Literal["begins", "ends"]
 """When a wait is cancelled: what it waits for may never be done, or was done and nobody is told."""
 
-_MOMENTS: tuple[Moment, ...] = ("begins", "ends")
+MOMENTS: tuple[Moment, ...] = ("begins", "ends")
 _DELAYS = (0.001, 0.004, 0.015)  # seconds, for work that goes on in a thread or across a network
-_WAITS_MAX = 1000
+WAITS_MAX = 1000
 
 
 class _BrokenOff(Coroutine[Any, Any, Any]):
@@ -76,19 +76,19 @@ async def _cancel_after(call: Coroutine[Any, Any, object], seconds: float) -> No
 
 
 class CancellingRules(Suite):
-    @pytest.mark.parametrize("moment", _MOMENTS)
+    @pytest.mark.parametrize("moment", MOMENTS)
     def test_a_push_cancelled_at_any_wait_leaves_all_or_nothing_of_each_changeset(
         self, remote: RemoteUnderTest, moment: Moment
     ) -> None:
         async def rule() -> None:
-            for wait in range(_WAITS_MAX):
+            for wait in range(WAITS_MAX):
                 async with self.line(remote) as line:
                     await line.push(1, 2)
                     struck = await break_off(line.push(3, 6), wait, moment)
                 await self._check_pushed_on(remote, line)
                 if not struck:
                     return
-            pytest.fail(f"One push waited {_WAITS_MAX} times.")
+            pytest.fail(f"One push waited {WAITS_MAX} times.")
 
         self.run(rule())
 
@@ -104,14 +104,14 @@ class CancellingRules(Suite):
 
         self.run(rule())
 
-    @pytest.mark.parametrize("moment", _MOMENTS)
+    @pytest.mark.parametrize("moment", MOMENTS)
     @pytest.mark.parametrize("name", ["connect", "push", "pull"])
     def test_a_line_is_usable_after_a_call_cancelled_at_any_wait(
         self, remote: RemoteUnderTest, name: str, moment: Moment
     ) -> None:
         async def rule() -> None:
             async with self.line(remote) as writer, self.line(remote) as reader:
-                for wait in range(_WAITS_MAX):
+                for wait in range(WAITS_MAX):
                     first = 4 * wait + 1
                     await writer.push(first, first + 2)
                     calls: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
@@ -125,7 +125,7 @@ class CancellingRules(Suite):
                     assert await reader.read() == writer.make(first, first + 3)
                     if not struck:
                         return
-                pytest.fail(f"One {name} waited {_WAITS_MAX} times.")
+                pytest.fail(f"One {name} waited {WAITS_MAX} times.")
 
         self.run(rule())
 

@@ -8,8 +8,8 @@ from localstore.adapter import SyncAdapter
 
 __all__ = ["POWERS", "CanBeWiped", "CanGoOffline", "CanRefuse", "CanTrim", "RemoteUnderTest"]
 
-POWERS = frozenset({"offline", "wipe", "refuse", "trim", "watch", "ping"})
-"""All that a subclass can claim: the four Protocols below, and ``watch`` and ``ping`` for the capabilities of these names."""
+POWERS = frozenset({"offline", "wipe", "refuse", "trim", "watch", "ping", "snapshots"})
+"""All that a subclass can claim: the four Protocols below, and the capabilities ``watch``, ``ping`` and ``snapshots``."""
 
 
 class RemoteUnderTest(Protocol):
