@@ -20,7 +20,7 @@ import pytest
 
 from localstore.adapter import SyncAdapter
 from localstore.testing.conformance import AdapterConformance
-from tests.docs.adapter_page import PAGE, write_package
+from tests.docs.adapter_page import PAGE, code, write_package
 
 
 @pytest.fixture
@@ -61,6 +61,13 @@ def test_realms_converge_over_the_guides_adapter(package: Path, tmp_path: Path) 
 @pytest.mark.slow
 def test_the_guides_adapter_keeps_every_rule(package: Path) -> None:
     failed, printed = run_suite(package)
+    assert failed == set(), printed
+
+
+@pytest.mark.slow
+def test_the_example_of_the_page_about_adapters_keeps_every_rule(tmp_path: Path) -> None:
+    (tmp_path / "test_shelf.py").write_text(code(PAGE.with_name("adapters.md").read_text(encoding="utf-8"), "python"))
+    failed, printed = run_suite(tmp_path)
     assert failed == set(), printed
 
 
