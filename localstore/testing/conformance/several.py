@@ -7,13 +7,14 @@ import threading
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import hypothesis
 from hypothesis import strategies
 
 from localstore.adapter import Limit, PushResult
 from localstore.errors import Busy, Offline
-from localstore.testing.conformance.cancelling import Moment, break_off
+from localstore.testing.conformance.cancelling import MOMENTS, Moment, break_off
 from localstore.testing.conformance.remote import RemoteUnderTest
 from localstore.testing.conformance.suite import Line, Suite, numbers_by_device
 
@@ -23,6 +24,7 @@ _DEVICES = 3
 _EXAMPLES = 30
 _STEPS_MIN = 6
 _STEPS_MAX = 18
+_WHOLE = Limit()
 
 
 @dataclass(frozen=True)
@@ -37,23 +39,28 @@ class _Step:
 
     device: int
     action: str
-    count: int
-    limit: Limit
-    wait: int
-    moment: Moment
+    count: int = 1
+    limit: Limit = _WHOLE
+    wait: int = 0
+    moment: Moment = "begins"
 
 
+def _step(*actions: str, **arguments: strategies.SearchStrategy[Any]) -> strategies.SearchStrategy[_Step]:
+    devices = strategies.integers(0, _DEVICES - 1)
+    return strategies.builds(_Step, device=devices, action=strategies.sampled_from(actions), **arguments)
+
+
+_counts = strategies.integers(1, 4)
+_limits = strategies.builds(Limit, max_bytes=strategies.integers(1, 1500), max_count=strategies.integers(1, 5))
+_points = {"wait": strategies.integers(0, 3), "moment": strategies.sampled_from(MOMENTS)}
 _steps = strategies.lists(
-    strategies.builds(
-        _Step,
-        device=strategies.integers(0, _DEVICES - 1),
-        action=strategies.sampled_from(
-            ["push", "push", "push again", "break off a push", "pull", "pull", "break off a pull", "connect", "close"]
-        ),
-        count=strategies.integers(1, 4),
-        limit=strategies.builds(Limit, max_bytes=strategies.integers(1, 1500), max_count=strategies.integers(1, 5)),
-        wait=strategies.integers(0, 3),
-        moment=strategies.sampled_from(["begins", "ends"]),
+    strategies.one_of(
+        _step("push", "push again", count=_counts),
+        _step("push", count=_counts),
+        _step("pull", limit=_limits),
+        _step("connect", "close"),
+        _step("break off a push", count=_counts, **_points),
+        _step("break off a pull", limit=_limits, **_points),
     ),
     min_size=_STEPS_MIN,
     max_size=_STEPS_MAX,
