@@ -259,15 +259,33 @@ class SnapshotInfo:
 
 @runtime_checkable
 class SupportsSnapshots(Protocol):
-    """Fast first sync, and a log that need not be kept for ever."""
+    """Fast first sync, and a log that need not be kept for ever. A snapshot is a partition's, and mere bytes to the adapter."""
 
-    async def latest_snapshot(self) -> SnapshotInfo | None: ...
+    async def latest_snapshot(self) -> SnapshotInfo | None:
+        """The one that was written last, None when there is none. Others go on pushing and pulling while one is written."""
+        ...
 
-    def read_snapshot(self, info: SnapshotInfo) -> AsyncIterator[bytes]: ...
+    def read_snapshot(self, info: SnapshotInfo) -> AsyncIterator[bytes]:
+        """All of its bytes, in chunks of any size.
 
-    async def write_snapshot(self, cursor: Cursor, chunks: AsyncIterator[bytes]) -> None: ...
+        Raises:
+            SnapshotUnusable: it is not there any more, as when a newer one has taken its place.
+        """
+        ...
 
-    async def trim(self, before: Cursor) -> None: ...
+    async def write_snapshot(self, cursor: Cursor, chunks: AsyncIterator[bytes]) -> None:
+        """Store the state at a cursor. It becomes the latest in full, or not at all when it breaks off; an error of ``chunks``
+        is raised as it is.
+        """
+        ...
+
+    async def trim(self, before: Cursor) -> None:
+        """Let go of history before a cursor at which there is a snapshot.
+
+        Once it is gone, who has read less, or nothing, gets ``ResetRequired`` ("history trimmed"), never a gap. It stays known
+        which numbers of each device were stored.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 * ``localstore.testing.memory``: a whole remote in this process; also the URL ``memory://name``
 * ``localstore.testing.memory_users``: the same with users who log in
+* ``localstore.testing.memory_snapshots``: the same with snapshots
 * ``localstore.testing.faulty``: any adapter, with faults where a plan puts them
 * ``localstore.testing.clock``: time that stands still until it is told to move
 * ``localstore.testing.conformance``: the adapter contract as a pytest suite; needs ``pip install 'localstore-sync[testing]'``

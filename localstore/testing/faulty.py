@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -23,7 +23,9 @@ from localstore.adapter import (
     Page,
     PushResult,
     SealedChangeset,
+    SnapshotInfo,
     SupportsPing,
+    SupportsSnapshots,
     SupportsUsers,
     SupportsWatch,
     SyncAdapter,
@@ -42,7 +44,7 @@ class Call:
     """A call that is about to be made.
 
     Attributes:
-        name: ``connect``, ``push``, ``pull``, ``ping``, ``watch``, ``close``, ``log_in``, ``refresh`` or ``log_out``.
+        name: that of any method of the contract, as ``connect``, ``push``, ``log_in`` or ``write_snapshot``.
         index: how many calls of that name this adapter had before, from 0.
     """
 
@@ -111,8 +113,7 @@ class FaultyAdapter:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Those of the inner adapter, but no snapshots: there are no faults for them yet."""
-        return dataclasses.replace(self._inner.capabilities, snapshots=False)
+        return self._inner.capabilities
 
     async def connect(self, hello: Hello) -> Welcome:
         return await self._call("connect", lambda: self._inner.connect(hello))
@@ -160,6 +161,32 @@ class FaultyAdapter:
         users = self._users()
         await self._call("log_out", lambda: users.log_out(refresh_token))
 
+    async def latest_snapshot(self) -> SnapshotInfo | None:
+        return await self._call("latest_snapshot", self._snapshots().latest_snapshot)
+
+    async def read_snapshot(self, info: SnapshotInfo) -> AsyncGenerator[bytes]:
+        """A fault strikes before the first chunk; ``LoseAnswer`` after it."""
+        fault = self._next_fault("read_snapshot")
+        broken_off = fault.error if isinstance(fault, LoseAnswer) else None
+        if broken_off is None:
+            await _with_fault(fault, _nothing)
+        async for chunk in self._snapshots().read_snapshot(info):
+            yield chunk
+            if broken_off is not None:
+                raise broken_off
+
+    async def write_snapshot(self, cursor: Cursor, chunks: AsyncIterator[bytes]) -> None:
+        content = [chunk async for chunk in chunks]  # it may be needed twice
+        await self._call("write_snapshot", lambda: self._snapshots().write_snapshot(cursor, _each(content)))
+
+    async def trim(self, before: Cursor) -> None:
+        await self._call("trim", lambda: self._snapshots().trim(before))
+
+    def _snapshots(self) -> SupportsSnapshots:
+        if not isinstance(self._inner, SupportsSnapshots):
+            raise Offline("The adapter inside keeps no snapshots.")
+        return self._inner
+
     def _users(self) -> SupportsUsers:
         if not isinstance(self._inner, SupportsUsers):
             raise Offline("The adapter inside knows no users.")
@@ -190,6 +217,11 @@ async def _with_fault(fault: Fault | None, make: Callable[[], Awaitable[_T]]) ->
         case _:
             pass
     return await make()
+
+
+async def _each(chunks: Sequence[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
 
 
 async def _nothing() -> None:

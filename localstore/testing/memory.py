@@ -1,7 +1,7 @@
 """A remote in memory: the smallest adapter that keeps the whole contract, for tests, demos and ``memory://name`` URLs.
 
 ``MemoryRemote`` is the shared history and can be used from several threads and event loops at once; a ``MemoryAdapter``
-is one device's line to it. Read it first when you write an adapter. This module knows no pytest and no session.
+is one device's line to it. Read it when you write an adapter. This module knows no pytest and no session.
 """
 
 from __future__ import annotations

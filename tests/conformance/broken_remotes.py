@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
 import pytest
 
 from localstore import Credentials
 from localstore.adapter import Capabilities, Cursor, Hello, Hint, Limit, Page, PushResult, SealedChangeset, Tokens, Welcome
 from localstore.errors import Offline, ResetRequired, Unauthorized
+from localstore.reasons import ResetReason
 from localstore.testing.conformance import AdapterConformance, UsersConformance
 from localstore.testing.memory import MemoryAdapter, MemoryRemote
+from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots, MemorySnapshotAdapter
 from localstore.testing.memory_users import MemoryRemoteWithUsers, MemoryUserAdapter
 
 
@@ -86,6 +89,20 @@ class Forgets(Wrapped):
         return PushResult(acknowledged=batch[-1].number)
 
 
+class NotAtomic(Wrapped):
+    """Takes down which numbers it has, and what is under them only afterwards."""
+
+    async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
+        log = self.inner._remote._histories[self.hello.partition].log
+        before = len(log)
+        result = await self.inner.push(batch)
+        late = log[before:]
+        del log[before:]
+        await asyncio.sleep(0)
+        log.extend(late)
+        return result
+
+
 class TakesAnyCursor(Wrapped):
     """Starts from the beginning when it does not know the cursor."""
 
@@ -94,6 +111,19 @@ class TakesAnyCursor(Wrapped):
             return await self.inner.pull(cursor, limit)
         except ResetRequired:
             return await self.inner.pull(None, limit)
+
+
+class SpansWhatIsTrimmed(Wrapped):
+    """Goes on behind what was trimmed, as if nothing were missing."""
+
+    async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
+        try:
+            return await self.inner.pull(cursor, limit)
+        except ResetRequired as error:
+            if error.kind is not ResetReason.HISTORY_TRIMMED:
+                raise
+            page = await self.inner.pull(None, Limit())
+            return dataclasses.replace(page, changesets=page.changesets[-2:])
 
 
 class NeverMore(Wrapped):
@@ -138,15 +168,16 @@ class Broken:
     def __init__(self, wrap: Callable[[MemoryAdapter], Wrapped]) -> None:
         self._wrap = wrap
         self._remote = MemoryRemote()
-        self.go_offline, self.go_online, self.wipe = self._remote.go_offline, self._remote.go_online, self._remote.wipe
+        self.go_offline, self.go_online = self._remote.go_offline, self._remote.go_online
+        self.wipe, self.trim_history = self._remote.wipe, self._remote.trim_history
 
     def make_adapter(self) -> Wrapped:
         return self._wrap(self._remote.adapter())
 
 
 class Base(AdapterConformance):
-    powers = frozenset({"offline", "wipe", "watch", "ping"})
-    skips = frozenset({"refuse"})
+    powers = frozenset({"offline", "wipe", "trim", "watch", "ping"})
+    skips = frozenset({"refuse", "snapshots"})
     timeout = 5.0
     hint_timeout = 0.01
     wrap: Callable[[MemoryAdapter], Wrapped]
@@ -176,8 +207,16 @@ class TestForgets(Base):
     wrap = Forgets
 
 
+class TestNotAtomic(Base):
+    wrap = NotAtomic
+
+
 class TestTakesAnyCursor(Base):
     wrap = TakesAnyCursor
+
+
+class TestSpansWhatIsTrimmed(Base):
+    wrap = SpansWhatIsTrimmed
 
 
 class TestNeverMore(Base):
@@ -198,6 +237,40 @@ class TestNeverHints(Base):
 
 class TestAlwaysAlive(Base):
     wrap = AlwaysAlive
+
+
+class HalfSnapshots(MemorySnapshotAdapter):
+    """Shows a snapshot while it is being written, and what there is of one that broke off."""
+
+    async def write_snapshot(self, cursor: Cursor, chunks: AsyncIterator[bytes]) -> None:
+        content = b""
+        async for chunk in chunks:
+            content += chunk
+            self._snapshots.keep_snapshot(self._connected(), cursor, content)
+
+
+class BrokenSnapshots(Broken):
+    def __init__(self, wrap: Callable[[MemoryRemoteWithSnapshots], MemorySnapshotAdapter]) -> None:
+        remote = MemoryRemoteWithSnapshots()
+        self.make_adapter = lambda: wrap(remote)
+        self.go_offline, self.go_online = remote.go_offline, remote.go_online
+
+
+class BaseOfSnapshots(Base):
+    powers = frozenset({"offline", "watch", "ping", "snapshots"})
+    wrap_snapshots: Callable[[MemoryRemoteWithSnapshots], MemorySnapshotAdapter]
+
+    @pytest.fixture
+    def remote(self) -> BrokenSnapshots:
+        return BrokenSnapshots(type(self).wrap_snapshots)
+
+
+class TestSoundSnapshots(BaseOfSnapshots):
+    wrap_snapshots = MemorySnapshotAdapter
+
+
+class TestHalfSnapshots(BaseOfSnapshots):
+    wrap_snapshots = HalfSnapshots
 
 
 class WrappedWithUsers(MemoryUserAdapter):

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from localstore.testing.conformance import AdapterConformance
+from localstore.testing.conformance.converging import ConvergingRules
+from localstore.testing.conformance.watching import WatchingRules
 from localstore_adapters.folder import FolderAdapter
 
 
@@ -33,9 +35,8 @@ class FolderUnderTest:
 
 class TestFolder(AdapterConformance):
     powers = frozenset({"offline", "wipe", "watch"})
-    skips = frozenset(
-        {"refuse", "ping"}
-    )  # it refuses only what is larger than any changeset may be; a pull shows whether it is there
+    skips = frozenset({"refuse", "trim", "ping", "snapshots"})
+    """It refuses only what is larger than any changeset may be, and keeps all history; a pull shows whether it is there."""
 
     @pytest.fixture
     def remote(self, tmp_path: Path) -> FolderUnderTest:
@@ -49,7 +50,9 @@ class ThroughWatchfiles(FolderUnderTest):
         return FolderAdapter(self.folder, listens=False)
 
 
-class TestFolderThroughWatchfiles(TestFolder):
+class TestFolderThroughWatchfiles(WatchingRules, ConvergingRules):  # all the others do not ask for news
+    powers, skips = TestFolder.powers, TestFolder.skips
+
     @pytest.fixture
     def remote(self, tmp_path: Path) -> FolderUnderTest:
         return ThroughWatchfiles(tmp_path / "shared")

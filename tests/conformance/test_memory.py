@@ -8,21 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from localstore import App, Credentials, Settings
+from localstore import Credentials, Settings
 from localstore.adapter import Hello
-from localstore.testing.conformance import AdapterConformance, RemoteUnderTest, UsersConformance
+from localstore.testing.conformance import POWERS, AdapterConformance, UsersConformance
+from localstore.testing.conformance.connecting import ConnectingRules
+from localstore.testing.conformance.snapshotting import SnapshottingRules
 from localstore.testing.memory import MemoryAdapter, MemoryRemote
+from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
 from localstore.testing.memory_users import MemoryRemoteWithUsers, MemoryUserAdapter
 
 
 class MemoryUnderTest:
     """All powers are at hand: the remote is an object in this process."""
 
-    def __init__(self) -> None:
-        self.remote = MemoryRemote()
+    def __init__(self, remote: MemoryRemote | None = None) -> None:
+        self.remote = remote or MemoryRemote()
         self.go_offline = self.remote.go_offline
         self.go_online = self.remote.go_online
         self.wipe = self.remote.wipe
+        self.trim_history = self.remote.trim_history
 
     def make_adapter(self) -> MemoryAdapter:
         return self.remote.adapter()
@@ -32,11 +36,26 @@ class MemoryUnderTest:
 
 
 class TestMemory(AdapterConformance):
-    powers = frozenset({"offline", "wipe", "refuse", "watch", "ping"})
+    powers = POWERS - {"snapshots"}  # whatever can be done to a remote can be done to this one
 
     @pytest.fixture
     def remote(self) -> MemoryUnderTest:
         return MemoryUnderTest()
+
+
+class MemoryWithSnapshotsUnderTest(MemoryUnderTest):
+    """The same with snapshots."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryRemoteWithSnapshots())
+
+
+class TestMemoryWithSnapshots(SnapshottingRules, ConnectingRules):  # all the others are about what it has in common
+    powers = POWERS
+
+    @pytest.fixture
+    def remote(self) -> MemoryWithSnapshotsUnderTest:
+        return MemoryWithSnapshotsUnderTest()
 
 
 class MemoryWithUsersUnderTest:
@@ -51,6 +70,7 @@ class MemoryWithUsersUnderTest:
         self.go_offline = self.remote.go_offline
         self.go_online = self.remote.go_online
         self.wipe = self.remote.wipe
+        self.trim_history = self.remote.trim_history
         self.expire_access_tokens = self.remote.expire_access_tokens
 
     def make_adapter(self) -> MemoryUserAdapter:
@@ -73,5 +93,5 @@ class TestMemoryWithUsers(AdapterConformance, UsersConformance):
     def hello(self, device: bytes) -> Hello:
         return dataclasses.replace(super().hello(device), token=self.token)
 
-    def make_app(self, remote: RemoteUnderTest) -> App:
-        return App.create("conformance", remote=remote.make_adapter, settings=Settings(directory=str(self.directory / "data")))
+    def settings(self) -> Settings:
+        return super().settings().model_copy(update={"directory": str(self.directory / "data")})

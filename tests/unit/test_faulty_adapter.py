@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import pytest
 
 from localstore import Credentials
 from localstore.adapter import Hello, Hint, Limit, SupportsUsers, SupportsWatch
-from localstore.errors import Busy, Offline, Unauthorized
+from localstore.errors import Busy, Offline, ResetRequired, Unauthorized
 from localstore.testing.conformance import make_changeset
 from localstore.testing.faulty import Call, Fault, FaultyAdapter, Hang, LoseAnswer, Plan, Raise, Repeat, SmallPage, in_turn
 from localstore.testing.memory import MemoryRemote
+from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
 from localstore.testing.memory_users import MemoryRemoteWithUsers
 
 A, B = b"A" * 16, b"B" * 16
@@ -175,3 +176,53 @@ class TestUsers:
         assert not adapter.capabilities.users
         with pytest.raises(Offline, match="knows no users"):
             asyncio.run(adapter.log_in(self.GOOD))
+
+
+async def chunks() -> AsyncIterator[bytes]:
+    for chunk in (b"a" * 70_000, b"snapshot"):
+        yield chunk
+
+
+def test_faults_strike_snapshots_as_well() -> None:
+    remote = MemoryRemoteWithSnapshots()
+    lost, broken_off = LoseAnswer(Offline("lost")), LoseAnswer(Offline("broken off"))
+    faults = {"write_snapshot": [lost, Repeat()], "read_snapshot": [Raise(Busy("later")), broken_off], "trim": [lost]}
+
+    def plan(call: Call) -> Fault | None:
+        return in_turn(call.name, *faults.get(call.name, []))(call)
+
+    async def story() -> None:
+        adapter = FaultyAdapter(remote.adapter(), plan)
+        await adapter.connect(Hello(app="todo", partition="default", device=A))
+        cursor = (await adapter.pull(None, Limit())).cursor
+        with pytest.raises(Offline, match="lost"):
+            await adapter.write_snapshot(cursor, chunks())
+        first = await adapter.latest_snapshot()
+        await adapter.write_snapshot(cursor, chunks())
+        info = await adapter.latest_snapshot()
+        assert first is not None
+        assert info is not None
+        assert (first.name, info.name) == ("snapshot-1", "snapshot-3"), "one whose answer got lost, and one written twice"
+        with pytest.raises(Busy, match="later"):
+            await anext(adapter.read_snapshot(info))
+        reading = adapter.read_snapshot(info)
+        await anext(reading)
+        with pytest.raises(Offline, match="broken off"):
+            await anext(reading)
+        assert b"".join([chunk async for chunk in adapter.read_snapshot(info)]) == b"a" * 70_000 + b"snapshot"
+        with pytest.raises(Offline, match="lost"):
+            await adapter.trim(cursor)
+        with pytest.raises(ResetRequired, match="trimmed"):
+            await adapter.pull(None, Limit())
+
+    run(story())
+
+
+def test_an_adapter_without_snapshots_has_none_with_faults_either(remote: MemoryRemote) -> None:
+    async def story() -> None:
+        adapter = await connected(remote, lambda call: None)
+        assert not adapter.capabilities.snapshots
+        with pytest.raises(Offline, match="keeps no snapshots"):
+            await adapter.latest_snapshot()
+
+    run(story())

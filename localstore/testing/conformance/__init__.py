@@ -4,7 +4,7 @@
 
     class TestMyAdapter(AdapterConformance):
         powers = frozenset({"offline", "watch"})
-        skips = frozenset({"wipe", "refuse", "ping"})
+        skips = frozenset({"wipe", "refuse", "trim", "ping", "snapshots"})
 
         @pytest.fixture
         def remote(self):
@@ -23,24 +23,28 @@ import importlib.util
 if not all(map(importlib.util.find_spec, ("pytest", "hypothesis"))):
     raise ImportError("The conformance suite needs pytest and hypothesis: pip install 'localstore-sync[testing]'")
 
+from localstore.testing.conformance.cancelling import CancellingRules
 from localstore.testing.conformance.connecting import ConnectingRules
 from localstore.testing.conformance.converging import ConvergingRules
 from localstore.testing.conformance.failing import FailingRules
 from localstore.testing.conformance.pinging import PingingRules
 from localstore.testing.conformance.pulling import PullingRules
 from localstore.testing.conformance.pushing import PushingRules
-from localstore.testing.conformance.remote import CanBeWiped, CanGoOffline, CanRefuse, RemoteUnderTest
+from localstore.testing.conformance.remote import POWERS, CanBeWiped, CanGoOffline, CanRefuse, CanTrim, RemoteUnderTest
 from localstore.testing.conformance.several import SeveralDevicesRules
+from localstore.testing.conformance.snapshotting import SnapshottingRules
 from localstore.testing.conformance.suite import Line, make_changeset, new_device
 from localstore.testing.conformance.users import RemoteWithUsers, UsersConformance
 from localstore.testing.conformance.watching import WatchingRules
 
 __all__ = [
+    "POWERS",
     "SUITE_VERSION",
     "AdapterConformance",
     "CanBeWiped",
     "CanGoOffline",
     "CanRefuse",
+    "CanTrim",
     "Line",
     "RemoteUnderTest",
     "RemoteWithUsers",
@@ -49,7 +53,7 @@ __all__ = [
     "new_device",
 ]
 
-SUITE_VERSION = 2
+SUITE_VERSION = 3
 """Goes up when a rule is added or sharpened, so that an adapter can say which suite it has passed."""
 
 
@@ -59,8 +63,10 @@ class AdapterConformance(
     PullingRules,
     SeveralDevicesRules,
     FailingRules,
+    CancellingRules,
     WatchingRules,
     PingingRules,
+    SnapshottingRules,
     ConvergingRules,
 ):
     """All rules. Its name does not begin with ``Test``, so that importing it collects nothing."""

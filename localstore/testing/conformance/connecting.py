@@ -31,7 +31,9 @@ class ConnectingRules(Suite):
         assert self.powers <= POWERS
         assert self.skips <= POWERS
         assert not self.powers & self.skips
-        assert ("watch" in self.powers) == self.capabilities(remote).watch
+        capabilities = self.capabilities(remote)
+        for power in ("watch", "ping", "snapshots"):
+            assert (power in self.powers) == getattr(capabilities, power), f"the power and the capability {power!r}"
 
     def test_all_devices_see_one_remote_id(self, remote: RemoteUnderTest) -> None:
         async def rule() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
@@ -10,13 +11,16 @@ from uuid import UUID
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel, select
 
-from localstore import App, Credentials, Realm, SyncConfiguration, uuid7
+from localstore import App, Credentials, Realm, ResetReason, Settings, SyncConfiguration, uuid7
+from localstore.errors import Offline
 from localstore.testing.conformance.remote import RemoteUnderTest
 from localstore.testing.conformance.suite import Suite
+from localstore.testing.faulty import Call, Fault, FaultyAdapter, LoseAnswer, Raise, Repeat, SmallPage
 
 __all__ = ["ConvergingRules"]
 
 _SYNC_TIMEOUT = 30.0
+_BACKOFF = 0.01
 
 
 class _Model(SQLModel, registry=registry()):
@@ -33,7 +37,11 @@ class Note(_Model, table=True):
 class ConvergingRules(Suite):
     def make_app(self, remote: RemoteUnderTest) -> App:
         """An application on the remote; override it where a remote wants more than an adapter."""
-        return App.create("conformance", remote=remote.make_adapter)
+        return App.create("conformance", remote=remote.make_adapter, settings=self.settings())
+
+    def settings(self) -> Settings:
+        """The application's settings: after an error it tries again at once."""
+        return Settings(backoff_initial=_BACKOFF, backoff_max=_BACKOFF)
 
     @contextlib.contextmanager
     def realm(self, remote: RemoteUnderTest, path: Path) -> Iterator[Realm]:
@@ -86,6 +94,89 @@ class ConvergingRules(Suite):
             assert _rows(one) == _rows(other)
             assert _texts(one) == {"first", "second", "third"}
 
+    def test_a_realm_whose_remote_was_wiped_is_reset(self, remote: RemoteUnderTest, tmp_path: Path) -> None:
+        replaceable = self.need_wipe(remote)
+        with self.realm(remote, tmp_path / "one.db") as one:
+            _add(one, "sent")
+            _upload(one)
+            one.sync_session.pause()
+            _add(one, "not sent yet")
+            replaceable.wipe()
+            with self.realm(remote, tmp_path / "other.db") as other:
+                _add(other, "in the new remote")
+                _upload(other)
+                one.sync_session.resume()
+                _reset(one, ResetReason.REMOTE_REPLACED)
+                _exchange(one, other)
+                assert _texts(one) == _texts(other) == {"in the new remote", "not sent yet"}
+
+    def test_a_realm_that_lacks_what_was_trimmed_is_reset(self, remote: RemoteUnderTest, tmp_path: Path) -> None:
+        trimmable = self.need_trim(remote)
+        with self.realm(remote, tmp_path / "one.db") as one, self.realm(remote, tmp_path / "other.db") as other:
+            _add(one, "read by both")
+            _exchange(one, other)
+            other.sync_session.pause()
+            _add(other, "not sent yet")
+            _add(one, "trimmed")
+            _exchange(one)
+            trimmable.trim_history()
+            other.sync_session.resume()
+            _reset(other, ResetReason.HISTORY_TRIMMED)
+            _exchange(one, other)
+            assert _rows(one) == _rows(other)
+            assert _texts(one) == {"read by both", "trimmed", "not sent yet"}
+
+    def test_a_copied_file_becomes_a_device_of_its_own(self, remote: RemoteUnderTest, tmp_path: Path) -> None:
+        with self.realm(remote, tmp_path / "one.db") as one:
+            _add(one, "before the copy")
+            _upload(one)
+        shutil.copy(tmp_path / "one.db", tmp_path / "copy.db")
+        with self.realm(remote, tmp_path / "one.db") as one:
+            _add(one, "by the file")
+            _upload(one)
+            with self.realm(remote, tmp_path / "copy.db") as copy:
+                _add(copy, "by the copy")
+                _reset(copy, ResetReason.DEVICE_FORKED)
+                _exchange(copy, one)
+                assert _rows(one) == _rows(copy)
+                assert _texts(one) == {"before the copy", "by the file", "by the copy"}
+
+    def test_realms_converge_over_a_line_that_fails_now_and_then(self, remote: RemoteUnderTest, tmp_path: Path) -> None:
+        """Answers get lost, calls arrive twice, pages are small, and the remote is out of reach for a moment."""
+        faulty = _Faulty(remote)
+        with self.realm(faulty, tmp_path / "one.db") as one, self.realm(faulty, tmp_path / "other.db") as other:
+            for number in range(6):
+                _add(one, f"one {number}")
+                _add(other, f"other {number}")
+            _exchange(one, other)
+            assert _rows(one) == _rows(other)
+            assert len(_rows(one)) == 12
+        assert faulty.struck == {"connect", "push", "pull"}
+
+
+class _Faulty:
+    """A remote whose every line has the same faults at its first calls."""
+
+    def __init__(self, remote: RemoteUnderTest) -> None:
+        self.struck: set[str] = set()
+        self._remote = remote
+        away = Offline("As a network is for a moment.")
+        self._faults: dict[str, list[Fault | None]] = {
+            "connect": [Raise(away), None, LoseAnswer(away)],
+            "push": [LoseAnswer(away), Repeat(), Raise(away)],
+            "pull": [SmallPage(2), Repeat(), LoseAnswer(away), SmallPage(1)],
+        }
+
+    def make_adapter(self) -> FaultyAdapter:
+        return FaultyAdapter(self._remote.make_adapter(), self._plan)
+
+    def _plan(self, call: Call) -> Fault | None:
+        faults = self._faults.get(call.name, [])
+        if call.index >= len(faults):
+            return None
+        self.struck.add(call.name)
+        return faults[call.index]
+
 
 def _add(realm: Realm, *texts: str) -> None:
     with realm.write() as tx:
@@ -121,9 +212,18 @@ def _download(realm: Realm) -> None:
     assert realm.sync_session.download_all_server_changes(timeout=_SYNC_TIMEOUT), "the download did not end in time"
 
 
-def _exchange(one: Realm, other: Realm) -> None:
-    """Let both have everything of each other."""
-    for realm in (one, other):
+def _exchange(*realms: Realm) -> None:
+    """Let all have everything of each other."""
+    for realm in realms:
         _upload(realm)
-    for realm in (one, other):
+    for realm in realms:
         _download(realm)
+
+
+def _reset(realm: Realm, kind: ResetReason) -> None:
+    """Let a realm be reset, for this reason."""
+    _download(realm)
+    _upload(realm)
+    report = realm.sync_session.last_reset
+    assert report is not None, "no client reset took place"
+    assert report.kind is kind

@@ -1,66 +1,19 @@
-"""Rules for when things go wrong: out of reach, broken off, emptied, exchanged."""
+"""Rules for when things go wrong: out of reach, emptied, exchanged, trimmed."""
 
 from __future__ import annotations
-
-import asyncio
-from collections.abc import Awaitable
 
 import pytest
 
 from localstore.adapter import Limit
 from localstore.errors import Offline, ResetRequired, SyncError
+from localstore.reasons import ResetReason
 from localstore.testing.conformance.remote import RemoteUnderTest
 from localstore.testing.conformance.suite import Suite
 
 __all__ = ["FailingRules"]
 
-_LOOP_STEPS = (0, 1, 2, 3, 5, 10)  # turns of the event loop before a call is cancelled
-_DELAYS = (0.001, 0.004, 0.015)  # and seconds, for work that goes on in a thread or across a network
-
-
-async def _cancel_after(call: Awaitable[object], point: float) -> None:
-    task = asyncio.ensure_future(call)
-    if isinstance(point, int):
-        for _ in range(point):
-            await asyncio.sleep(0)
-    else:
-        await asyncio.wait([task], timeout=point)
-    task.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled() and (error := task.exception()):
-        raise error
-
 
 class FailingRules(Suite):
-    @pytest.mark.parametrize("point", [*_LOOP_STEPS, *_DELAYS])
-    def test_a_cancelled_push_leaves_all_or_nothing_of_each_changeset(self, remote: RemoteUnderTest, point: float) -> None:
-        async def rule() -> None:
-            async with self.line(remote) as line:
-                await line.push(1, 2)
-                await _cancel_after(line.push(3, 6), point)
-            stored = await self.stored(remote)
-            assert stored == line.make(1, len(stored)), "whatever is seen is whole and in order"
-            async with self.line(remote, line.device) as line:
-                assert (await line.push(3, 5)).acknowledged >= 5
-                assert (await line.push(5, 8)).acknowledged == 8
-            assert await self.stored(remote) == line.make(1, 8)
-
-        self.run(rule())
-
-    @pytest.mark.parametrize("point", [*_LOOP_STEPS, *_DELAYS])
-    def test_a_line_is_usable_after_a_cancelled_call(self, remote: RemoteUnderTest, point: float) -> None:
-        async def rule() -> None:
-            async with self.line(remote) as writer, self.line(remote) as reader:
-                await writer.push(1, 3)
-                await _cancel_after(writer.push(4, 6), point)
-                await writer.connect_again()
-                assert (await writer.push(4, 7)).acknowledged == 7
-                await _cancel_after(reader.adapter.pull(None, Limit()), point)
-                await reader.connect_again()
-                assert await reader.read() == writer.make(1, 7)
-
-        self.run(rule())
-
     def test_every_call_says_offline_when_the_remote_is_out_of_reach(self, remote: RemoteUnderTest) -> None:
         switch = self.need_offline(remote)
 
@@ -149,5 +102,52 @@ class FailingRules(Suite):
                 again.cursor = reader.cursor
                 with pytest.raises(ResetRequired):
                     await again.pull()
+
+        self.run(rule())
+
+    def test_a_device_that_lacks_what_was_trimmed_is_told_so_and_served_nothing(self, remote: RemoteUnderTest) -> None:
+        trimmable = self.need_trim(remote)
+
+        async def rule() -> None:
+            async with self.line(remote) as writer, self.line(remote) as behind:
+                await writer.push(1, 6)
+                await behind.pull(Limit(max_count=2))
+                trimmable.trim_history()
+                await writer.push(7, 8)
+                with pytest.raises(ResetRequired) as caught:
+                    await behind.pull()
+                assert caught.value.kind is ResetReason.HISTORY_TRIMMED
+            with pytest.raises(ResetRequired) as caught:  # at connect already, or at the latest by the pull
+                async with self.line(remote, behind.device, remote_id=behind.welcome.remote_id, cursor=behind.cursor) as again:
+                    await again.adapter.pull(behind.cursor, Limit())
+            assert caught.value.kind is ResetReason.HISTORY_TRIMMED
+
+        self.run(rule())
+
+    def test_a_device_that_has_read_what_was_trimmed_goes_on(self, remote: RemoteUnderTest) -> None:
+        trimmable = self.need_trim(remote)
+
+        async def rule() -> None:
+            async with self.line(remote) as writer, self.line(remote) as reader:
+                await writer.push(1, 6)
+                await writer.read()
+                await reader.read()
+                trimmable.trim_history()
+                assert (await writer.push(5, 8)).acknowledged == 8, "what was trimmed is still known to be there"
+                assert await reader.read() == writer.make(7, 8)
+            async with self.line(remote, writer.device, remote_id=writer.welcome.remote_id, cursor=writer.cursor) as again:
+                assert again.welcome.last_number == 8
+
+        self.run(rule())
+
+    def test_trimming_loses_nothing_that_a_new_device_needs(self, remote: RemoteUnderTest) -> None:
+        trimmable = self.need_trim(remote)
+
+        async def rule() -> None:
+            async with self.line(remote) as writer:
+                await writer.push(1, 6)
+                trimmable.trim_history()
+                await writer.push(7, 8)
+            assert await self.stored(remote) == writer.make(1, 8)
 
         self.run(rule())

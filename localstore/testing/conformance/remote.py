@@ -6,10 +6,10 @@ from typing import Protocol, runtime_checkable
 
 from localstore.adapter import SyncAdapter
 
-__all__ = ["POWERS", "CanBeWiped", "CanGoOffline", "CanRefuse", "RemoteUnderTest"]
+__all__ = ["POWERS", "CanBeWiped", "CanGoOffline", "CanRefuse", "CanTrim", "RemoteUnderTest"]
 
-POWERS = frozenset({"offline", "wipe", "refuse", "watch", "ping"})
-"""All that a subclass can claim: the three Protocols below, and ``watch`` and ``ping`` for the capabilities of these names."""
+POWERS = frozenset({"offline", "wipe", "refuse", "trim", "watch", "ping", "snapshots"})
+"""All that a subclass can claim: the four Protocols below, and the capabilities ``watch``, ``ping`` and ``snapshots``."""
 
 
 class RemoteUnderTest(Protocol):
@@ -41,3 +41,10 @@ class CanRefuse(Protocol):
     """Power ``refuse``: the remote can be told to refuse changesets above a size from now on."""
 
     def refuse_larger_than(self, byte_count: int) -> None: ...
+
+
+@runtime_checkable
+class CanTrim(Protocol):
+    """Power ``trim``: the remote can be made to forget its history up to now, as if that were older than its horizon."""
+
+    def trim_history(self) -> None: ...

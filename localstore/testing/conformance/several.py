@@ -7,11 +7,14 @@ import threading
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import hypothesis
 from hypothesis import strategies
 
-from localstore.adapter import Limit
+from localstore.adapter import Limit, PushResult
+from localstore.errors import Busy, Offline
+from localstore.testing.conformance.cancelling import MOMENTS, Moment, break_off
 from localstore.testing.conformance.remote import RemoteUnderTest
 from localstore.testing.conformance.suite import Line, Suite, numbers_by_device
 
@@ -21,23 +24,43 @@ _DEVICES = 3
 _EXAMPLES = 30
 _STEPS_MIN = 6
 _STEPS_MAX = 18
+_WHOLE = Limit()
 
 
 @dataclass(frozen=True)
 class _Step:
-    """One thing that a device does: ``push`` something new, ``push again``, ``pull`` or ``connect``."""
+    """One thing that a device does: ``push`` something new, ``push again``, break off a push or a pull, ``pull``, ``connect``.
+
+    Attributes:
+        count: of changesets in a push.
+        limit: of the page in a pull.
+        wait, moment: where a call is broken off.
+    """
 
     device: int
     action: str
-    count: int
+    count: int = 1
+    limit: Limit = _WHOLE
+    wait: int = 0
+    moment: Moment = "begins"
 
 
+def _step(*actions: str, **arguments: strategies.SearchStrategy[Any]) -> strategies.SearchStrategy[_Step]:
+    devices = strategies.integers(0, _DEVICES - 1)
+    return strategies.builds(_Step, device=devices, action=strategies.sampled_from(actions), **arguments)
+
+
+_counts = strategies.integers(1, 4)
+_limits = strategies.builds(Limit, max_bytes=strategies.integers(1, 1500), max_count=strategies.integers(1, 5))
+_points = {"wait": strategies.integers(0, 3), "moment": strategies.sampled_from(MOMENTS)}
 _steps = strategies.lists(
-    strategies.builds(
-        _Step,
-        device=strategies.integers(0, _DEVICES - 1),
-        action=strategies.sampled_from(["push", "push", "push again", "pull", "pull", "connect"]),
-        count=strategies.integers(1, 4),
+    strategies.one_of(
+        _step("push", "push again", count=_counts),
+        _step("push", count=_counts),
+        _step("pull", limit=_limits),
+        _step("connect", "close"),
+        _step("break off a push", count=_counts, **_points),
+        _step("break off a pull", limit=_limits, **_points),
     ),
     min_size=_STEPS_MIN,
     max_size=_STEPS_MAX,
@@ -53,15 +76,30 @@ class _Player:
     received: dict[bytes, int] = field(default_factory=dict)
 
     async def act(self, step: _Step, others: Sequence[_Player]) -> None:
-        if step.action == "connect":
-            assert (await self.line.connect_again()).last_number == self.stored
-        elif step.action == "pull":
-            await self.pull(Limit(max_count=step.count), others)
-        elif step.action == "push":
-            await self.push(self.stored + 1, self.stored + step.count)
-        else:  # as after a lost answer: what is stored, and perhaps one more in the same batch
-            first = max(1, self.stored + 1 - step.count)
-            await self.push(first, max(first, self.stored + step.count % 2))
+        following = (self.stored + 1, self.stored + step.count)
+        match step.action:
+            case "push":
+                await self.push(*following)
+            case "push again":  # as after a lost answer: what is stored, and perhaps one more in the same batch
+                first = max(1, self.stored + 1 - step.count)
+                await self.push(first, max(first, self.stored + step.count % 2))
+            case "break off a push":
+                await break_off(self.line.push(*following), step.wait, step.moment)
+                assert self.stored <= (await self.line.connect_again()).last_number <= following[1]
+                await self.push(*following)
+            case "pull":
+                await self.pull(step.limit, others)
+            case "break off a pull":
+                await break_off(self.line.adapter.pull(self.line.cursor, step.limit), step.wait, step.moment)
+                await self.connect()
+            case "connect":
+                await self.connect()
+            case _:
+                await self.line.adapter.close()
+                await self.connect()
+
+    async def connect(self) -> None:
+        assert (await self.line.connect_again()).last_number == self.stored
 
     async def push(self, first: int, last: int) -> None:
         result = await self.line.push(first, last)
@@ -110,6 +148,22 @@ class SeveralDevicesRules(Suite):
                 await writing
                 await reader.read()
                 assert numbers_by_device(reader.received) == {line.device: list(range(1, 13)) for line in lines}
+
+        self.run(rule())
+
+    def test_two_lines_of_one_device_that_send_the_same_at_once_store_it_once(self, remote: RemoteUnderTest) -> None:
+        """As when a line was given up, and the remote still works on what came through it."""
+
+        async def rule() -> None:
+            async with self.line(remote) as given_up, self.line(remote, given_up.device) as line:
+                for first in range(1, 21, 4):
+                    sent = given_up.push(first, first + 2), line.push(first, first + 3)
+                    outcomes = await asyncio.gather(*sent, return_exceptions=True)
+                    for outcome in outcomes:
+                        assert isinstance(outcome, PushResult | Offline | Busy), outcome
+                    await line.connect_again()
+                    assert (await line.push(first, first + 3)).acknowledged == first + 3
+            assert await self.stored(remote) == line.make(1, 20)
 
         self.run(rule())
 

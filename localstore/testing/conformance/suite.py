@@ -16,7 +16,7 @@ import pytest
 from localstore.adapter import Capabilities, Cursor, Hello, Limit, Page, PushResult, SyncAdapter, Welcome
 from localstore.changes import Changeset, Dependency, Op, RowGroup
 from localstore.clock import stamp_at
-from localstore.testing.conformance.remote import POWERS, CanBeWiped, CanGoOffline, CanRefuse, RemoteUnderTest
+from localstore.testing.conformance.remote import POWERS, CanBeWiped, CanGoOffline, CanRefuse, CanTrim, RemoteUnderTest
 from localstore.wire import SealedChangeset, seal
 
 __all__ = ["Line", "Suite", "make_changeset", "new_device", "numbers_by_device"]
@@ -171,4 +171,9 @@ class Suite:
     def need_refuse(self, remote: RemoteUnderTest) -> CanRefuse:
         self.need("refuse")
         assert isinstance(remote, CanRefuse), "the power 'refuse' needs refuse_larger_than()"
+        return remote
+
+    def need_trim(self, remote: RemoteUnderTest) -> CanTrim:
+        self.need("trim")
+        assert isinstance(remote, CanTrim), "the power 'trim' needs trim_history()"
         return remote
