@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NEEDS = {"encryption.md": "sqlcipher3"}
+NEEDS = {"encryption.md": "sqlcipher3", "remote-encryption.md": "cryptography"}
 """Pages about an extra that not every machine has a wheel for."""
 SLOW = {"migrations.md"}
 """Pages that run many programs."""
