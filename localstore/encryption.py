@@ -86,12 +86,12 @@ class _Line:
 
     Attributes:
         cipher, place: with what changesets are encrypted.
-        is_checked: whether the key was compared with what lies at the remote, as far as anything does.
+        was_compared: whether the key was compared with what lies at the remote, if anything does.
     """
 
     cipher: ChangesetCipher
     place: Place
-    is_checked: bool = False
+    was_compared: bool = False
 
 
 class EncryptedAdapter:
@@ -127,6 +127,7 @@ class EncryptedAdapter:
         )
 
     async def connect(self, hello: Hello) -> Welcome:
+        self._line = None  # whatever interrupts this: nothing is encrypted for the remote that was there before
         welcome = await self._inner.connect(hello)
         cipher = await self._environment.run_blocking(self._secret.cipher, welcome.remote_id)
         self._line = _Line(cipher, Place(hello.app, hello.partition))
@@ -134,8 +135,8 @@ class EncryptedAdapter:
 
     async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
         line = self._connected()
-        if not line.is_checked:
-            await self._check_key(line)
+        if not (line.cipher.has_fitted or line.was_compared):
+            await self._compare_key(line)
         hidden = await self._environment.run_blocking(line.cipher.encrypt, batch, line.place)
         return await self._inner.push(hidden)
 
@@ -143,7 +144,6 @@ class EncryptedAdapter:
         line = self._connected()
         page = await self._inner.pull(cursor, limit)
         changesets = await self._environment.run_blocking(line.cipher.decrypt, page.changesets, line.place)
-        line.is_checked = line.is_checked or bool(changesets)
         return dataclasses.replace(page, changesets=tuple(changesets))
 
     async def close(self) -> None:
@@ -169,14 +169,14 @@ class EncryptedAdapter:
     async def log_out(self, refresh_token: str) -> None:
         await self._users().log_out(refresh_token)
 
-    async def _check_key(self, line: _Line) -> None:
+    async def _compare_key(self, line: _Line) -> None:
         """See that the key fits what the remote holds, before anything is added that nobody else could read.
 
         What is stored is there for ever: a mistyped passphrase must not come to light when it is too late.
         """
         with suppress(ResetRequired):  # the beginning was trimmed; if there is more to it, the push says so
             await self.pull(None, Limit(max_bytes=1, max_count=1))
-        line.is_checked = True
+        line.was_compared = True
 
     def _users(self) -> SupportsUsers:
         if not isinstance(self._inner, SupportsUsers):

@@ -168,8 +168,10 @@ class TestKeys:
         with pytest.raises(WrongKey, match=r"is encrypted, and this app was given no key.*remote=encrypted\("):
             wire.unseal(encrypt(SMALL))
 
-    def test_a_newer_way_to_encrypt_says_to_upgrade(self) -> None:
+    def test_a_newer_layout_or_way_to_encrypt_says_to_upgrade(self) -> None:
         outer = encrypt(SMALL)
+        with pytest.raises(NewerFormat, match="Upgrade localstore"):
+            decrypt(forge(outer.body, codec=wire.ENCRYPTED, rows=0, layout=wire.FORMAT + 1))
         with pytest.raises(NewerFormat, match="Upgrade localstore"):
             decrypt(shown_as(outer, body=b"\x02" + outer.body[1:]))
 

@@ -20,6 +20,7 @@ from localstore import App, Credentials, Realm, SeedRemote, SessionState, Settin
 from localstore.adapter import Capabilities, Cursor, Hello, Limit, Page, SealedChangeset, SyncAdapter
 from localstore.changeset_cipher import OVERHEAD_BYTES, Place, RemoteSecret
 from localstore.encryption import EncryptedAdapter, encrypted
+from localstore.environment import Environment
 from localstore.errors import MalformedChangeset, Offline, ResetRequired, WrongKey
 from localstore.testing.conformance import make_changeset
 from localstore.testing.memory import MemoryAdapter, MemoryRemote
@@ -209,6 +210,25 @@ class TestDevicesWithoutIt:
             asyncio.run(folder_line(WRONG, B).push([make_changeset(B, 1)]))
         assert len(list((tmp_path / "shared").rglob("*.changes"))) == 1
 
+    def test_the_key_is_compared_once_and_not_at_every_push(self) -> None:
+        class Counting(MemoryAdapter):
+            pulls = 0
+
+            async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
+                self.pulls += 1
+                return await super().pull(cursor, limit)
+
+        remote, secret = MemoryRemote(), RemoteSecret(key=KEY)
+        first = Counting(remote)
+        adapter = connected(EncryptedAdapter(first, secret))
+        for number in (1, 2, 3):
+            asyncio.run(adapter.push([make_changeset(A, number)]))
+        assert first.pulls == 1, "nothing was there to compare it with"
+        for expected in (1, 0):
+            again = Counting(remote)
+            asyncio.run(connected(EncryptedAdapter(again, secret)).push([make_changeset(A, 3)]))
+            assert again.pulls == expected
+
     def test_a_remote_whose_beginning_was_trimmed_is_pushed_to(self) -> None:
         class Trimmed(MemoryAdapter):
             async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
@@ -333,6 +353,33 @@ class TestTheAdapter:
         for call in (adapter.push([make_changeset(A, 1)]), adapter.pull(None, Limit())):
             with pytest.raises(Offline, match="Connect first"):
                 asyncio.run(call)
+
+    def test_a_connect_that_was_broken_off_leaves_no_key_of_before(self) -> None:
+        is_broken_off = False
+
+        async def run_blocking(function: Callable[..., object], *arguments: object) -> object:
+            if is_broken_off:
+                raise asyncio.CancelledError
+            return function(*arguments)
+
+        async def rule() -> None:
+            nonlocal is_broken_off
+            remote = MemoryRemote()
+            surroundings = dataclasses.replace(Environment(), run_blocking=run_blocking)
+            adapter = EncryptedAdapter(remote.adapter(), RemoteSecret(key=KEY), environment=surroundings)
+            hello = Hello(app="kit", partition="default", device=A)
+            await adapter.connect(hello)
+            remote.wipe()
+            is_broken_off = True
+            with pytest.raises(asyncio.CancelledError):
+                await adapter.connect(hello)
+            is_broken_off = False
+            with pytest.raises(Offline, match="Connect first"):
+                await adapter.push([make_changeset(A, 1)])
+            await adapter.connect(hello)
+            assert (await adapter.push([make_changeset(A, 1)])).acknowledged == 1
+
+        asyncio.run(rule())
 
 
 class TestSettingItUp:
