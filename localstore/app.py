@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from localstore.app_sync import AppSync
 from localstore.credentials import Credentials, check_credentials
+from localstore.encryption import EncryptedRemote
 from localstore.environment import Environment
 from localstore.options import check_settings
 from localstore.registry import AdapterFactory, Lines, adapter_factory
@@ -56,8 +57,8 @@ class App:
 
         Args:
             app_id: the application's name; the same on all of its devices.
-            remote: URL of the remote, such as ``folder:///mnt/share/todo``, or a callable that makes adapters; None leaves
-                it to the setting ``remote``.
+            remote: URL of the remote, such as ``folder:///mnt/share/todo``, what ``encrypted`` makes of one, or a callable that
+                makes adapters; None leaves it to the setting ``remote``.
             settings: instead of those from environment and files.
             environment: the world; for tests and simulations.
 
@@ -86,7 +87,8 @@ class App:
             lines = Lines(remote)
         else:
             raise TypeError(f"remote is a URL or a callable that makes adapters, not of type {type(remote).__name__}.")
-        return cls(app_id, lines, settings, environment or Environment(), remote=remote if isinstance(remote, str) else None)
+        url = remote.url if isinstance(remote, EncryptedRemote) else remote if isinstance(remote, str) else None
+        return cls(app_id, lines, settings, environment or Environment(), remote=url)
 
     def login(self, credentials: Credentials) -> User:
         """Log a user in, who is the current one then, and stays logged in when the program ends.

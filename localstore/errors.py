@@ -35,7 +35,8 @@
         ├ OfflineTooLong                    reach the remote soon
         ├ ProtocolError                     upgrade, or report a bug
         │  ├ MalformedChangeset             damaged or forged bytes
-        │  └ NewerFormat                    written by a newer localstore
+        │  ├ NewerFormat                    written by a newer localstore
+        │  └ WrongKey                       give the key that the remote's other devices have
         ├ RemoteDamage                      see what lies in the remote
         ├ SnapshotUnusable                  take the history instead
         ├ StreamOverflow                    read the stream in a loop
@@ -101,6 +102,7 @@ __all__ = [
     "UnsentChanges",
     "UserRemoved",
     "WriteEnded",
+    "WrongKey",
 ]
 
 
@@ -361,6 +363,11 @@ class MalformedChangeset(ProtocolError):
 
 class NewerFormat(ProtocolError):
     """A changeset or a remote uses a format that this version does not know. Nothing was applied."""
+
+
+class WrongKey(ProtocolError):
+    """What a remote holds was not encrypted with the key that this device has: with another one, with none, or the device has
+    none. Nothing was applied."""
 
 
 class RowsSetAside(SyncError):

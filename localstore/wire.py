@@ -20,10 +20,12 @@ import msgspec
 
 from localstore import wire_body
 from localstore.changes import Changeset, Device, Number, Stamp
-from localstore.errors import MalformedChangeset, NewerFormat
+from localstore.errors import MalformedChangeset, NewerFormat, WrongKey
+from localstore.wire_body import ENCRYPTED
 
 __all__ = [
     "DEFAULT_CHANGESET_ROWS",
+    "ENCRYPTED",
     "FORMAT",
     "MAX_CHANGESET_BYTES",
     "MAX_CHANGESET_ROWS",
@@ -32,6 +34,8 @@ __all__ = [
     "decode_batch",
     "encode",
     "encode_batch",
+    "instead_of",
+    "name_of",
     "seal",
     "unseal",
     "verify",
@@ -108,13 +112,19 @@ def unseal(sealed: SealedChangeset) -> Changeset:
     Raises:
         MalformedChangeset: the bytes are not what the header promises.
         NewerFormat: made by a localstore newer than this one.
+        WrongKey: it is encrypted.
     """
     verify(sealed)
+    if sealed.codec == ENCRYPTED:
+        raise WrongKey(
+            f"{name_of(sealed)} is encrypted, and this app was given no key for its remote. Nothing of it was applied.",
+            hint="Make the app with remote=encrypted(..., key=...), or passphrase=..., as on the other devices.",
+        )
     try:
         plain = wire_body.unpack(sealed.codec, sealed.body, sealed.size)
         depends, groups = wire_body.read(plain, sealed.rows)
     except wire_body.BadBody as problem:
-        raise MalformedChangeset(f"{_name(sealed)} {problem}.") from problem
+        raise MalformedChangeset(f"{name_of(sealed)} {problem}.") from problem
     return Changeset(sealed.device, sealed.number, sealed.stamp, depends, groups)
 
 
@@ -127,12 +137,18 @@ def verify(sealed: SealedChangeset) -> None:
     """
     if sealed.format > FORMAT:
         raise NewerFormat(
-            f"{_name(sealed)} has format {sealed.format}; this localstore knows up to {FORMAT}. Nothing was applied.",
+            f"{name_of(sealed)} has format {sealed.format}; this localstore knows up to {FORMAT}. Nothing was applied.",
             hint="Upgrade localstore on this device.",
         )
     header = (sealed.format, sealed.device, sealed.number, sealed.stamp, sealed.rows, sealed.codec, sealed.size)
     if sealed.format < 1 or _digest(header, sealed.body) != sealed.digest:
-        raise MalformedChangeset(f"{_name(sealed)} does not match its digest.")
+        raise MalformedChangeset(f"{name_of(sealed)} does not match its digest.")
+
+
+def instead_of(sealed: SealedChangeset, body: bytes) -> SealedChangeset:
+    """What a remote keeps in the place of a changeset that it must not read: it shows the same device, number and stamp."""
+    header = (FORMAT, sealed.device, sealed.number, sealed.stamp, 0, ENCRYPTED, len(body))
+    return SealedChangeset(*header, _digest(header, body), body)
 
 
 def encode(sealed: SealedChangeset) -> bytes:
@@ -190,5 +206,6 @@ def _digest(header: tuple[Any, ...], body: bytes) -> bytes:
     return hashlib.blake2b(_encoder.encode(header) + body, digest_size=_DIGEST_BYTES).digest()
 
 
-def _name(sealed: SealedChangeset) -> str:
+def name_of(sealed: SealedChangeset) -> str:
+    """A changeset as messages name it."""
     return f"Changeset {sealed.number} of device {sealed.device.hex()[:8]}"

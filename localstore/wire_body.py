@@ -27,7 +27,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["MAX_BODY_BYTES", "MAX_CODEC", "MAX_RATIO", "BadBody", "array_count", "pack", "read", "unpack", "write"]
+__all__ = ["ENCRYPTED", "MAX_BODY_BYTES", "MAX_CODEC", "MAX_RATIO", "BadBody", "array_count", "pack", "read", "unpack", "write"]
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_RATIO = 256
@@ -36,7 +36,9 @@ UNPADDED_BYTES = 64 * 1024
 _MAX_COLUMNS = 32_767  # what SQLite can be built for
 
 _PLAIN, _ZSTD, _ZLIB = 0, 1, 2
-MAX_CODEC = _ZLIB
+ENCRYPTED = 3
+"""The body is a whole changeset that only holders of a key can read; nothing here packs or unpacks it."""
+MAX_CODEC = ENCRYPTED
 _ZSTD_LEVEL, _ZSTD_LEVEL_LARGE = 3, 1
 _LARGE = 1024 * 1024  # bytes from which time counts for more than a few hundredths of the size
 _WORTH_COMPRESSING = 128  # bytes; below it a frame header eats what is won

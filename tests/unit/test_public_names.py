@@ -28,6 +28,7 @@ PROMISED = {
 SLOW_OR_OPTIONAL = (
     "alembic",
     "sqlcipher3",
+    "cryptography",
     "watchfiles",
     "rich",
     "pydantic_settings",
@@ -38,7 +39,7 @@ SLOW_OR_OPTIONAL = (
 
 FATAL = {
     "Unauthorized", "ResetRequired", "ClientResetRequired", "ClientResetFailed", "ProtocolError", "MalformedChangeset",
-    "NewerFormat",
+    "NewerFormat", "WrongKey",
 }  # fmt: skip
 
 MODULES = [

@@ -146,7 +146,7 @@ class TestDamage:
             ("stamp", -1),
             ("stamp", 2**63),
             ("rows", -1),
-            ("codec", 3),
+            ("codec", 4),
             ("codec", -1),
             ("digest", b""),
             ("digest", b"x" * 17),

@@ -1,0 +1,192 @@
+"""Any remote, end-to-end encrypted: changesets are encrypted before its adapter sees them, and decrypted behind it.
+
+It knows adapters and their contract; how a changeset is encrypted is the business of ``changeset_cipher``. Needs the extra
+``encryption``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+
+from localstore.adapter import (
+    Capabilities,
+    Credentials,
+    Cursor,
+    Hello,
+    Hint,
+    Limit,
+    Page,
+    PushResult,
+    SealedChangeset,
+    SupportsPing,
+    SupportsUsers,
+    SupportsWatch,
+    SyncAdapter,
+    Tokens,
+    Welcome,
+)
+from localstore.changeset_cipher import OVERHEAD_BYTES, ChangesetCipher, Place, RemoteSecret, check_installed
+from localstore.environment import Environment
+from localstore.errors import Offline, ResetRequired
+from localstore.registry import AdapterFactory, Lines, adapter_factory
+from localstore.urls import redacted
+
+__all__ = ["EncryptedAdapter", "EncryptedRemote", "encrypted"]
+
+_WORLD = Environment()
+
+
+def encrypted(remote: str | AdapterFactory, *, key: bytes | None = None, passphrase: str | None = None) -> EncryptedRemote:
+    """A remote that only devices with the same key or passphrase can read, for ``App.create(..., remote=...)``.
+
+    Args:
+        remote: URL of the remote, or a callable that makes adapters.
+        key: 32 random bytes.
+        passphrase: a text instead. Whoever sees what lies at the remote can try to guess it: let it be long.
+
+    Raises:
+        TypeError, ValueError: neither or both are given, they are of another kind or length, or the URL makes no sense.
+        ImportError: the extra ``encryption``, or that of the remote, is not installed.
+    """
+    check_installed()
+    return EncryptedRemote(remote, RemoteSecret(key=key, passphrase=passphrase))
+
+
+class EncryptedRemote:
+    """Makes lines to a remote that is encrypted; the result of ``encrypted``.
+
+    Attributes:
+        url: the remote's URL, None when there is none.
+    """
+
+    def __init__(self, remote: str | AdapterFactory, secret: RemoteSecret) -> None:
+        self.url = remote if isinstance(remote, str) else None
+        self._secret = secret
+        self._make: AdapterFactory
+        if isinstance(remote, str):
+            self._make = lines = Lines(adapter_factory(remote))
+            _ = lines.capabilities  # a URL that makes no sense is refused here, and not by a session in the background
+        elif callable(remote):
+            self._make = remote
+        else:
+            raise TypeError(f"remote is a URL or a callable that makes adapters, not of type {type(remote).__name__}.")
+
+    def __call__(self) -> EncryptedAdapter:
+        return EncryptedAdapter(self._make(), self._secret)
+
+    def __repr__(self) -> str:
+        return f"encrypted({'...' if self.url is None else redacted(self.url)!r}, ***)"
+
+
+@dataclasses.dataclass
+class _Line:
+    """What the adapter remembers of its connect.
+
+    Attributes:
+        cipher, place: with what changesets are encrypted.
+        was_compared: whether the key was compared with what lies at the remote, if anything does.
+    """
+
+    cipher: ChangesetCipher
+    place: Place
+    was_compared: bool = False
+
+
+class EncryptedAdapter:
+    """An adapter that does what ``inner`` does, with changesets that ``inner`` cannot read.
+
+    It offers no snapshots, which would have to be encrypted too, and no subscriptions, as the remote cannot tell rows apart.
+
+    Args:
+        inner: the adapter that does the work.
+        secret: shared by all devices.
+        environment: where encrypting and decrypting are done.
+    """
+
+    def __init__(self, inner: SyncAdapter, secret: RemoteSecret, *, environment: Environment = _WORLD) -> None:
+        self._inner = inner
+        self._secret = secret
+        self._environment = environment
+        self._line: _Line | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Those of the inner adapter, less what encrypting adds to each changeset."""
+        inner = self._inner.capabilities
+        reserve = inner.max_batch_bytes // 4
+        largest = inner.max_changeset_bytes
+        return dataclasses.replace(
+            inner,
+            max_batch_bytes=max(1, inner.max_batch_bytes - reserve),
+            max_batch_count=max(1, min(inner.max_batch_count, reserve // OVERHEAD_BYTES)),
+            max_changeset_bytes=None if largest is None else max(1, largest - OVERHEAD_BYTES),
+            snapshots=False,
+            subscriptions=False,
+        )
+
+    async def connect(self, hello: Hello) -> Welcome:
+        self._line = None  # whatever interrupts this: nothing is encrypted for the remote that was there before
+        welcome = await self._inner.connect(hello)
+        cipher = await self._environment.run_blocking(self._secret.cipher, welcome.remote_id)
+        self._line = _Line(cipher, Place(hello.app, hello.partition))
+        return welcome
+
+    async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
+        line = self._connected()
+        if not (line.cipher.has_fitted or line.was_compared):
+            await self._compare_key(line)
+        hidden = await self._environment.run_blocking(line.cipher.encrypt, batch, line.place)
+        return await self._inner.push(hidden)
+
+    async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
+        line = self._connected()
+        page = await self._inner.pull(cursor, limit)
+        changesets = await self._environment.run_blocking(line.cipher.decrypt, page.changesets, line.place)
+        return dataclasses.replace(page, changesets=tuple(changesets))
+
+    async def close(self) -> None:
+        self._line = None
+        await self._inner.close()
+
+    async def ping(self) -> None:
+        if not isinstance(self._inner, SupportsPing):
+            raise Offline("The adapter inside cannot be pinged.")
+        await self._inner.ping()
+
+    def watch(self, cursor: Cursor | None) -> AsyncIterator[Hint]:
+        if not isinstance(self._inner, SupportsWatch):
+            raise Offline("The adapter inside cannot watch.")
+        return self._inner.watch(cursor)
+
+    async def log_in(self, credentials: Credentials) -> Tokens:
+        return await self._users().log_in(credentials)
+
+    async def refresh(self, refresh_token: str) -> Tokens:
+        return await self._users().refresh(refresh_token)
+
+    async def log_out(self, refresh_token: str) -> None:
+        await self._users().log_out(refresh_token)
+
+    async def _compare_key(self, line: _Line) -> None:
+        """See that the key fits what the remote holds, before anything is added that nobody else could read.
+
+        What is stored is there for ever: a mistyped passphrase must not come to light when it is too late.
+        """
+        with suppress(ResetRequired):  # the beginning was trimmed; if there is more to it, the push says so
+            await self.pull(None, Limit(max_bytes=1, max_count=1))
+        line.was_compared = True
+
+    def _users(self) -> SupportsUsers:
+        if not isinstance(self._inner, SupportsUsers):
+            raise Offline("The adapter inside knows no users.")
+        return self._inner
+
+    def _connected(self) -> _Line:
+        if self._line is None:
+            raise Offline("This line to the remote is not connected. Nothing was sent.", hint="Connect first.")
+        return self._line
+
+
+_: type[SyncAdapter] = EncryptedAdapter
