@@ -58,6 +58,7 @@ from tests.unit.session_kit import (
     in_background,
     in_thread,
     is_let_go,
+    meddling_after,
     numbers,
     sql,
     texts,
@@ -663,6 +664,28 @@ class TestFlow:
         world.remote.wipe()
         reset(realm)
         assert not [path for path in realm.path.parent.iterdir() if "fresh" in path.name]
+
+    @pytest.mark.parametrize("what", ["realm", "app"])
+    @pytest.mark.parametrize("when", ["opened", "filled"])
+    def test_it_is_gone_also_when_all_is_closed_in_the_middle(self, tmp_path: Path, what: str, when: str) -> None:
+        closing = threading.Event()
+
+        def close(_: object) -> None:
+            if what == "app":
+                device.app.close()
+            realm.close()
+            closing.set()
+
+        after = {"opened": "open", "filled": "meet"}[when]
+        with World(tmp_path) as world:
+            device = world.device(run_blocking=meddling_after(after, lambda done: armed and close(done)))
+            armed = False
+            _, realm = parted(world, RecoverOrDiscard(), device=device, stop_policy="immediately")
+            armed = True
+            world.remote.wipe()
+            realm.sync_session.resume()
+            assert closing.wait(PATIENCE)
+            eventually(lambda: not [path for path in tmp_path.iterdir() if "fresh" in path.name], "the second file to go")
 
     @pytest.mark.parametrize("left", ["whole", "empty", "half made", "no database"])
     def test_one_that_a_crash_left_behind_is_in_nobodys_way(self, world: World, left: str) -> None:
