@@ -35,7 +35,7 @@ class Lingering:
         self._seconds = seconds
         self._environment = environment
         self._loop = loop
-        self._kept: dict[Path, tuple[SyncAdapter, asyncio.Task[None]]] = {}
+        self._kept: dict[Path, tuple[SyncAdapter, Collection[str], asyncio.Task[None]]] = {}
 
     def end(self) -> None:
         """Keep nothing any more; what is kept ends with the loop. For any thread."""
@@ -46,7 +46,7 @@ class Lingering:
         kept = self._kept.pop(path, None)
         if kept is None:
             return None
-        adapter, task = kept
+        adapter, _, task = kept
         task.cancel()
         return adapter
 
@@ -55,12 +55,13 @@ class Lingering:
         if not self._seconds or path in self._kept:
             await let_go(adapter, self._loop, secrets)
         else:
-            self._kept[path] = (adapter, self._loop.begin(self._wait(path, adapter, secrets)))
+            self._kept[path] = (adapter, secrets, self._loop.begin(self._wait(path, adapter, secrets)))
 
     def drop(self) -> None:
         """Let go of all."""
-        for _, task in self._kept.values():
-            task.cancel()
+        for path, (adapter, secrets, _) in list(self._kept.items()):
+            self.take(path)  # whose task may not have begun, and would not let go of anything
+            self._loop.begin(let_go(adapter, self._loop, secrets))
 
     async def _wait(self, path: Path, adapter: SyncAdapter, secrets: Collection[str]) -> None:
         try:

@@ -96,7 +96,7 @@ class Life:
         adapter, self._adapter = self._adapter, None
         if adapter is None:
             return
-        if self._lingers and not self._failed:
+        if self._lingers and not self._failed and self._parts.is_logged_in:
             await self._parts.lingering.leave(self._parts.store.path, adapter, self._parts.secrets)
         else:
             await let_go(adapter, self._parts.loop, self._parts.secrets)
