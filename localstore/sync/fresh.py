@@ -10,7 +10,7 @@ import logging
 import re
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -58,11 +58,13 @@ class Fresh:
     Attributes:
         store: the file.
         cycle: fills it: ``cycle.fill()``.
+        in_use: for whoever reads it in another way than through its store, in a thread: it is not removed meanwhile.
         stored: digests of the wanted changesets that came by, by number.
     """
 
     store: Store
     cycle: Cycle
+    in_use: AbstractContextManager[object]
     stored: dict[int, bytes] = field(default_factory=dict)
 
 
@@ -78,34 +80,36 @@ async def fresh_file(parts: SessionParts, wanted: Wanted, *, observer: Observer,
     """
     adapter = _Noting(parts.make_adapter(), wanted)
     try:
-        async with _opened(parts) as store:
+        async with _opened(parts) as (store, in_use):
             line = Line(adapter, parts.limits, parts.environment)
             cycle = Cycle(replace(parts, store=store), line=line, waits=Waits(), observer=observer, signals=signals)
-            yield Fresh(store, cycle, adapter.stored)
+            yield Fresh(store, cycle, in_use, adapter.stored)
     finally:  # last of all: nobody has to wait for an adapter that hangs
         await let_go(adapter, parts.loop, parts.secrets)
 
 
 @asynccontextmanager
-async def _opened(parts: SessionParts) -> AsyncIterator[Store]:
+async def _opened(parts: SessionParts) -> AsyncIterator[tuple[Store, AbstractContextManager[object]]]:
     environment = parts.environment
     second = await in_thread(environment, _Second, parts.store, environment)
     try:
-        yield await in_thread(environment, second.open)
+        yield await in_thread(environment, second.open), second.in_use
     finally:
         await environment.run_blocking(second.remove)
 
 
 class _Second:
-    """The second file of a store. It may be removed at any moment and is gone then, also when it is just being opened, which
-    cannot be broken off, or when the store was closed.
+    """The second file of a store. It may be removed at any moment and is gone then, also when the store was closed meanwhile.
+
+    Attributes:
+        in_use: held while it is opened or read, which nothing breaks off, and while it is removed.
     """
 
     def __init__(self, original: Store, environment: Environment) -> None:
         self._original = original
         self._environment = environment
         self._owner, self._key = owner_of_like(original), original.options.encryption_key
-        self._lock = threading.Lock()
+        self.in_use = threading.Lock()
         self._store: Store | None = None
         self._is_gone = False
         self._path = fresh_path(original, environment)
@@ -114,7 +118,7 @@ class _Second:
                 remove_like(path, self._owner, self._key)
 
     def open(self) -> Store:
-        with self._lock:
+        with self.in_use:
             if self._is_gone:
                 raise RealmClosed(f"{self._path} is not needed any more.")
             self._store = open_like(self._original, self._path, self._environment)
@@ -122,7 +126,7 @@ class _Second:
 
     def remove(self) -> None:
         """Remove the file. What cannot be removed now is when the next one is made."""
-        with self._lock:
+        with self.in_use:
             self._is_gone = True
             try:
                 if self._store is not None:

@@ -687,6 +687,32 @@ class TestFlow:
             assert closing.wait(PATIENCE)
             eventually(lambda: not [path for path in tmp_path.iterdir() if "fresh" in path.name], "the second file to go")
 
+    def test_it_is_gone_also_when_the_session_is_paused_while_it_is_taken_over(self, world: World) -> None:
+        """That goes on in its thread, as long as it takes."""
+        calls = Calls()
+        device, realm = parted(world, calls.recover_or_discard())
+        begun, may_end = threading.Event(), threading.Event()
+
+        def write() -> None:
+            with realm.write():
+                begun.set()
+                assert may_end.wait(PATIENCE)
+
+        def hold_up(name: str, *_: object) -> None:
+            if name == "before":
+                in_thread(write)
+                assert begun.wait(PATIENCE)
+
+        calls.then = hold_up
+        world.remote.wipe()
+        realm.sync_session.resume()
+        eventually(lambda: len(realm._store.lock) == 2, "the exchange to wait for the writer")
+        realm.sync_session.pause()
+        device.let_it_run()
+        may_end.set()
+        eventually(lambda: not len(realm._store.lock), "the exchange to end")
+        eventually(lambda: not [path for path in realm.path.parent.iterdir() if "fresh" in path.name], "the second file to go")
+
     @pytest.mark.parametrize("left", ["whole", "empty", "half made", "no database"])
     def test_one_that_a_crash_left_behind_is_in_nobodys_way(self, world: World, left: str) -> None:
         _, realm = parted(world, RecoverOrDiscard())
