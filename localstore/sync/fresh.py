@@ -84,8 +84,8 @@ async def fresh_file(parts: SessionParts, wanted: Wanted, *, observer: Observer,
             line = Line(adapter, parts.limits, parts.environment)
             cycle = Cycle(replace(parts, store=store), line=line, waits=Waits(), observer=observer, signals=signals)
             yield Fresh(store, cycle, in_use, adapter.stored)
-    finally:  # last of all: nobody has to wait for an adapter that hangs
-        await let_go(adapter, parts.loop, parts.secrets)
+    finally:  # last of all: the session has to wait for an adapter that hangs
+        await let_go(adapter, parts.loop, parts.secrets, hurried=True)
 
 
 @asynccontextmanager

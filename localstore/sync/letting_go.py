@@ -20,6 +20,7 @@ __all__ = ["Lingering", "let_go"]
 
 _log = logging.getLogger("localstore.sync")
 _CLOSE_SECONDS = 10.0  # how long an adapter may take to let go
+_HURRIED_SECONDS = 2.0  # the same when the session has something else to do behind it
 
 
 class Lingering:
@@ -72,17 +73,18 @@ class Lingering:
                 await let_go(adapter, self._loop, secrets)
 
 
-async def let_go(adapter: SyncAdapter, loop: BackgroundLoop, secrets: Collection[str] = ()) -> None:
-    """Close an adapter, as the last thing that a task does. That it fails or hangs concerns nobody: it is not used any more.
+async def let_go(adapter: SyncAdapter, loop: BackgroundLoop, secrets: Collection[str] = (), *, hurried: bool = False) -> None:
+    """Close an adapter, in the task that used it. That it fails or hangs concerns nobody: it is not used any more.
 
     Args:
         adapter: what to close.
         loop: where that is done.
         secrets: what the log may not quote.
+        hurried: whether this is not the last thing that the task does.
     """
     try:
         with loop.letting_go():
-            async with asyncio.timeout(_CLOSE_SECONDS):
+            async with asyncio.timeout(_HURRIED_SECONDS if hurried else _CLOSE_SECONDS):
                 await adapter.close()
     except Exception as error:  # noqa: BLE001
         _log.warning("%s could not be closed.", type(adapter).__name__, exc_info=redacted_error(error, secrets))

@@ -713,6 +713,15 @@ class TestFlow:
         eventually(lambda: not len(realm._store.lock), "the exchange to end")
         eventually(lambda: not [path for path in realm.path.parent.iterdir() if "fresh" in path.name], "the second file to go")
 
+    @pytest.mark.slow  # two lines are given two seconds each to be closed
+    def test_lines_that_hang_as_they_are_closed_do_not_hold_it_up_for_long(self, world: World) -> None:
+        line = world.line()
+        _, realm = parted(world, RecoverOrDiscard(), device=world.device(remote=line))
+        world.remote.wipe()
+        line.break_down(close=Hang())
+        reset(realm)
+        assert world.remote_texts() == ["new"]
+
     @pytest.mark.parametrize("left", ["whole", "empty", "half made", "no database"])
     def test_one_that_a_crash_left_behind_is_in_nobodys_way(self, world: World, left: str) -> None:
         _, realm = parted(world, RecoverOrDiscard())
