@@ -18,7 +18,7 @@ from localstore.store.files import Owner
 from localstore.store.opening import prepare
 from localstore.store.renames import RENAMED
 
-__all__ = ["open_like", "remove_like"]
+__all__ = ["open_like", "owner_of_like", "remove_like"]
 
 
 def open_like(store: Store, path: Path, environment: Environment) -> Store:
@@ -59,17 +59,22 @@ def open_like(store: Store, path: Path, environment: Environment) -> Store:
     return new
 
 
-def remove_like(store: Store, path: Path) -> None:
-    """Remove such a file, also one that was left behind.
+def owner_of_like(store: Store) -> Owner:
+    """Whose a file like another is."""
+    state = store.state()
+    return Owner(state.app, state.partition, state.user)
+
+
+def remove_like(path: Path, owner: Owner, key: bytes | None) -> None:
+    """Remove such a file, also one that was left behind, and whether or not the one that it is like is still open.
 
     Raises:
         StoreBusy: another process has it open.
     """
     if not path.exists():
         return
-    state = store.state()
     try:
-        files.delete(path, Owner(state.app, state.partition, state.user), key=store.options.encryption_key, discard_unsent=True)
+        files.delete(path, owner, key=key, discard_unsent=True)
     except StoreUnusable:  # half made, or under another key, which nobody can have open
         for suffix in ("-wal", "-shm", "-journal", ""):
             path.with_name(path.name + suffix).unlink(missing_ok=True)

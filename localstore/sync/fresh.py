@@ -6,19 +6,19 @@ was left behind by a crash is removed before a new one is made.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from localstore.adapter import Capabilities, Cursor, Hello, Limit, Page, PushResult, SealedChangeset, SyncAdapter, Welcome
 from localstore.environment import Environment
-from localstore.errors import LocalStoreError, StoreBusy, SyncError
+from localstore.errors import LocalStoreError, RealmClosed, StoreBusy, SyncError
 from localstore.store.file import Store
-from localstore.store.likeness import open_like, remove_like
+from localstore.store.likeness import open_like, owner_of_like, remove_like
 from localstore.sync.blocking import in_thread
 from localstore.sync.cycle import Cycle, Observer, Signals
 from localstore.sync.letting_go import let_go
@@ -58,11 +58,13 @@ class Fresh:
     Attributes:
         store: the file.
         cycle: fills it: ``cycle.fill()``.
+        in_use: for whoever reads it in another way than through its store, in a thread: it is not removed meanwhile.
         stored: digests of the wanted changesets that came by, by number.
     """
 
     store: Store
     cycle: Cycle
+    in_use: AbstractContextManager[object]
     stored: dict[int, bytes] = field(default_factory=dict)
 
 
@@ -78,26 +80,60 @@ async def fresh_file(parts: SessionParts, wanted: Wanted, *, observer: Observer,
     """
     adapter = _Noting(parts.make_adapter(), wanted)
     try:
-        async with _opened(parts) as store:
+        async with _opened(parts) as (store, in_use):
             line = Line(adapter, parts.limits, parts.environment)
             cycle = Cycle(replace(parts, store=store), line=line, waits=Waits(), observer=observer, signals=signals)
-            yield Fresh(store, cycle, adapter.stored)
-    finally:  # last of all: nobody has to wait for an adapter that hangs
-        await let_go(adapter, parts.loop, parts.secrets)
+            yield Fresh(store, cycle, in_use, adapter.stored)
+    finally:  # last of all: the session has to wait for an adapter that hangs
+        await let_go(adapter, parts.loop, parts.secrets, hurried=True)
 
 
 @asynccontextmanager
-async def _opened(parts: SessionParts) -> AsyncIterator[Store]:
+async def _opened(parts: SessionParts) -> AsyncIterator[tuple[Store, AbstractContextManager[object]]]:
     environment = parts.environment
-    path = fresh_path(parts.store, environment)
-    await in_thread(environment, _remove_leftovers, parts.store)
-    opening = asyncio.ensure_future(in_thread(environment, open_like, parts.store, path, environment))
+    second = await in_thread(environment, _Second, parts.store, environment)
     try:
-        yield await asyncio.shield(opening)
-    finally:  # a thread cannot be broken off: what it is opening just now is open in a moment
-        await asyncio.wait([opening])
-        store = None if opening.cancelled() or opening.exception() else opening.result()
-        await environment.run_blocking(_remove, parts.store, store, path)
+        yield await in_thread(environment, second.open), second.in_use
+    finally:
+        await environment.run_blocking(second.remove)
+
+
+class _Second:
+    """The second file of a store. It may be removed at any moment and is gone then, also when the store was closed meanwhile.
+
+    Attributes:
+        in_use: held while it is opened or read, which nothing breaks off, and while it is removed.
+    """
+
+    def __init__(self, original: Store, environment: Environment) -> None:
+        self._original = original
+        self._environment = environment
+        self._owner, self._key = owner_of_like(original), original.options.encryption_key
+        self.in_use = threading.Lock()
+        self._store: Store | None = None
+        self._is_gone = False
+        self._path = fresh_path(original, environment)
+        for path in leftovers(original):  # of crashes
+            with suppress(StoreBusy):  # somebody is at work there
+                remove_like(path, self._owner, self._key)
+
+    def open(self) -> Store:
+        with self.in_use:
+            if self._is_gone:
+                raise RealmClosed(f"{self._path} is not needed any more.")
+            self._store = open_like(self._original, self._path, self._environment)
+            return self._store
+
+    def remove(self) -> None:
+        """Remove the file. What cannot be removed now is when the next one is made."""
+        with self.in_use:
+            self._is_gone = True
+            try:
+                if self._store is not None:
+                    self._store.close()
+                remove_like(self._path, self._owner, self._key)
+            except LocalStoreError as error:
+                _log.warning("%s could not be removed: %s", self._path.name, error)
 
 
 class Beside:
@@ -153,20 +189,3 @@ class _Noting:
 
     async def close(self) -> None:
         await self._inner.close()
-
-
-def _remove_leftovers(store: Store) -> None:
-    """Remove what crashes left behind."""
-    for path in leftovers(store):
-        with suppress(StoreBusy):  # somebody is at work there
-            remove_like(store, path)
-
-
-def _remove(original: Store, store: Store | None, path: Path) -> None:
-    """Remove the file. What cannot be removed now is when the next one is made."""
-    try:
-        if store is not None:
-            store.close()
-        remove_like(original, path)
-    except LocalStoreError as error:
-        _log.warning("%s could not be removed: %s", path.name, error)

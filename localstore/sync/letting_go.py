@@ -20,6 +20,7 @@ __all__ = ["Lingering", "let_go"]
 
 _log = logging.getLogger("localstore.sync")
 _CLOSE_SECONDS = 10.0  # how long an adapter may take to let go
+_HURRIED_SECONDS = 2.0  # the same when the session has something else to do behind it
 
 
 class Lingering:
@@ -35,7 +36,7 @@ class Lingering:
         self._seconds = seconds
         self._environment = environment
         self._loop = loop
-        self._kept: dict[Path, tuple[SyncAdapter, asyncio.Task[None]]] = {}
+        self._kept: dict[Path, tuple[SyncAdapter, Collection[str], asyncio.Task[None]]] = {}
 
     def end(self) -> None:
         """Keep nothing any more; what is kept ends with the loop. For any thread."""
@@ -46,7 +47,7 @@ class Lingering:
         kept = self._kept.pop(path, None)
         if kept is None:
             return None
-        adapter, task = kept
+        adapter, _, task = kept
         task.cancel()
         return adapter
 
@@ -55,12 +56,13 @@ class Lingering:
         if not self._seconds or path in self._kept:
             await let_go(adapter, self._loop, secrets)
         else:
-            self._kept[path] = (adapter, self._loop.begin(self._wait(path, adapter, secrets)))
+            self._kept[path] = (adapter, secrets, self._loop.begin(self._wait(path, adapter, secrets)))
 
     def drop(self) -> None:
         """Let go of all."""
-        for _, task in self._kept.values():
-            task.cancel()
+        for path, (adapter, secrets, _) in list(self._kept.items()):
+            self.take(path)  # whose task may not have begun, and would not let go of anything
+            self._loop.begin(let_go(adapter, self._loop, secrets))
 
     async def _wait(self, path: Path, adapter: SyncAdapter, secrets: Collection[str]) -> None:
         try:
@@ -71,17 +73,18 @@ class Lingering:
                 await let_go(adapter, self._loop, secrets)
 
 
-async def let_go(adapter: SyncAdapter, loop: BackgroundLoop, secrets: Collection[str] = ()) -> None:
-    """Close an adapter, as the last thing that a task does. That it fails or hangs concerns nobody: it is not used any more.
+async def let_go(adapter: SyncAdapter, loop: BackgroundLoop, secrets: Collection[str] = (), *, hurried: bool = False) -> None:
+    """Close an adapter, in the task that used it. That it fails or hangs concerns nobody: it is not used any more.
 
     Args:
         adapter: what to close.
         loop: where that is done.
         secrets: what the log may not quote.
+        hurried: whether this is not the last thing that the task does.
     """
     try:
         with loop.letting_go():
-            async with asyncio.timeout(_CLOSE_SECONDS):
+            async with asyncio.timeout(_HURRIED_SECONDS if hurried else _CLOSE_SECONDS):
                 await adapter.close()
     except Exception as error:  # noqa: BLE001
         _log.warning("%s could not be closed.", type(adapter).__name__, exc_info=redacted_error(error, secrets))

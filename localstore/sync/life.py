@@ -89,17 +89,17 @@ class Life:
             line = Line(self._adapter, parts.limits, parts.environment)
             await Cycle(parts, line=line, waits=self._waits, observer=self, signals=self.signals).run()
         except ResetRequired as error:
-            await self._hang_up()
+            await self._hang_up(hurried=True)
             await self._resets.carry_out(error, self)
 
-    async def _hang_up(self) -> None:
+    async def _hang_up(self, *, hurried: bool = False) -> None:
         adapter, self._adapter = self._adapter, None
         if adapter is None:
             return
-        if self._lingers and not self._failed:
+        if self._lingers and not self._failed and self._parts.is_logged_in:
             await self._parts.lingering.leave(self._parts.store.path, adapter, self._parts.secrets)
         else:
-            await let_go(adapter, self._parts.loop, self._parts.secrets)
+            await let_go(adapter, self._parts.loop, self._parts.secrets, hurried=hurried)
 
     def _fail(self, error: SyncError) -> bool:
         """End the session; returns whether the application heard of it: not when the session was closed or paused before."""

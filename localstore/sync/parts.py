@@ -83,3 +83,8 @@ class SessionParts:
     def secrets(self) -> tuple[str, ...]:
         """What no error may quote."""
         return () if self.tokens is None else self.tokens.secrets
+
+    @property
+    def is_logged_in(self) -> bool:
+        """Whether the user still is."""
+        return self.tokens is None or self.tokens.held is not None

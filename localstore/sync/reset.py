@@ -34,7 +34,7 @@ from localstore.sync.news import Failed, MayStayAway, Resetting
 from localstore.sync.parts import SessionParts
 from localstore.sync.reset_steps import Steps, Turns, failed
 from localstore.sync.retry import Backoff
-from localstore.sync.undo import undo
+from localstore.sync.undo import Told, undo
 
 if TYPE_CHECKING:
     from localstore.sync.life import Life
@@ -63,6 +63,7 @@ class Resets:
         self._was_reset = False  # since the session started
         self._confirmed = False
         self._can_undo = True
+        self._told: Told = set()
 
     @property
     def last(self) -> ClientResetReport | None:
@@ -121,7 +122,7 @@ class Resets:
             await in_thread(self._parts.environment, forget_reset, self._store)
             self._confirmed = True
         if self._can_undo:
-            self._can_undo = await undo(self._parts, life, pull)
+            self._can_undo = await undo(self._parts, life, pull, self._told)
 
     async def tell_application(self, error: SyncError) -> None:
         """Tell the application, in a worker thread, that a reset is up to it."""

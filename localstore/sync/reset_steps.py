@@ -151,7 +151,8 @@ class Steps:
                 self._prepare()
             self._check_wanted()
             try:
-                outcome = reset(self._store, fresh.store, self._plan(fresh), self._now_ms())
+                with fresh.in_use:
+                    outcome = reset(self._store, fresh.store, self._plan(fresh), self._now_ms())
             except (StoreBusy, DiskFull, DiskFailed, RealmClosed):
                 raise
             except (LocalStoreError, ValueError) as error:

@@ -22,18 +22,23 @@ from localstore.sync.parts import SessionParts
 if TYPE_CHECKING:
     from localstore.sync.life import Life
 
-__all__ = ["undo"]
+__all__ = ["Told", "undo"]
 
 _TRIES = 5  # rounds after a remote to which others keep writing; the next pull tries again
 
 
-async def undo(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[None]]) -> bool:
+Told = set[tuple[bytes, int]]
+"""Device and number of each changeset of which a session has told, whether or not that could be noted in the file."""
+
+
+async def undo(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[None]], told: Told) -> bool:
     """Undo what was refused, if anything was, and tell the application of all that was undone.
 
     Args:
         parts: of the session.
         life: hears of it.
         pull: brings the session's own file to the head.
+        told: what the session has told; more is added.
 
     Returns:
         False when it cannot be done, of which the application has heard: it is tried again when the session starts anew.
@@ -43,7 +48,7 @@ async def undo(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[Non
     """
     marks = await in_thread(parts.environment, standing, parts.store)
     if TO_TELL in marks:  # a reset undid it, or a session that was killed
-        await _tell(parts, life)
+        await _tell(parts, life, told)
     if TO_UNDO not in marks:
         return True
     try:
@@ -59,7 +64,7 @@ async def undo(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[Non
             )
         )
         return False
-    await _tell(parts, life)
+    await _tell(parts, life, told)
     return True
 
 
@@ -75,16 +80,18 @@ async def _put_back(parts: SessionParts, life: Life, pull: Callable[[], Awaitabl
                 return
 
 
-async def _tell(parts: SessionParts, life: Life) -> None:
+async def _tell(parts: SessionParts, life: Life, told: Told) -> None:
     """Tell of what was undone, and then forget it, also when the handler ends the life in which it was told."""
-    told = await in_thread(parts.environment, undone, parts.store)
-    if writes := [write for one in told for write in one.writes]:
+    found = await in_thread(parts.environment, undone, parts.store)
+    new = [one for one in found if (one.device, one.number) not in told]
+    told.update((one.device, one.number) for one in new)
+    if writes := [write for one in new for write in one.writes]:
         life.report(_told(writes))
-    await asyncio.shield(parts.environment.run_blocking(_forget, parts.store, told))
+    await asyncio.shield(parts.environment.run_blocking(_forget, parts.store, found))
 
 
 def _forget(store: Store, told: list[Undone]) -> None:
-    with suppress(LocalStoreError):  # it is told again
+    with suppress(LocalStoreError):  # it is tried again after the next pull
         note_told(store, told)
 
 

@@ -214,20 +214,21 @@ class MemoryRemote:
     def _position(self, cursor: Cursor | None, history: _History) -> int:
         if cursor is None:
             return 0
-        remote_id, digits, mark = (*bytes(cursor).split(b":"), b"", b"")[:3]
-        if remote_id != self._remote_id.encode() or not digits.isdigit():
+        remote_id, digits, mark, trimmed = (*bytes(cursor).split(b":"), b"", b"", b"")[:4]
+        if remote_id != self._remote_id.encode() or not digits.isdigit() or not trimmed.isdigit():
             raise ResetRequired("unknown cursor")
         if int(digits) > len(history.log):
             raise ResetRequired("remote restored", hint="The device has read more than there is.")
-        if int(digits) < history.trimmed:
+        if int(digits) < history.trimmed != int(trimmed):
             raise ResetRequired("history trimmed")
         if mark != _mark(history, int(digits)):
             raise ResetRequired("remote restored", hint="What the device has read last is not what is there now.")
         return int(digits)
 
     def _cursor(self, history: _History, end: int) -> Cursor:
-        """A position, with what came before it: after going back to a backup another history may have grown as long."""
-        return Cursor(f"{self._remote_id}:{end}:".encode() + _mark(history, end))
+        """A position, with what came before it: after going back to a backup another history may have grown as long; and with
+        how much was trimmed by then: who began after that may read on."""
+        return Cursor(f"{self._remote_id}:{end}:".encode() + _mark(history, end) + f":{history.trimmed}".encode())
 
     def _problem_with(self, sealed: SealedChangeset) -> str | None:
         limit = self.max_changeset_bytes

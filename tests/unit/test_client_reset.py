@@ -58,6 +58,7 @@ from tests.unit.session_kit import (
     in_background,
     in_thread,
     is_let_go,
+    meddling_after,
     numbers,
     sql,
     texts,
@@ -663,6 +664,63 @@ class TestFlow:
         world.remote.wipe()
         reset(realm)
         assert not [path for path in realm.path.parent.iterdir() if "fresh" in path.name]
+
+    @pytest.mark.parametrize("what", ["realm", "app"])
+    @pytest.mark.parametrize("when", ["opened", "filled"])
+    def test_it_is_gone_also_when_all_is_closed_in_the_middle(self, tmp_path: Path, what: str, when: str) -> None:
+        closing = threading.Event()
+
+        def close(_: object) -> None:
+            if what == "app":
+                device.app.close()
+            realm.close()
+            closing.set()
+
+        after = {"opened": "open", "filled": "meet"}[when]
+        with World(tmp_path) as world:
+            device = world.device(run_blocking=meddling_after(after, lambda done: armed and close(done)))
+            armed = False
+            _, realm = parted(world, RecoverOrDiscard(), device=device, stop_policy="immediately")
+            armed = True
+            world.remote.wipe()
+            realm.sync_session.resume()
+            assert closing.wait(PATIENCE)
+            eventually(lambda: not [path for path in tmp_path.iterdir() if "fresh" in path.name], "the second file to go")
+
+    def test_it_is_gone_also_when_the_session_is_paused_while_it_is_taken_over(self, world: World) -> None:
+        """That goes on in its thread, as long as it takes."""
+        calls = Calls()
+        device, realm = parted(world, calls.recover_or_discard())
+        begun, may_end = threading.Event(), threading.Event()
+
+        def write() -> None:
+            with realm.write():
+                begun.set()
+                assert may_end.wait(PATIENCE)
+
+        def hold_up(name: str, *_: object) -> None:
+            if name == "before":
+                in_thread(write)
+                assert begun.wait(PATIENCE)
+
+        calls.then = hold_up
+        world.remote.wipe()
+        realm.sync_session.resume()
+        eventually(lambda: len(realm._store.lock) == 2, "the exchange to wait for the writer")
+        realm.sync_session.pause()
+        device.let_it_run()
+        may_end.set()
+        eventually(lambda: not len(realm._store.lock), "the exchange to end")
+        eventually(lambda: not [path for path in realm.path.parent.iterdir() if "fresh" in path.name], "the second file to go")
+
+    @pytest.mark.slow  # two lines are given two seconds each to be closed
+    def test_lines_that_hang_as_they_are_closed_do_not_hold_it_up_for_long(self, world: World) -> None:
+        line = world.line()
+        _, realm = parted(world, RecoverOrDiscard(), device=world.device(remote=line))
+        world.remote.wipe()
+        line.break_down(close=Hang())
+        reset(realm)
+        assert world.remote_texts() == ["new"]
 
     @pytest.mark.parametrize("left", ["whole", "empty", "half made", "no database"])
     def test_one_that_a_crash_left_behind_is_in_nobodys_way(self, world: World, left: str) -> None:

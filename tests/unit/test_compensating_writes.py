@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
@@ -23,6 +24,7 @@ from tests.unit.session_kit import (
     World,
     add,
     eventually,
+    in_thread,
     is_let_go,
     meddling_after,
     numbers,
@@ -394,6 +396,36 @@ def test_what_the_second_file_shows_again_is_not_told_again(world: World) -> Non
     add(realm, "not allowed")
     eventually(lambda: "CompensatingWrite" in device.kinds)
     assert device.kinds == ["ClockDrift", "CompensatingWrite"]
+
+
+def test_a_handler_that_restarts_the_session_is_told_once_though_the_file_cannot_be_written_yet(world: World) -> None:
+    line = world.line()
+    device = world.device(remote=line)
+    begun, may_end = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with realm.write():
+            begun.set()
+            assert may_end.wait(PATIENCE)
+
+    def hear(session: SyncSession, error: SyncError) -> None:
+        device.hear(session, error)
+        if len(device.told) == 1:
+            in_thread(write)
+            assert begun.wait(PATIENCE)
+            session.pause()
+            session.resume()
+
+    realm = device.open(error_handler=hear)
+    refuse_next(line, 1)
+    add(realm, "not allowed")
+    told(device)
+    world.at_rest()
+    may_end.set()
+    in_step(realm)
+    world.at_rest()
+    told(device)
+    eventually(lambda: not sql(realm.path, "SELECT 1 FROM localstore_aside WHERE undo"), "it to be forgotten")
 
 
 def test_paused_while_it_is_undone_it_is_told_after_resuming(world: World) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from localstore import ConnectionState, Credentials, SessionState
-from localstore.errors import ProtocolError
+from localstore.adapter import Hello
+from localstore.errors import Offline, ProtocolError
+from localstore.sync.letting_go import Lingering
+from localstore.sync.loop import BackgroundLoop
+from localstore.testing.clock import ManualClock, environment
 from localstore.testing.faulty import Raise
+from localstore.testing.memory import MemoryRemote
 from tests.unit.session_kit import PATIENCE, Device, Line, World, add, eventually, texts
 from tests.unit.users_kit import Users, is_connected
 
@@ -145,3 +151,35 @@ def test_logging_out_closes_it(tmp_path: Path) -> None:
         before = users.line.count("close")  # those of logging in
         user.log_out()
         eventually(lambda: users.line.count("close") > before, "the line to be closed")
+
+
+def test_one_that_was_still_in_a_call_when_the_user_logged_out_is_not_kept(tmp_path: Path) -> None:
+    with Users(tmp_path) as users:
+        app = users.app(linger=LINGER)
+        user = app.login(Credentials.anonymous())
+        users.line.hold("pull", stubborn=True)
+        with users.open(user, stop_policy="immediately"):
+            eventually(lambda: users.line.held("pull"), "a pull to be held")
+        line = users.line
+        open_before = line.made - line.count("close")
+        user.log_out()  # for which another one is made and closed
+        line.let_go("pull")
+        eventually(lambda: line.made - line.count("close") < open_before, "the line to be closed")
+
+
+def test_one_that_is_dropped_as_soon_as_it_was_left_is_closed() -> None:
+    clock, background, adapter = ManualClock(), BackgroundLoop("test"), MemoryRemote().adapter()
+    lingering = Lingering(LINGER, environment(clock), background)
+    path = Path("one.db")
+
+    async def story() -> bool:
+        await adapter.connect(Hello(app="kit", partition="default", device=b"A" * 16))
+        await lingering.leave(path, adapter, ())
+        lingering.drop()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        with pytest.raises(Offline):
+            await adapter.ping()
+        return lingering.take(path) is None
+
+    assert asyncio.run(story())

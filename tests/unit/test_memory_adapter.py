@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from localstore.adapter import Hello, Hint
-from localstore.errors import Offline, ProtocolError
+from localstore.adapter import Hello, Hint, Limit
+from localstore.errors import Offline, ProtocolError, ResetRequired
 from localstore.registry import adapter_factory
 from localstore.testing.clock import ManualClock, environment
 from localstore.testing.conformance import make_changeset
@@ -107,3 +107,25 @@ def test_own_pushes_wake_only_the_others() -> None:
         hints[0].cancel()
 
     asyncio.run(story())
+
+
+def test_a_new_device_reads_a_trimmed_history_in_pages_and_one_that_was_in_the_middle_cannot_go_on() -> None:
+    remote = MemoryRemote()
+
+    async def story() -> int:
+        adapter = remote.adapter()
+        await adapter.connect(hello(A))
+        await adapter.push([make_changeset(A, number) for number in (1, 2, 3)])
+        old = await adapter.pull(None, Limit(max_bytes=1000, max_count=1))
+        remote.trim_history()
+        with pytest.raises(ResetRequired, match="history trimmed"):
+            await adapter.pull(old.cursor, Limit(max_bytes=1000, max_count=1))
+        new = remote.adapter()
+        await new.connect(hello(B))
+        count, page = 0, await new.pull(None, Limit(max_bytes=1000, max_count=1))
+        while page.more:
+            count += len(page.changesets)
+            page = await new.pull(page.cursor, Limit(max_bytes=1000, max_count=1))
+        return count + len(page.changesets)
+
+    assert asyncio.run(story()) == 3
