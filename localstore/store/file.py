@@ -24,6 +24,7 @@ from localstore.store.driver import driver_errors
 from localstore.store.ending import ending
 from localstore.store.engine import GIVE_UP, driver_connection, translated
 from localstore.store.failures import DISK_ERRORS, is_unread
+from localstore.store.identity import read_again
 from localstore.store.open_file import OpenFile, StoreOptions
 from localstore.store.outbox import Pending, PendingChangeset
 from localstore.store.purge import Purging
@@ -259,6 +260,11 @@ class Store(OpenFile):
         """Remember the remote at the very first connect."""
         with self.transaction() as connection:
             connection.execute("UPDATE localstore_state SET remote_id = ? WHERE remote_id IS NULL", (remote_id,))
+
+    def read_again(self) -> None:
+        """Go back in the remote's history where ``State.reads_again`` says so, now that the remote has been met."""
+        with self.transaction() as connection:
+            read_again(connection)
 
     def apply(self, page: Sequence[SealedChangeset], *, after: bytes | None, cursor: bytes) -> Applied | None:
         """Apply a page of the remote's history.

@@ -21,7 +21,7 @@ from localstore.store.clocks import ClockTable, key_value
 from localstore.store.renames import read_renames
 from localstore.store.state import device_number, load_state
 
-__all__ = ["NOBODY", "ensure_identity", "forget_identity"]
+__all__ = ["NOBODY", "ensure_identity", "forget_identity", "read_again"]
 
 NOBODY = b""
 """The identity of a copy that was not opened yet."""
@@ -54,12 +54,11 @@ def forget_identity(connection: sqlite3.Connection, user: str) -> None:
     )
     if first is None:  # its first changeset will tell what it knew by then
         connection.execute("UPDATE localstore_device SET declared = 0")
-        connection.execute("UPDATE localstore_state SET folded = 0")
-    else:
-        _read_again(connection)
+        connection.execute("UPDATE localstore_state SET folded = 0, unsent_cursor = NULL")
     connection.execute("UPDATE localstore_table SET seeded = 0 WHERE seeded <= ?", (stamp,))
     connection.execute(
-        "UPDATE localstore_state SET device = ?, user = ?, last_number = 0, last_stamp = ?, unsent_cursor = NULL",
+        "UPDATE localstore_state SET device = ?, user = ?, last_number = 0, last_stamp = ?,"
+        " reads_again = unsent_cursor IS NOT NULL",
         (NOBODY, user, state.last_stamp),
     )
     connection.execute("DELETE FROM localstore_reset")
@@ -75,6 +74,18 @@ def ensure_identity(connection: sqlite3.Connection, new_device: Callable[[], byt
     if first is not None:
         device = _take_over(connection, device, first[0] - 1, first[1])
     connection.execute("UPDATE localstore_state SET device = ?", (device,))
+
+
+def read_again(connection: sqlite3.Connection) -> None:
+    """Let a copy with unsent changes go back to where none of them had come from the remote, which may have had them since, as
+    the other device's: what follows there from that one can be applied only after them. What is known already is passed over.
+
+    Not before the remote has seen how much of its history the copy knows: it may have lost some of that.
+    """
+    connection.execute(
+        "UPDATE localstore_state SET cursor = nullif(unsent_cursor, x''), unsent_cursor = NULL, reads_again = 0"
+        " WHERE reads_again"
+    )
 
 
 def _take_over(connection: sqlite3.Connection, device: bytes, before: int, first_stamp: int) -> bytes:
@@ -115,15 +126,6 @@ def _take_for_sent(connection: sqlite3.Connection, device: bytes) -> None:
         "DELETE FROM localstore_outbox WHERE stamp <= (SELECT max(stamp) FROM localstore_seen WHERE other = ?)"
         " AND number <= (SELECT folded FROM localstore_state)",  # it is: nothing is applied before all is
         (device_number(connection, device),),
-    )
-
-
-def _read_again(connection: sqlite3.Connection) -> None:
-    """Go back to where nothing of what is unsent had come from the remote, which may have had it since, as the other device's:
-    what follows there from that one can be applied only after it. What is known already is passed over.
-    """
-    connection.execute(
-        "UPDATE localstore_state SET cursor = nullif(unsent_cursor, x'') WHERE unsent_cursor IS NOT NULL"  # else no page came
     )
 
 

@@ -32,7 +32,18 @@ __all__ = ["mirror"]
 _TAKEN_WHOLE = ("seen", "unknown", "waiting")
 _BY_TABLE = ("clock", "repaired")
 _MOST_KEYS = 8
-_STATE = ("device", "last_number", "last_stamp", "purged", "remote_id", "cursor", "unsent_cursor", "contact_ms", "horizon_s")
+_STATE = (
+    "device",
+    "last_number",
+    "last_stamp",
+    "purged",
+    "remote_id",
+    "cursor",
+    "unsent_cursor",
+    "reads_again",
+    "contact_ms",
+    "horizon_s",
+)
 
 
 def mirror(connection: sqlite3.Connection, incoming: list[Incoming], *, keep_unsealed: bool) -> None:

@@ -30,6 +30,7 @@ class State:
         folded: its own changesets up to this number are in the clocks.
         remote_id: the remote it syncs with, None before the first connect.
         cursor: how far that remote's history was applied; None for the beginning.
+        reads_again: whether it goes back there once the remote has been met, see ``identity.read_again``.
     """
 
     device: bytes
@@ -42,11 +43,13 @@ class State:
     purged: int
     remote_id: str | None
     cursor: bytes | None
+    reads_again: bool
 
 
 def load_state(connection: sqlite3.Connection) -> State:
     row = connection.execute(
-        f"SELECT device, app, partition, user, {LAST}, folded, purged, remote_id, cursor FROM localstore_state AS s"
+        f"SELECT device, app, partition, user, {LAST}, folded, purged, remote_id, cursor, reads_again <> 0"
+        " FROM localstore_state AS s"
     ).fetchone()
     return State(*row)
 

@@ -22,6 +22,7 @@ from localstore.errors import (
 )
 from localstore.store.apply import Applied
 from localstore.store.repaired import SetAside
+from localstore.store.state import State
 from localstore.sync.answers import answers, check_welcome
 from localstore.sync.blocking import in_thread, in_thread_then
 from localstore.sync.heartbeat import Heartbeat
@@ -198,8 +199,7 @@ class Cycle:
         self._signals.reconnect.clear()
         if not quietly:
             self._observer.tell(Connection(ConnectionEvent.ATTEMPT))
-        state = await self._in_thread(self._store.state)
-        self._cursor = None if state.cursor is None else Cursor(state.cursor)
+        state = await self._look_at_cursor()
         self._device = state.device
         hello = Hello(
             app=self._parts.app,
@@ -219,10 +219,18 @@ class Cycle:
         if state.remote_id is None:
             await self._in_thread(self._store.meet, welcome.remote_id)
         check_welcome(welcome, state, acknowledged=acknowledged, made=made)
+        if state.reads_again:
+            await self._in_thread(self._store.read_again)
+            await self._look_at_cursor()
         self._waits.count_by(state.device, await self._in_thread(self._store.last_pending))
         self._observer.tell(MayStayAway(await self._in_thread(self._offline_time.reached, welcome.horizon_days)))
         self._is_connected = True
         self._observer.tell(Connection(ConnectionEvent.WELCOME))
+
+    async def _look_at_cursor(self) -> State:
+        state = await self._in_thread(self._store.state)
+        self._cursor = None if state.cursor is None else Cursor(state.cursor)
+        return state
 
     async def _pull_to_head(self) -> None:
         mark = self._waits.download_requests
@@ -242,8 +250,7 @@ class Cycle:
                 cursor=page.cursor,
             )
             if applied is None:  # another process of this device was quicker
-                state = await self._in_thread(self._store.state)
-                self._cursor = None if state.cursor is None else Cursor(state.cursor)
+                await self._look_at_cursor()
                 continue
             self._cursor, more = page.cursor, page.more
             if page.changesets:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,9 +24,18 @@ from localstore.wire import SealedChangeset
 from tests.unit.reset_kit import RECOVER, began
 from tests.unit.store_kit import LINK, NOTE, Device, check_equal, close_devices, other_program, query, write
 from tests.unit.test_apply import statements
-from tests.unit.test_copied_devices import copied
+from tests.unit.test_copied_devices import copied as opened_copy
 
 TABLES = (NOTE, LINK)
+
+
+def copied(source: Device, name: str, tables: Sequence[sa.Table] = (NOTE,), *, with_unsent: bool = True) -> Device:
+    """A copy, opened, that has met the remote."""
+    device = opened_copy(source, name, tables, with_unsent=with_unsent)
+    device.store.read_again()
+    return device
+
+
 START_MS = ManualClock().now_ms()
 
 

@@ -13,11 +13,11 @@ from uuid import UUID
 import pytest
 from sqlmodel import Field, SQLModel, select
 
-from localstore import App, Credentials, LocalConfiguration, Realm, Settings, SyncConfiguration, uuid7
+from localstore import App, Credentials, LocalConfiguration, Realm, ResetReason, Settings, SyncConfiguration, uuid7
 from localstore.adapter import Cursor, Limit, Page
 from localstore.errors import Offline, SchemaError, SchemaMismatch, StoreUnusable, TargetExists, UnsentChanges
 from localstore.testing.clock import environment
-from localstore.testing.faulty import LoseAnswer
+from localstore.testing.faulty import Hang, LoseAnswer
 from localstore.testing.memory import MemoryAdapter, MemoryRemote
 from localstore.testing.memory_users import MemoryRemoteWithUsers
 from localstore.types import ExactDecimal
@@ -242,6 +242,31 @@ class TestAnotherDevice:
             synced_up(copy)
             assert texts(copy) == ["stored, but it was not heard"]
         assert world.remote_texts() == ["stored, but it was not heard"]
+
+    def test_it_notices_a_remote_that_was_restored_to_before_what_its_source_had_read(self, world: World, target: Path) -> None:
+        """Though it reads some of that again: what it writes would wait elsewhere for what the remote has lost."""
+        line = world.line()
+        source, writer, other = world.device(remote=line).open(), world.open("writer"), world.device("other")
+        synced_up(source)
+        backup = world.remote.backup()
+        line.break_down(push=Hang())
+        add(source, "unsent")
+        eventually(lambda: line.count("push"))
+        add(writer, "lost with the remote")
+        synced_up(writer)
+        source.sync_session.pause()
+        source.sync_session.resume()
+        eventually(lambda: "lost with the remote" in texts(source))
+        source.write_copy_to(other.configuration(path=target), with_unsent=True)
+        world.remote.restore(backup)
+        with other.open(path=target) as copy:
+            synced_up(copy)
+            report = copy.sync_session.last_reset
+            assert report is not None
+            assert report.kind is ResetReason.REMOTE_RESTORED
+            add(copy, "written later")
+            synced_up(copy)
+            assert texts(copy) == world.remote_texts() == ["unsent", "written later"]
 
     def test_what_lost_stays_listed(self, world: World, target: Path) -> None:
         one, two = world.open("one"), world.open("two")
@@ -601,7 +626,7 @@ class TestEveryCopy:
     @pytest.mark.parametrize("wrong", [None, "copy.db", Path("copy.db"), {"path": "copy.db"}])
     def test_it_takes_a_configuration(self, world: World, wrong: object) -> None:
         source = world.open()
-        with pytest.raises(TypeError, match="LocalConfiguration or a SyncConfiguration"):
+        with pytest.raises(TypeError, match="SyncConfiguration or a LocalConfiguration"):
             source.write_copy_to(wrong)  # type: ignore[arg-type]
 
     def test_a_folder_that_does_not_exist_is_said_and_not_made(self, world: World, tmp_path: Path) -> None:

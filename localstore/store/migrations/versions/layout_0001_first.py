@@ -14,7 +14,8 @@ TABLES = {
     # through; unsettled: whether something was written since localstore_repaired was last gone through, 2 when by another
     # program; purged: records of localstore_clock with nothing from this stamp on may be gone; contact_ms: when the remote
     # answered last, by this device's clock; horizon_s: how long it keeps history, as it said then; unsent_cursor: the cursor
-    # before the first page that came while something was unsent, empty for the beginning; NULL when nothing was at the last.
+    # before the first page that came while something was unsent, empty for the beginning; NULL when nothing was at the last;
+    # reads_again: whether to go back there after the next connect, as in a copy that took what was unsent along.
     "state": """
         id INTEGER PRIMARY KEY CHECK (id = 1),
         capturing INTEGER NOT NULL DEFAULT 1,
@@ -32,7 +33,8 @@ TABLES = {
         horizon_s REAL,
         remote_id TEXT,
         cursor BLOB,
-        unsent_cursor BLOB""",
+        unsent_cursor BLOB,
+        reads_again INTEGER NOT NULL DEFAULT 0""",
     # The client reset that is under way, or was not confirmed by the remote yet; one row at most. mode: what it does with
     # unsent changes; version: of the library; step: how far it got; backup: where the file as it was before lies.
     "reset": """
