@@ -256,8 +256,8 @@ class Cycle:
             if page.changesets:
                 self._backoff.reset()
                 self._observer.tell(Received(_byte_count(page), page.remaining_bytes))
-        self._waits.reached_head(mark)
-        self._observer.tell(ReachedHead())
+        self._observer.tell(ReachedHead(_shown(page.warnings), _shown(page.passed_over)))
+        self._waits.reached_head(mark)  # after it, as who waited may look at the status
         if self._hints.heard:  # while the last page was on its way
             self._observer.tell(Heard())
         if self._offline_time.is_due():
@@ -378,6 +378,10 @@ class Cycle:
 
     async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await in_thread(self._parts.environment, function, *args, **kwargs)
+
+
+def _shown(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(redacted_text, texts))
 
 
 def _byte_count(page: Page) -> int:
