@@ -1,6 +1,6 @@
 """A folder on a disk that fills up and becomes read-only: ``full_disk_process.py DIRECTORY``, in a mount namespace.
 
-It mounts a small disk at ``DIRECTORY/disk``, keeps the databases beside it, and says ``done`` when all went as it should.
+It mounts a small disk at ``DIRECTORY/disk`` and keeps the databases beside it. Its exit code says whether all went well.
 """
 
 import secrets
@@ -39,7 +39,6 @@ def main() -> None:
         upload(writer)
         download(reader)
         assert count(reader) == 3
-    print("done")
 
 
 def on_a_full_disk(disk: Path, app: App, writer: Realm) -> None:

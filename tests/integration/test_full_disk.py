@@ -27,4 +27,4 @@ def test_a_disk_that_fills_up_and_becomes_read_only_loses_nothing(tmp_path: Path
         pytest.skip("needs the right to make namespaces")
     command = [*UNSHARED, sys.executable, str(HERE / "full_disk_process.py"), str(tmp_path)]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-    assert (finished.returncode, finished.stdout) == (0, "done\n"), finished.stderr
+    assert finished.returncode == 0, finished.stderr
