@@ -24,7 +24,7 @@ from localstore.wire import SealedChangeset
 from localstore_adapters._folder_files import publish_once, reaching, write_changes
 from localstore_adapters._folder_inotify import can_listen
 from localstore_adapters.folder import FolderAdapter
-from tests.unit.folder_lines import A, B, connect, exchange, files, make, pull, push
+from tests.unit.folder_lines import A, B, connect, exchange, files, make, numbers, pull, push
 
 
 @pytest.fixture
@@ -57,6 +57,17 @@ class TestIdentity:
         connect(folder)
         with pytest.raises(ProtocolError, match=r"'todo', not of 'notes'.*folder of its own"):
             asyncio.run(FolderAdapter(folder).connect(Hello(app="notes", partition="default", device=A)))
+
+    def test_a_remote_inside_another_one_does_not_mix_with_it(self, folder: Path) -> None:
+        push(folder, A, 1, 2)
+        inner = folder / "p-default"
+        push(inner, B, 1, 1)
+        (outer_reader, outer), (inner_reader, inside) = connect(folder), connect(inner)
+        assert outer.remote_id != inside.remote_id
+        page = pull(outer_reader)
+        assert numbers(page) == [(A, 1), (A, 2)]
+        assert len(page.warnings) == 2  # the inner one's remote.json and partition
+        assert numbers(pull(inner_reader)) == [(B, 1)]
 
     def test_a_folder_of_a_newer_localstore_is_left_alone(self, folder: Path) -> None:
         folder.mkdir()
