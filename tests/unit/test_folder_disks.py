@@ -189,14 +189,15 @@ def listens(request: pytest.FixtureRequest) -> bool:
 
 class TestWatching:
     def test_a_replaced_folder_is_a_hint_and_ends_the_watch(self, folder: Path, listens: bool) -> None:
+        push(folder, B, 1, 1)
+
         async def story() -> None:
             adapter = FolderAdapter(folder, poll_seconds=0.02, listens=listens)
             await adapter.connect(Hello(app="todo", partition="default", device=A))
             hints = adapter.watch(None)
-            coming = asyncio.ensure_future(anext(hints))
-            await asyncio.wait([coming], timeout=0.1)
+            await asyncio.wait_for(anext(hints), 10)  # what was there before: the watch has begun
             exchange(folder)
-            await asyncio.wait_for(coming, 10)
+            await asyncio.wait_for(anext(hints), 10)
             with pytest.raises(Offline):
                 await anext(hints)
             await adapter.close()
