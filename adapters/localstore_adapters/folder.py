@@ -240,7 +240,8 @@ class FolderAdapter:
             cursor=Cursor(msgspec.msgpack.encode(_Position(line.remote_id, numbers))),
             more=found.more,
             remaining_bytes=found.remaining_bytes,
-            warnings=tuple(line.history.warnings),
+            warnings=line.history.warnings,
+            passed_over=line.history.passed_over,
         )
 
     def _has_news(self, line: _Line, cursor: Cursor | None) -> bool:
