@@ -37,6 +37,7 @@ class MemoryUnderTest:
 
 class TestMemory(AdapterConformance):
     powers = POWERS - {"snapshots"}  # whatever can be done to a remote can be done to this one
+    skips = frozenset({"snapshots"})
 
     @pytest.fixture
     def remote(self) -> MemoryUnderTest:
@@ -81,7 +82,7 @@ class MemoryWithUsersUnderTest:
 
 
 class TestMemoryWithUsers(AdapterConformance, UsersConformance):
-    powers = TestMemory.powers
+    powers, skips = TestMemory.powers, TestMemory.skips
 
     @pytest.fixture
     def remote(self, tmp_path: Path) -> MemoryWithUsersUnderTest:

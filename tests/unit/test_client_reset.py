@@ -567,8 +567,8 @@ class TestFlow:
         realm.sync_session.resume()
         session = realm.sync_session
         eventually(lambda: line.held("connect"))
-        uploaded = in_background(lambda: session.upload_all_local_changes(timeout=PATIENCE))
-        downloaded = in_background(lambda: session.download_all_server_changes(timeout=PATIENCE))
+        uploaded = in_background(lambda: session.upload_all_local_changes())
+        downloaded = in_background(lambda: session.download_all_server_changes())
         eventually(lambda: waiting(session) == 2)
         world.remote.wipe()
         line.let_one_go("connect")
@@ -590,7 +590,7 @@ class TestFlow:
         line.break_down(push=Hang())
         before = line.count("push")
         add(realm, "new")
-        uploaded = in_background(lambda: realm.sync_session.upload_all_local_changes(timeout=PATIENCE))
+        uploaded = in_background(lambda: realm.sync_session.upload_all_local_changes())
         eventually(lambda: waiting(realm.sync_session) and line.count("push") > before)
         line.recover()
         world.remote.ask_for_reset("history damaged")
@@ -1165,7 +1165,7 @@ class TestFailures:
     def test_waits_fail_with_the_error(self, world: World) -> None:
         device, realm = parted(world, Recover())
         world.remote.ask_for_reset("history damaged", may_recover=False)
-        waits = in_background(lambda: realm.sync_session.upload_all_local_changes(timeout=PATIENCE))
+        waits = in_background(lambda: realm.sync_session.upload_all_local_changes())
         eventually(lambda: waiting(realm.sync_session))
         realm.sync_session.resume()
         assert waits.exception(PATIENCE) is self.failed(device, realm)
@@ -1492,7 +1492,7 @@ class TestManual:
     def test_waits_end_with_the_error(self, world: World) -> None:
         told: list[ClientResetRequired] = []
         _, realm = parted(world, Manual(on_client_reset=lambda session, error: told.append(error)))
-        waits = in_background(lambda: realm.sync_session.download_all_server_changes(timeout=PATIENCE))
+        waits = in_background(lambda: realm.sync_session.download_all_server_changes())
         eventually(lambda: waiting(realm.sync_session))
         world.remote.wipe()
         realm.sync_session.resume()
@@ -1536,7 +1536,7 @@ class TestStatus:
         line.hold("pull")
         realm.sync_session.resume()
         eventually(lambda: line.held("pull"))
-        waits = in_background(lambda: realm.sync_session.upload_all_local_changes(timeout=PATIENCE))
+        waits = in_background(lambda: realm.sync_session.upload_all_local_changes())
         eventually(lambda: waiting(realm.sync_session))
         realm.sync_session.pause()
         assert isinstance(waits.exception(PATIENCE), OperationAborted)
