@@ -25,6 +25,7 @@ from localstore.store.repaired import SetAside
 from localstore.store.state import State
 from localstore.sync.answers import answers, check_welcome
 from localstore.sync.blocking import in_thread, in_thread_then
+from localstore.sync.compaction import Compaction
 from localstore.sync.first_sync import FirstSync, Unseen
 from localstore.sync.heartbeat import Heartbeat
 from localstore.sync.hints import Hints
@@ -44,6 +45,7 @@ __all__ = ["Cycle", "Observer", "Signals"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_DAY_S = 86_400.0
 _SOON = 0.001  # seconds; what is due sooner is due now
 
 
@@ -119,6 +121,7 @@ class Cycle:
         self._device = b""
         self._offline_time = OfflineTime(parts.store, parts.environment)
         self._first_sync = FirstSync(parts, line, unseen, observer.report)
+        self._compaction = Compaction(parts, line)
         signals.doubted = line.check
 
     async def run(self) -> None:
@@ -203,6 +206,7 @@ class Cycle:
             self._token.worked()
             await self._observer.caught_up(self._pull_to_head)
             await self._in_thread(self._store.purge, self._remote_ms())
+            await self._compaction.step(self._remote_ms())
             await self._wait_for_work(signs)
             push_first, self._signals.committed = self._signals.committed, False
 
@@ -220,6 +224,7 @@ class Cycle:
             token=self._token.take(),
             remote_id=state.remote_id,
             cursor=self._cursor,
+            horizon_days=self._store.options.client_maximum_offline_time / _DAY_S,
         )
         # Another process of this device may push meanwhile. Both numbers only grow, so what was acknowledged before the
         # remote answered, and what was made after it, are safe to compare with its answer.

@@ -8,20 +8,19 @@ the cycle's business.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from localstore.adapter import SnapshotInfo
 from localstore.errors import Busy, NewerFormat, RealmNotEmpty, SnapshotUnusable, SyncError
-from localstore.store.snapshot_place import snapshot_place
 from localstore.store.snapshots import can_load_snapshot, load_snapshot, snapshot_number
 from localstore.sync.blocking import in_thread
 from localstore.sync.line import Line
 from localstore.sync.parts import SessionParts
+from localstore.sync.snapshot_files import snapshot_file
 
 __all__ = ["FirstSync", "Unseen"]
 
@@ -48,6 +47,7 @@ class FirstSync:
     """
 
     def __init__(self, parts: SessionParts, line: Line, unseen: Unseen | None, report: Callable[[SyncError], object]) -> None:
+        self._parts = parts
         self._environment = parts.environment
         self._store = parts.store
         self._line = line
@@ -84,17 +84,12 @@ class FirstSync:
         return None
 
     async def _fetch_and_load(self, info: SnapshotInfo) -> bool:
-        with ExitStack() as opened:
-            held = _Held(snapshot_place(self._store, self._environment.random_bytes))
-            try:
-                path = await in_thread(self._environment, held.enter)
-                if path is None:
-                    return False
+        async with snapshot_file(self._parts) as path:
+            if path is None:
+                return False
+            with ExitStack() as opened:
                 await self._fetch(info, path, opened)
-                return await in_thread(self._environment, self._load, path)
-            finally:
-                opened.close()
-                await self._environment.run_blocking(held.leave)
+            return await in_thread(self._environment, self._load, path)
 
     async def _fetch(self, info: SnapshotInfo, path: Path, opened: ExitStack) -> None:
         file = await in_thread(self._environment, _created, path)
@@ -116,25 +111,6 @@ class FirstSync:
             return False
         load_snapshot(self._store, path)
         return True
-
-
-class _Held:
-    """A place that is entered and left in worker threads, also when whoever entered was broken off meanwhile."""
-
-    def __init__(self, place: AbstractContextManager[Path | None]) -> None:
-        self._place = place
-        self._entering = threading.Lock()
-        self._stack = ExitStack()
-        self._is_gone = False
-
-    def enter(self) -> Path | None:
-        with self._entering:
-            return None if self._is_gone else self._stack.enter_context(self._place)
-
-    def leave(self) -> None:
-        with self._entering:
-            self._is_gone = True
-            self._stack.close()
 
 
 def _created(path: Path) -> BinaryIO:

@@ -50,6 +50,11 @@ class Line:
         """Whether the remote gives signs of life."""
         return self.adapter.capabilities.ping and isinstance(self.adapter, SupportsPing)
 
+    @property
+    def keeps_snapshots(self) -> bool:
+        """Whether the remote does."""
+        return self._snapshots() is not None
+
     async def connect(self, hello: Hello) -> Welcome:
         self._given_up = None
         return await self._request(self.adapter.connect(hello), self._limits.connect_timeout, connecting=True)
