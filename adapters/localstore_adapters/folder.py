@@ -50,7 +50,7 @@ from localstore_adapters._folder_files import (
     sweep,
     write_changes,
 )
-from localstore_adapters._folder_history import FolderHistory
+from localstore_adapters._folder_history import FilesPage, FolderHistory
 from localstore_adapters._folder_identity import identify, read_identity
 from localstore_adapters._folder_inotify import can_listen, is_local_disk
 from localstore_adapters._folder_snapshot_calls import SnapshotCalls
@@ -288,12 +288,9 @@ class FolderAdapter:
         with reaching(self.folder):
             self._check_identity(line)
             numbers = numbers_of(cursor, line.remote_id)
-            for _ in range(_LOOKS_MAX):
-                line.look()
-                self._check_not_trimmed(line, numbers)
-                found = line.history.page(numbers, limit)
-                if not line.history.is_outdated:  # else files were trimmed just now
-                    break
+            found, looks = self._page(line, numbers, limit), 1
+            while line.history.is_outdated and looks < _LOOKS_MAX:  # files were trimmed just now
+                found, looks = self._page(line, numbers, limit), looks + 1
             own = max(line.history.own_number, numbers.get(line.device, 0))
             if line.history.warnings:
                 self._check_identity(line)  # unreadable for a reason of their own, or because the disk went away just now
@@ -305,6 +302,11 @@ class FolderAdapter:
             remaining_bytes=found.remaining_bytes,
             warnings=tuple(line.history.warnings),
         )
+
+    def _page(self, line: _Line, numbers: Mapping[Device, Number], limit: Limit) -> FilesPage:
+        line.look()
+        self._check_not_trimmed(line, numbers)
+        return line.history.page(numbers, limit)
 
     def _check_not_trimmed(self, line: _Line, numbers: Mapping[Device, Number]) -> None:
         if not line.history.is_trimmed_after(numbers):
