@@ -143,15 +143,19 @@ def test_what_fails_keeps_nothing_from_going_on(world: World, call: str, fault: 
 
 
 def test_a_folder_stays_bounded_over_years(world: World, tmp_path: Path) -> None:
-    """Three devices that write all the time, and days that pass."""
+    """Three devices that write all the time, days that pass, and one that comes back after all of them."""
     folder = tmp_path / "shared"
 
     def adapter() -> FolderAdapter:
         return FolderAdapter(folder, environment=environment(world.clock, seed=5), listens=False)
 
     realms = [world.open(f"device-{number}", remote=adapter, poll=3600, **FEW) for number in range(3)]
+    away = world.open("away", remote=adapter, poll=3600, **FEW)
+    assert away.sync_session.download_all_server_changes(PATIENCE)
+    away.sync_session.pause()
+    add(away, "not sent yet")
     counts: list[int] = []
-    for day in range(0, 240, 10):
+    for day in range(0, 180, 10):
         for realm in realms:
             add(realm, f"day {day}")
             assert realm.sync_session.upload_all_local_changes(PATIENCE)
@@ -167,3 +171,8 @@ def test_a_folder_stays_bounded_over_years(world: World, tmp_path: Path) -> None
     new = world.open("new", remote=adapter)
     assert new.sync_session.download_all_server_changes(PATIENCE)
     assert texts(new) == texts(realms[0])
+    away.sync_session.resume()
+    eventually(lambda: len(texts(away)) == len(texts(new)) + 1, "the reset of who was away")
+    sent_after_a_while(world, away)
+    assert away.sync_session.last_reset is not None
+    eventually(lambda: world.clock.advance(200) or texts(realms[0]) == texts(away), "the others to hear of it")
