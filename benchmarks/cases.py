@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlmodel import select
 
-from benchmarks import applying, sessions, snapshots
+from benchmarks import applying, folders, sessions, snapshots
 from benchmarks.kit import (
     INSERT,
     UPDATE,
@@ -34,6 +34,7 @@ from localstore import App, Credentials, Realm, SyncConfiguration
 __all__ = ["CASES"]
 
 WAIT_SECONDS = 300
+_MANY = "sqlite3 executemany"
 
 
 @contextmanager
@@ -112,6 +113,22 @@ def receive(directory: Path, count: int) -> float:
     return watch.seconds
 
 
+def exchange_single_writes(directory: Path, count: int) -> float:
+    """As many changesets as rows, from one realm's outbox through a folder into another realm's table."""
+    rows, watch = new_rows(count), Stopwatch()
+    with _paused_realm(directory, "sender") as sender, _paused_realm(directory, "receiver") as receiver:
+        for row in rows:
+            with sender.write() as tx:
+                tx.connection().exec_driver_sql(INSERT, row)
+        with watch:
+            sender.sync_session.resume()
+            assert sender.sync_session.upload_all_local_changes(timeout=WAIT_SECONDS)
+            receiver.sync_session.resume()
+            assert receiver.sync_session.download_all_server_changes(timeout=WAIT_SECONDS)
+        assert len(receiver.exec(select(Reading.id)).all()) == count
+    return watch.seconds
+
+
 def opening_a_full_file(directory: Path, count: int) -> float:
     return _opening(_full_file(count))
 
@@ -164,13 +181,15 @@ def _import(module: str) -> float:
 
 
 CASES = (
-    Case("rows in one write()", "sqlite3 executemany", 100_000, captured_bulk_insert, plain_bulk_insert),
-    Case("single-column updates in one write()", "sqlite3 executemany", 100_000, captured_updates, plain_updates),
+    Case("rows in one write()", _MANY, 100_000, captured_bulk_insert, plain_bulk_insert),
+    Case("single-column updates in one write()", _MANY, 100_000, captured_updates, plain_updates),
     Case("objects by tx.add_all", "SQLModel session", 20_000, captured_objects, plain_objects),
     Case("one-row write()s", "SQLModel sessions", 2_000, captured_single_writes, plain_single_writes),
     Case("rows selected", "SQLModel session", 100_000, realm_select, plain_select),
-    Case("rows received through a folder", "sqlite3 executemany", 100_000, receive, plain_bulk_insert),
+    Case("rows received through a folder", _MANY, 100_000, receive, plain_bulk_insert),
+    Case("one-row write()s through a folder", _MANY, 10_000, exchange_single_writes, plain_bulk_insert, aim="2,000 ms"),
     Case("rows, a 50th of it unsent: open", "open an empty file", 1_000_000, opening_a_full_file, opening_an_empty_file),
+    *folders.CASES,
     *applying.CASES,
     *snapshots.CASES,
     *sessions.CASES,

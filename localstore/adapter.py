@@ -137,7 +137,10 @@ class Page:
         cursor: where the next page begins.
         more: whether there was more at the time of reading; False means the head was reached.
         remaining_bytes: about how much is still to come, None when unknown.
-        warnings: damage that was skipped, in words for a person; such as a file that is not whole yet.
+        warnings: damage that was skipped, in words for a person; such as a file that is not whole yet. Each is told to the
+            error handler once, so the same damage has the same words in every page. The page that reaches the head has all
+            there are.
+        passed_over: likewise what was skipped and asks nothing of anybody, such as what is still being written.
     """
 
     changesets: Sequence[SealedChangeset]
@@ -145,6 +148,7 @@ class Page:
     more: bool
     remaining_bytes: int | None = None
     warnings: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Self
 
 from localstore.app_sync import AppSync
 from localstore.credentials import Credentials, check_credentials
-from localstore.encryption import EncryptedRemote
 from localstore.environment import Environment
 from localstore.options import check_settings
 from localstore.registry import AdapterFactory, Lines, adapter_factory
@@ -87,7 +86,7 @@ class App:
             lines = Lines(remote)
         else:
             raise TypeError(f"remote is a URL or a callable that makes adapters, not of type {type(remote).__name__}.")
-        url = remote.url if isinstance(remote, EncryptedRemote) else remote if isinstance(remote, str) else None
+        url = remote if isinstance(remote, str) else getattr(remote, "url", None)  # as that of an encrypted remote
         return cls(app_id, lines, settings, environment or Environment(), remote=url)
 
     def login(self, credentials: Credentials) -> User:

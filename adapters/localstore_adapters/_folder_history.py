@@ -32,6 +32,7 @@ _Head = tuple[int, bytes, SealedChangeset, Iterator[SealedChangeset]]
 """A device's next changeset, sorted by stamp and device, and those after it."""
 
 _OPEN_BYTES_MAX = 64 * 1024 * 1024  # of files read and not yet handed out in full
+_FOREIGN_MAX = 100  # so many files that are not ours are named; a folder that was copied into itself may have any number
 _LOOK_AGAIN_SECONDS = 60.0  # at a damaged file whose size and times stay: some cloud drives fill files in without a trace
 
 
@@ -107,27 +108,45 @@ class FolderHistory:
     def __init__(self, path: Path, own: bytes, monotonic: Callable[[], float]) -> None:
         self.path = path
         self.own = own
-        self.warnings: list[str] = []
         self.floors: Mapping[bytes, int] = {}
         self.is_outdated = False
         self.own_number = 0
+        self._warnings: dict[str, None] = {}
+        self._foreign_count = 0
+        self._passing: list[Path] = []
         self._monotonic = monotonic
         self._directories: dict[bytes, _Directory] = {}
         self._open: dict[Path, _Open] = {}
         self._sound_end: FileName | None = None
         self._unreadable: dict[Path, _Unreadable] = {}
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was found damaged or not ours since the last scan began, in words."""
+        return tuple(self._warnings)
+
+    @property
+    def passed_over(self) -> tuple[str, ...]:
+        """What the last scan found that asks nothing of anybody: many such files may come and go, so they are one line."""
+        if not self._passing:
+            return ()
+        count = len(self._passing)
+        those = "A file is" if count == 1 else f"{count} files are"
+        more = "" if count == 1 else " and others"
+        return (f"{those} still being written or copied, or another program's: {min(self._passing)}{more}.",)
+
     def scan(self) -> None:
         """Look at what is there now. Clears the warnings."""
-        self.warnings, self.is_outdated = [], False
+        self._warnings, self._foreign_count, self._passing = {}, 0, []
+        self.is_outdated = False
         found: dict[bytes, _Directory] = {}
         for name in sorted(names_in(self.path)) if self.path.is_dir() else ():
             device = parse_device(name)
             if device is not None:
                 found[device] = self._directories.get(device) or _Directory(self.path / name)
                 self._list(device, found[device])
-            elif name != SNAPSHOTS and not is_passing(name):
-                self._warn(self.path / name, "is not localstore's and was left alone")
+            elif name != SNAPSHOTS:
+                self._pass_over(self.path / name)
         self._directories = found
         present = (
             {directory.path / name for directory in found.values() for name in directory.files} if self._unreadable else ()
@@ -264,12 +283,15 @@ class FolderHistory:
                 raise  # what cannot be read must not pass for what is not stored
             self._warn(directory.path, f"cannot be read: {error.strerror or error}")
             return
+        others = []
         for name in names:
             parsed = known.get(name) or parse_name(name)
             if parsed is not None:
                 directory.files[name] = parsed
-            elif not is_passing(name):
-                self._warn(directory.path / name, "is not localstore's and was left alone")
+            else:
+                others.append(name)
+        for name in sorted(others):
+            self._pass_over(directory.path / name)
 
     def _read(self, device: bytes, directory: _Directory, name: FileName) -> list[SealedChangeset] | None:
         """A file's changesets; None, and a warning, when it cannot be taken as it is."""
@@ -298,10 +320,19 @@ class FolderHistory:
         self._open[path] = _Open(device, name, batch, sum(sealed.byte_count for sealed in batch))
         return batch
 
+    def _pass_over(self, path: Path) -> None:
+        """Note a file that is none of ours, or not under its own name yet."""
+        if is_passing(path.name):
+            self._passing.append(path)
+            return
+        self._foreign_count += 1
+        if self._foreign_count <= _FOREIGN_MAX:
+            self._warn(path, "is not localstore's and was left alone")
+        elif self._foreign_count == _FOREIGN_MAX + 1:  # no number: it would make a new warning whenever it changes
+            self._warn(self.path, "has more files that are not localstore's than can be named here")
+
     def _warn(self, path: Path, reason: str) -> None:
-        warning = f"{path} {reason}. Everything else goes on."
-        if warning not in self.warnings:
-            self.warnings.append(warning)
+        self._warnings[f"{path} {reason}. Everything else goes on."] = None
 
 
 def _advance(heap: list[_Head]) -> None:

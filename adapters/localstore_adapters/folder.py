@@ -300,7 +300,8 @@ class FolderAdapter:
             cursor=cursor_of(line.remote_id, after),
             more=found.more or line.history.is_trimmed_after(found.positions),
             remaining_bytes=found.remaining_bytes,
-            warnings=tuple(line.history.warnings),
+            warnings=line.history.warnings,
+            passed_over=line.history.passed_over,
         )
 
     def _page(self, line: _Line, numbers: Mapping[Device, Number], limit: Limit) -> FilesPage:

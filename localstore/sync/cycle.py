@@ -254,8 +254,7 @@ class Cycle:
         if self._cursor is None:
             await self._begin_with_snapshot()
         limit = Limit(max_bytes=self._limits.page_bytes, max_count=self._limits.page_count)
-        more = True
-        while more:
+        while True:
             self._hints.heard = False
             page = await self._line.pull(self._cursor, limit)
             if page.more and page.cursor == self._cursor:
@@ -271,12 +270,14 @@ class Cycle:
             if applied is None:  # another process of this device was quicker
                 await self._look_at_cursor()
                 continue
-            self._cursor, more = page.cursor, page.more
+            self._cursor = page.cursor
             if page.changesets:
                 self._backoff.reset()
                 self._observer.tell(Received(_byte_count(page), page.remaining_bytes))
-        self._waits.reached_head(mark)
-        self._observer.tell(ReachedHead())
+            if not page.more:
+                break
+        self._observer.tell(ReachedHead(_shown(page.warnings), _shown(page.passed_over)))
+        self._waits.reached_head(mark)  # after it, as who waited may look at the status
         if self._hints.heard:  # while the last page was on its way
             self._observer.tell(Heard())
         if self._offline_time.is_due():
@@ -405,6 +406,10 @@ class Cycle:
 
     async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await in_thread(self._parts.environment, function, *args, **kwargs)
+
+
+def _shown(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(redacted_text, texts))
 
 
 def _byte_count(page: Page) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from localstore.adapter import SyncAdapter
 from localstore.errors import LocalStoreError, ProtocolError, ResetRequired, SyncError
@@ -18,10 +18,12 @@ from localstore.sync.line import Line
 from localstore.sync.news import Failed, News
 from localstore.sync.parts import SessionParts
 from localstore.sync.redaction import redacted_error
-from localstore.sync.reset import Resets
 from localstore.sync.state import Event
 from localstore.sync.waits import Waits
 from localstore.urls import redacted_text
+
+if TYPE_CHECKING:
+    from localstore.sync.reset import Resets
 
 __all__ = ["Life", "Owner"]
 

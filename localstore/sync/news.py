@@ -35,7 +35,10 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class ReachedHead:
-    """Everything that the remote had is in the file."""
+    """Everything that the remote had is in the file, but for what is damaged or was passed over there, in words."""
+
+    damage: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ from localstore.sync.life import Life
 from localstore.sync.news import Connection, Emptied, Failed, News
 from localstore.sync.parts import SessionParts
 from localstore.sync.progress import Direction, Progress, ProgressMode
-from localstore.sync.reset import Resets
 from localstore.sync.state import (
     CONNECTIONS,
     TRANSITIONS,
@@ -84,6 +83,8 @@ class SyncSession:
         self._life: Life | None = None
         self._ended = False
         self._to_settle = deque[Callable[[], object]]()
+        from localstore.sync.reset import Resets  # for which much is imported that only sessions need
+
         self._resets = Resets(parts, session=self)
         parts.store.on_commit(self._committed)
         of_this_process(self)

@@ -54,6 +54,7 @@ class Facts:
         sent_ms, received_ms: when the remote last acknowledged, and when something or nothing was last received.
         error: what went wrong last; None when nothing did since it connected.
         deadline_ms: when the remote will have forgotten what this device has not seen yet, None when never.
+        damage, passed_over: what was skipped at the remote when its head was last reached, in words.
     """
 
     at_head: bool = False
@@ -63,6 +64,8 @@ class Facts:
     received_ms: int | None = None
     error: SyncError | None = None
     deadline_ms: int | None = None
+    damage: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
 
 def note(facts: Facts, news: News, now_ms: int) -> None:
@@ -72,15 +75,16 @@ def note(facts: Facts, news: News, now_ms: int) -> None:
             facts.retry_ms = None
         case Connection(ConnectionEvent.WELCOME):
             facts.error = None
-        case Connection(ConnectionEvent.LOST):
+        case Connection(ConnectionEvent.LOST) | Heard():
             facts.at_head = False
         case Failed(error, retry_in):
             facts.error = error
             facts.retry_ms = None if retry_in is None else now_ms + round(retry_in * 1000)
-        case Received() | ReachedHead():
-            facts.at_head, facts.received_ms = facts.at_head or isinstance(news, ReachedHead), now_ms
-        case Heard():
-            facts.at_head = False
+        case Received():
+            facts.received_ms = now_ms
+        case ReachedHead(damage, passed_over):
+            facts.at_head, facts.received_ms = True, now_ms
+            facts.damage, facts.passed_over = damage, passed_over
         case Sent():
             facts.sent_ms = now_ms
         case Resetting(under_way):
@@ -106,6 +110,9 @@ class SyncStatus:
         is_synced: caught up, and nothing is pending.
         offline_deadline: when a device that stays away would need a client reset, as the remote forgets its history; None
             when it keeps everything, or was never reached.
+        damage: what is damaged at the remote or not localstore's, in words, as of the last time its head was reached. It is
+            picked up when it is whole; what it holds up is not there until then, though the session is in step.
+        passed_over: likewise what asks nothing of anybody, such as files that are still arriving.
     """
 
     state: SessionState
@@ -120,6 +127,8 @@ class SyncStatus:
     is_caught_up: bool = False
     is_synced: bool = False
     offline_deadline: datetime | None = None
+    damage: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
     @property
     def is_error_transient(self) -> bool:
@@ -134,6 +143,8 @@ class SyncStatus:
         if self.pending_changesets:
             plural = "" if self.pending_changesets == 1 else "s"
             said += f", {self.pending_changesets} changeset{plural} ({self.pending_bytes:,} bytes) to send"
+        if self.damage:
+            said += f", {len(self.damage)} problem{'' if len(self.damage) == 1 else 's'} at the remote"
         if self.last_error is not None:
             said += f" ({self.last_error.message})"
         return said
@@ -155,6 +166,8 @@ def describe(state: SessionState, connection: ConnectionState, facts: Facts, pen
         is_caught_up=caught_up,
         is_synced=caught_up and not pending,
         offline_deadline=_time(facts.deadline_ms),
+        damage=facts.damage,
+        passed_over=facts.passed_over,
     )
 
 

@@ -128,13 +128,19 @@ class TestFiles:
             ".DS_Store",
         ],
     )
-    def test_passing_files_are_passed_over_in_silence(self, folder: Path, name: str) -> None:
+    def test_passing_files_are_counted_and_passed_over(self, folder: Path, name: str) -> None:
         file = push(folder, A, 1, 1)
         for directory in (file.parent, file.parent.parent):
             (directory / name).write_bytes(b"x")
         adapter, _ = connect(folder)
         page = pull(adapter)
         assert (numbers(page), page.warnings) == ([(A, 1)], ())
+        (said,) = page.passed_over
+        assert said.startswith(f"2 files are still being written or copied, or another program's: {folder}")
+        assert name in said
+        for directory in (file.parent, file.parent.parent):
+            (directory / name).unlink()
+        assert pull(adapter, page.cursor).passed_over == ()
 
     @pytest.mark.parametrize(
         "name",
@@ -156,6 +162,31 @@ class TestFiles:
         assert numbers(page) == [(A, 1)]
         assert [str(foreign) in warning for warning in page.warnings] == [True]
         assert foreign.exists()
+
+    def test_a_device_under_another_case_is_named_and_read_once(self, folder: Path) -> None:
+        file = push(folder, A.replace(b"A", b"J"), 1, 1)  # "4a…": a name with letters
+        duplicate = file.parent.with_name(file.parent.name.upper())
+        if duplicate.exists():
+            pytest.skip("this file system knows no case")
+        shutil.copytree(file.parent, duplicate)
+        adapter, _ = connect(folder)
+        page = pull(adapter)
+        assert len(page.changesets) == 1
+        assert [str(duplicate) in warning for warning in page.warnings] == [True]
+
+    def test_of_very_many_foreign_files_a_hundred_are_named_always_the_same(self, folder: Path) -> None:
+        file = push(folder, A, 1, 2)
+        replace(file, b"damaged")
+        for number in range(250):
+            file.with_name(f"copy {number:03}.changes").touch()
+        adapter, _ = connect(folder)
+        page = pull(adapter)
+        assert len(page.warnings) == 102
+        assert "copy 099.changes" in page.warnings[99]
+        assert "more" in page.warnings[100]
+        assert str(file) in page.warnings[101]
+        file.with_name("copy 200.changes").unlink()
+        assert pull(adapter, page.cursor).warnings == page.warnings
 
     def test_what_else_lies_in_the_folder_does_not_matter(self, folder: Path) -> None:
         folder.mkdir()

@@ -24,7 +24,7 @@ from localstore.wire import SealedChangeset
 from localstore_adapters._folder_files import publish_once, reaching, write_changes
 from localstore_adapters._folder_inotify import can_listen
 from localstore_adapters.folder import FolderAdapter
-from tests.unit.folder_lines import A, B, connect, exchange, files, make, pull, push
+from tests.unit.folder_lines import A, B, connect, exchange, files, make, numbers, pull, push
 
 
 @pytest.fixture
@@ -57,6 +57,17 @@ class TestIdentity:
         connect(folder)
         with pytest.raises(ProtocolError, match=r"'todo', not of 'notes'.*folder of its own"):
             asyncio.run(FolderAdapter(folder).connect(Hello(app="notes", partition="default", device=A)))
+
+    def test_a_remote_inside_another_one_does_not_mix_with_it(self, folder: Path) -> None:
+        push(folder, A, 1, 2)
+        inner = folder / "p-default"
+        push(inner, B, 1, 1)
+        (outer_reader, outer), (inner_reader, inside) = connect(folder), connect(inner)
+        assert outer.remote_id != inside.remote_id
+        page = pull(outer_reader)
+        assert numbers(page) == [(A, 1), (A, 2)]
+        assert len(page.warnings) == 2  # the inner one's remote.json and partition
+        assert numbers(pull(inner_reader)) == [(B, 1)]
 
     def test_a_folder_of_a_newer_localstore_is_left_alone(self, folder: Path) -> None:
         folder.mkdir()
@@ -178,14 +189,15 @@ def listens(request: pytest.FixtureRequest) -> bool:
 
 class TestWatching:
     def test_a_replaced_folder_is_a_hint_and_ends_the_watch(self, folder: Path, listens: bool) -> None:
+        push(folder, B, 1, 1)
+
         async def story() -> None:
             adapter = FolderAdapter(folder, poll_seconds=0.02, listens=listens)
             await adapter.connect(Hello(app="todo", partition="default", device=A))
             hints = adapter.watch(None)
-            coming = asyncio.ensure_future(anext(hints))
-            await asyncio.wait([coming], timeout=0.1)
+            await asyncio.wait_for(anext(hints), 10)  # what was there before: the watch has begun
             exchange(folder)
-            await asyncio.wait_for(coming, 10)
+            await asyncio.wait_for(anext(hints), 10)
             with pytest.raises(Offline):
                 await anext(hints)
             await adapter.close()

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from localstore import ConnectionState, Realm, Reason, SessionState, SyncStatus
+from localstore.adapter import Cursor, Limit, Page
 from localstore.errors import Busy, Offline, ProtocolError, RateLimited, RealmClosed, SyncError, Unauthorized
 from localstore.store.outbox import Pending
 from localstore.sync.status import Facts, describe, reason_of
 from localstore.testing.clock import ManualClock
 from localstore.testing.faulty import Raise
+from localstore.testing.memory import MemoryAdapter
 from tests.unit.session_kit import PATIENCE, World, add, eventually, in_background, in_loop, sql
 
 A, P, I, D, W = (  # noqa: E741
@@ -100,6 +102,9 @@ class TestTheValue:
         assert said.endswith("2 changesets (4,096 bytes) to send (The hub does not answer.)")
         assert "1 changeset (7 bytes)" in str(describe(P, OFF, Facts(), Pending(1, 7)))
         assert str(describe(A, ON, Facts(at_head=True), Pending())) == "in step"
+        damaged = Facts(at_head=True, damage=("a torn file", "another"), passed_over=("a sync tool's",))
+        assert str(describe(A, ON, damaged, Pending())) == "in step, 2 problems at the remote"
+        assert str(describe(A, ON, Facts(damage=("a torn file",)), Pending(1, 7))).endswith("to send, 1 problem at the remote")
 
     @pytest.mark.parametrize(("error", "transient"), [(None, False), (Offline("no"), True), (ProtocolError("no"), False)])
     def test_says_whether_its_error_passes_by_itself(self, error: SyncError | None, transient: bool) -> None:
@@ -107,6 +112,43 @@ class TestTheValue:
 
 
 class TestASession:
+    def test_names_what_is_damaged_at_the_remote_until_it_is_whole(self, world: World) -> None:
+        found: list[tuple[tuple[str, ...], tuple[str, ...]]] = [(("a torn file",), ("x.tmp",))]
+
+        class Damaged(MemoryAdapter):
+            async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
+                page = await super().pull(cursor, limit)
+                damage, passed_over = found[-1]
+                return dataclasses.replace(page, warnings=damage, passed_over=passed_over)
+
+        device = world.device(remote=lambda: Damaged(world.remote))
+        realm = device.open()
+        assert realm.sync_session.download_all_server_changes(timeout=PATIENCE)
+        status = realm.sync_session.status
+        assert (status.damage, status.passed_over) == (("a torn file",), ("x.tmp",))
+        realm.sync_session.pause()
+        assert realm.sync_session.status.damage == ("a torn file",)  # as far as is known
+        found.append(((), ()))
+        realm.sync_session.resume()
+        assert realm.sync_session.download_all_server_changes(timeout=PATIENCE)
+        status = realm.sync_session.status
+        assert (status.damage, status.passed_over) == ((), ())
+        assert device.kinds == ["RemoteDamage"]  # what was passed over is nobody's business
+
+    def test_shows_no_secret_of_what_an_adapter_says_is_damaged(self, world: World) -> None:
+        class Damaged(MemoryAdapter):
+            async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
+                page = await super().pull(cursor, limit)
+                said = ("http://emma:hidden@hub/x is torn",)
+                return dataclasses.replace(page, warnings=said, passed_over=said)
+
+        device = world.device(remote=lambda: Damaged(world.remote))
+        realm = device.open()
+        assert realm.sync_session.download_all_server_changes(timeout=PATIENCE)
+        status = realm.sync_session.status
+        assert "hidden" not in f"{status.damage} {status.passed_over} {device.told}"
+        assert "is torn" in status.damage[0]
+
     def test_in_step_says_so_and_when_it_last_sent_and_received(self, world: World) -> None:
         realm = world.open()
         eventually(lambda: is_in_step(realm))
