@@ -90,6 +90,7 @@ class Hello:
         remote_id: the remote this device knows, None at the very first connect. A remote with another identity
             answers ``ResetRequired``.
         cursor: where this device has read up to.
+        horizon_days: how long it may stay away: a remote without a horizon of its own keeps history for that time.
     """
 
     app: str
@@ -98,6 +99,7 @@ class Hello:
     token: str | None = field(default=None, repr=False)
     remote_id: str | None = None
     cursor: Cursor | None = None
+    horizon_days: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,11 +256,13 @@ class SnapshotInfo:
         name: what the remote calls it.
         cursor: where history goes on after it.
         byte_count: its size.
+        later: about how many changesets came after it, None when unknown: then nobody makes a newer one by itself.
     """
 
     name: str
     cursor: Cursor
     byte_count: int
+    later: int | None = field(default=None, compare=False)
 
 
 @runtime_checkable

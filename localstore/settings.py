@@ -53,6 +53,8 @@ class Settings(BaseSettings):
         backoff_initial, backoff_factor, backoff_max, backoff_jitter: waits after errors; the jitter is the largest part
             of a wait that is taken off at random.
         page_bytes, page_count: largest page to pull and apply in one transaction.
+        snapshot_every: after how many changesets of all devices one of them makes a snapshot for all, where the remote keeps
+            any; 0 for never.
         watch_network: whether sessions try again at once when the network comes back or the device wakes up.
 
     Raises:
@@ -87,6 +89,7 @@ class Settings(BaseSettings):
     backoff_jitter: float = Field(default=0.25, ge=0, lt=1)
     page_bytes: int = Field(default=4 * 1024 * 1024, gt=0, le=1024**3)  # a page is held in memory
     page_count: int = Field(default=5000, gt=0, le=1_000_000)
+    snapshot_every: int = Field(default=5000, ge=0, le=1_000_000)
     watch_network: bool = True
 
     @field_validator("*", mode="before")

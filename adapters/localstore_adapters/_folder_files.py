@@ -34,6 +34,7 @@ __all__ = [
     "read_changes",
     "safe_name",
     "sweep",
+    "sync_directory",
     "write_changes",
 ]
 
@@ -141,7 +142,7 @@ def publish(directory: Path, name: str, data: bytes, random_bytes: RandomBytes) 
     """Write aside, make durable, rename in, make the name durable."""
     with _written_aside(directory, name, data, random_bytes) as aside:
         aside.replace(directory / name)
-    _sync_directory(directory)
+    sync_directory(directory)
 
 
 def publish_once(
@@ -161,7 +162,7 @@ def publish_once(
             _write(directory / name, data)
         except FileExistsError:
             return False
-    _sync_directory(directory)
+    sync_directory(directory)
     return True
 
 
@@ -169,7 +170,7 @@ def make_directory(path: Path) -> None:
     """Make one directory, not its parents; nothing happens when it is there."""
     with contextlib.suppress(FileExistsError):
         path.mkdir()
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
 
 def sweep(directory: Path) -> None:
@@ -252,7 +253,7 @@ def _write(path: Path, data: bytes) -> None:
         raise
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Make names durable, where the system can: Windows and some network shares do it by themselves or not at all."""
     if os.name == "nt":
         return

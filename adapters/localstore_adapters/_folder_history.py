@@ -24,6 +24,7 @@ from localstore_adapters._folder_files import (
     parse_name,
     read_changes,
 )
+from localstore_adapters._folder_snapshots import SNAPSHOTS
 
 __all__ = ["FilesPage", "FolderHistory"]
 
@@ -80,10 +81,10 @@ class _Directory:
         """Files that hold something after a position, in order."""
         return sorted((name for name in self.files.values() if name.last > position), key=lambda name: (name.first, name.last))
 
-    def last_number(self) -> int:
-        """The highest number up to which the names leave no gap."""
-        last = 0
-        for name in self.pending(0):
+    def last_number(self, floor: int) -> int:
+        """The highest number up to which the names leave no gap; what is not above the floor may be missing."""
+        last = floor
+        for name in self.pending(floor):
             if name.first > last + 1:
                 break
             last = max(last, name.last)
@@ -97,11 +98,19 @@ class FolderHistory:
         path: the partition's directory; it need not exist.
         own: the device that reads. Its changesets are not handed out to itself.
         monotonic: seconds on a clock that never steps back.
+
+    Attributes:
+        floors: up to which number of each device changesets may be missing for good.
+        is_outdated: whether a file went away since the last scan.
+        own_number: up to which number this device's changesets were seen to be stored.
     """
 
     def __init__(self, path: Path, own: bytes, monotonic: Callable[[], float]) -> None:
         self.path = path
         self.own = own
+        self.floors: Mapping[bytes, int] = {}
+        self.is_outdated = False
+        self.own_number = 0
         self._warnings: dict[str, None] = {}
         self._foreign_count = 0
         self._passing: list[Path] = []
@@ -129,13 +138,14 @@ class FolderHistory:
     def scan(self) -> None:
         """Look at what is there now. Clears the warnings."""
         self._warnings, self._foreign_count, self._passing = {}, 0, []
+        self.is_outdated = False
         found: dict[bytes, _Directory] = {}
         for name in sorted(names_in(self.path)) if self.path.is_dir() else ():
             device = parse_device(name)
             if device is not None:
                 found[device] = self._directories.get(device) or _Directory(self.path / name)
                 self._list(device, found[device])
-            else:
+            elif name != SNAPSHOTS:
                 self._pass_over(self.path / name)
         self._directories = found
         present = (
@@ -148,8 +158,8 @@ class FolderHistory:
 
         Names are taken at their word but for the end, which a crash may have left damaged.
         """
-        directory = self._directories.get(self.own)
-        while directory is not None and (last := directory.last_number()):
+        directory, floor = self._directories.get(self.own), self.floors.get(self.own, 0)
+        while directory is not None and (last := directory.last_number(floor)) > floor:
             ends = [name for name in directory.files.values() if name.last == last]
             for name in ends:
                 if name == self._sound_end or self._read(self.own, directory, name) is not None:
@@ -157,11 +167,13 @@ class FolderHistory:
                     return last
             for name in ends:
                 del directory.files[str(name)]
-        return 0
+        self.own_number = max(self.own_number, floor)
+        return floor
 
     def trust(self, end: FileName) -> None:
         """Note that this device's last file is whole, so that it need not be read again to know."""
         self._sound_end = end
+        self.own_number = max(self.own_number, end.last)
 
     def own_changesets(self, position: int) -> Iterator[SealedChangeset]:
         """This device's changesets after a position, as far as they are stored without a gap."""
@@ -175,6 +187,18 @@ class FolderHistory:
             if device != self.own
             for name in directory.files.values()
         )
+
+    def is_trimmed_after(self, positions: Mapping[bytes, int]) -> bool:
+        """Whether what comes after the positions is missing for good, as of the last scan."""
+        return any(
+            positions.get(device, 0) < floor and not self._holds(device, positions.get(device, 0) + 1)
+            for device, floor in self.floors.items()
+            if device != self.own
+        )
+
+    def _holds(self, device: bytes, number: int) -> bool:
+        directory = self._directories.get(device)
+        return directory is not None and any(name.first <= number <= name.last for name in directory.files.values())
 
     def page(self, positions: Mapping[bytes, int], limit: Limit) -> FilesPage:
         """The next changesets of the other devices, as of the last scan."""
@@ -231,11 +255,16 @@ class FolderHistory:
     def _count_after(self, positions: Mapping[bytes, int]) -> int:
         """How many changesets the names promise after the positions."""
         counts = (
-            directory.last_number() - positions.get(device, 0)
+            directory.last_number(self.floors.get(device, 0)) - positions.get(device, 0)
             for device, directory in self._directories.items()
             if device != self.own
         )
         return sum(max(0, count) for count in counts)
+
+    def count_all_after(self, positions: Mapping[bytes, int]) -> int:
+        """How many changesets of all devices, this one too, the names promise after the positions, as of the last scan."""
+        lasts = {device: directory.last_number(self.floors.get(device, 0)) for device, directory in self._directories.items()}
+        return sum(max(0, last - positions.get(device, 0)) for device, last in lasts.items())
 
     def _close_all_but(self, heads: Mapping[bytes, int]) -> None:
         """Keep only the files that hold the next changesets."""
@@ -277,6 +306,9 @@ class FolderHistory:
                 self._warn(path, known.reason)
                 return None
             batch = read_changes(path, name, device)
+        except FileNotFoundError:
+            self.is_outdated = True  # trimmed, or carried away, since it was listed
+            return None
         except (UnreadableFile, OSError) as error:
             if device == self.own and isinstance(error, OSError):
                 raise  # what cannot be read must not pass for what is not stored

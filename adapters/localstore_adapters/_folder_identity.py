@@ -15,6 +15,7 @@ from localstore.adapter import Hello
 from localstore.environment import Environment
 from localstore.errors import NewerFormat, Offline, ProtocolError, ResetRequired
 from localstore_adapters._folder_files import is_passing, make_directory, names_in, parse_device, publish_once
+from localstore_adapters._folder_snapshots import SNAPSHOTS
 
 __all__ = ["Identity", "identify", "read_identity"]
 
@@ -113,7 +114,7 @@ def _check_may_be_made(folder: Path, is_first: bool) -> None:
 
 def _holds_history(folder: Path) -> bool:
     parts = [folder / name for name in names_in(folder) if not is_passing(name)]
-    return any(parse_device(name) for part in parts if part.is_dir() for name in names_in(part))
+    return any(parse_device(name) or name == SNAPSHOTS for part in parts if part.is_dir() for name in names_in(part))
 
 
 def _make(folder: Path, app: str, environment: Environment) -> Identity:

@@ -2,6 +2,7 @@
 
     <folder>/remote.json                                        whose history this is
     <folder>/<partition>/<device>/<first>-<last>-<hash>.changes  one push, immutable
+    <folder>/<partition>/snapshots/                              what history may be forgotten for
 
 Every device writes into its own directory alone and nothing is ever rewritten, so that no two devices can be in each other's
 way, whatever carries the files. There is no server and no lock, and so no order between devices either.
@@ -10,23 +11,36 @@ way, whatever carries the files. There is no server and no lock, and so no order
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-import msgspec
-
-from localstore.adapter import Capabilities, Cursor, Hello, Hint, Limit, Page, PushResult, Refusal, SyncAdapter, Welcome
+from localstore.adapter import (
+    Capabilities,
+    Cursor,
+    Hello,
+    Hint,
+    Limit,
+    Page,
+    PushResult,
+    Refusal,
+    SnapshotInfo,
+    SupportsSnapshots,
+    SyncAdapter,
+    Welcome,
+)
 from localstore.changes import Device, Number
 from localstore.environment import Environment
 from localstore.errors import Offline, ResetRequired
 from localstore.urls import redacted, split_url
 from localstore.wire import MAX_CHANGESET_BYTES, SealedChangeset
+from localstore_adapters._folder_cursor import cursor_of, numbers_of
 from localstore_adapters._folder_files import (
     make_directory,
     parse_device,
@@ -36,9 +50,11 @@ from localstore_adapters._folder_files import (
     sweep,
     write_changes,
 )
-from localstore_adapters._folder_history import FolderHistory
+from localstore_adapters._folder_history import FilesPage, FolderHistory
 from localstore_adapters._folder_identity import identify, read_identity
 from localstore_adapters._folder_inotify import can_listen, is_local_disk
+from localstore_adapters._folder_snapshot_calls import SnapshotCalls
+from localstore_adapters._folder_snapshots import FolderSnapshots
 from localstore_adapters._folder_watch import can_watch, changed_paths, told_paths
 
 __all__ = ["FolderAdapter"]
@@ -46,14 +62,10 @@ __all__ = ["FolderAdapter"]
 _T = TypeVar("_T")
 _WORLD = Environment()
 _POLL_SECONDS = 5.0  # notifications do not come through network mounts
+_KEEP_DAYS = 30.0
+_DAY_MS = 86_400_000
+_LOOKS_MAX = 3  # at a folder in which files go away just now
 _LOCAL_POLL_SECONDS = 60.0  # from a disk of this computer they do come
-
-
-class _Position(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a cursor holds: in which history, and each other device's last number that was read."""
-
-    remote_id: str
-    numbers: dict[Device, Number]
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,18 @@ class _Line:
     remote_id: str
     device: bytes
     history: FolderHistory
+    snapshots: FolderSnapshots
+
+    def look(self) -> None:
+        """See what is there now."""
+        self.snapshots.look()  # first: what goes meanwhile went for a reason that is known by then
+        self.history.floors = self.snapshots.floors
+        self.history.scan()
+
+    def count_after(self, numbers: Mapping[Device, Number]) -> int:
+        """How many changesets there are after a place."""
+        self.look()
+        return self.history.count_all_after(numbers)
 
 
 class FolderAdapter:
@@ -74,6 +98,7 @@ class FolderAdapter:
         poll_seconds: how often the session should look for news, and the watch for a folder that was exchanged; None leaves it
             to what is known of the disk.
         listens: whether Linux itself is asked for notifications; else watchfiles is, where it is installed.
+        keep_days: how long history is kept that is in a snapshot; None leaves it to the devices, see ``Hello.horizon_days``.
     """
 
     def __init__(
@@ -83,10 +108,12 @@ class FolderAdapter:
         environment: Environment = _WORLD,
         poll_seconds: float | None = None,
         listens: bool | None = None,
+        keep_days: float | None = None,
     ) -> None:
         self.folder = Path(folder)
         self._environment = environment
         self._given_seconds = poll_seconds
+        self._keep_days = keep_days
         self._listens = can_listen() if listens is None else listens
         self._is_local = False
         self._watch_failed = False
@@ -110,6 +137,7 @@ class FolderAdapter:
             ordered=False,
             poll_seconds=self._poll_seconds,
             watch=self._listens or can_watch(),
+            snapshots=True,
             max_changeset_bytes=MAX_CHANGESET_BYTES,
         )
 
@@ -130,6 +158,23 @@ class FolderAdapter:
 
     async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
         return await self._in_turn(self._pull, self._connected(), cursor, limit)
+
+    async def latest_snapshot(self) -> SnapshotInfo | None:
+        return await self._snapshot_calls().latest()
+
+    def read_snapshot(self, info: SnapshotInfo) -> AsyncGenerator[bytes]:
+        return self._snapshot_calls().read(info)
+
+    async def write_snapshot(self, cursor: Cursor, chunks: AsyncIterator[bytes]) -> None:
+        await self._snapshot_calls().write(cursor, chunks)
+
+    async def trim(self, before: Cursor) -> None:
+        await self._snapshot_calls().trim(before)
+
+    def _snapshot_calls(self) -> SnapshotCalls:
+        line = self._connected()
+        check = functools.partial(self._check_identity, line)
+        return SnapshotCalls(self.folder, line.snapshots, line.remote_id, self._in_turn, check, line.count_after)
 
     async def watch(self, cursor: Cursor | None) -> AsyncGenerator[Hint]:
         line = self._connected()
@@ -193,18 +238,31 @@ class FolderAdapter:
         with reaching(self.folder):
             identity = identify(self.folder, hello, self._environment)
             self._is_local = is_local_disk(self.folder)
-            _position(hello.cursor, identity.remote_id)
-            history = FolderHistory(self.folder / safe_name(hello.partition), hello.device, self._environment.monotonic)
-            sweep(history.path / hello.device.hex())
-            history.scan()
+            numbers_of(hello.cursor, identity.remote_id)
+            part = self.folder / safe_name(hello.partition)
+            days = hello.horizon_days or _KEEP_DAYS
+            days = days if self._keep_days is None else self._keep_days
+            history = FolderHistory(part, hello.device, self._environment.monotonic)
+            snapshots = FolderSnapshots(
+                part,
+                identity.remote_id,
+                hello.device,
+                now_ms=self._environment.now_ms,
+                random_bytes=self._environment.random_bytes,
+                keep_ms=int(days * _DAY_MS),
+            )
+            sweep(part / hello.device.hex())
+            snapshots.sweep()
+            line = _Line(identity.remote_id, hello.device, history, snapshots)
+            line.look()
             last_number = history.last_own_number()
-        line = _Line(identity.remote_id, hello.device, history)
-        return line, Welcome(remote_id=identity.remote_id, last_number=last_number)
+        horizon_days = days if snapshots.exist else None  # where nobody makes any, nothing is forgotten
+        return line, Welcome(remote_id=identity.remote_id, last_number=last_number, horizon_days=horizon_days)
 
     def _push(self, line: _Line, batch: Sequence[SealedChangeset]) -> PushResult:
         with reaching(self.folder):
             self._check_identity(line)
-            line.history.scan()
+            line.look()
             last = line.history.last_own_number()
             if batch[0].number > last + 1:
                 raise ResetRequired("device forked", hint=f"The folder has this device's changesets up to {last} only.")
@@ -229,25 +287,43 @@ class FolderAdapter:
     def _pull(self, line: _Line, cursor: Cursor | None, limit: Limit) -> Page:
         with reaching(self.folder):
             self._check_identity(line)
-            position = _position(cursor, line.remote_id)
-            line.history.scan()
-            found = line.history.page(position.numbers, limit)
+            numbers = numbers_of(cursor, line.remote_id)
+            found, looks = self._page(line, numbers, limit), 1
+            while line.history.is_outdated and looks < _LOOKS_MAX:  # files were trimmed just now
+                found, looks = self._page(line, numbers, limit), looks + 1
+            own = max(line.history.own_number, numbers.get(line.device, 0))
             if line.history.warnings:
                 self._check_identity(line)  # unreadable for a reason of their own, or because the disk went away just now
-        numbers = dict(sorted(found.positions.items()))
+        after = found.positions | ({line.device: own} if own else {})  # a snapshot at this cursor holds them as well
         return Page(
             changesets=found.changesets,
-            cursor=Cursor(msgspec.msgpack.encode(_Position(line.remote_id, numbers))),
-            more=found.more,
+            cursor=cursor_of(line.remote_id, after),
+            more=found.more or line.history.is_trimmed_after(found.positions),
             remaining_bytes=found.remaining_bytes,
             warnings=line.history.warnings,
             passed_over=line.history.passed_over,
         )
 
+    def _page(self, line: _Line, numbers: Mapping[Device, Number], limit: Limit) -> FilesPage:
+        line.look()
+        self._check_not_trimmed(line, numbers)
+        return line.history.page(numbers, limit)
+
+    def _check_not_trimmed(self, line: _Line, numbers: Mapping[Device, Number]) -> None:
+        if not line.history.is_trimmed_after(numbers):
+            return
+        if not line.snapshots.hold_what_is_gone():
+            raise Offline(
+                f"The folder {self.folder} is still being copied: what this device needs next was let go of, and no snapshot"
+                " that holds it is whole yet. Local data is safe.",
+                hint="Wait until the folder is complete; sync then goes on by itself.",
+            )
+        raise ResetRequired("history trimmed", hint="Take the latest snapshot.")
+
     def _has_news(self, line: _Line, cursor: Cursor | None) -> bool:
         with reaching(self.folder):
-            line.history.scan()
-            return line.history.has_news(_position(cursor, line.remote_id).numbers)
+            line.look()
+            return line.history.has_news(numbers_of(cursor, line.remote_id))
 
     def _check_identity(self, line: _Line) -> None:
         """Every call looks anew: a disk can be exchanged between two of them."""
@@ -280,18 +356,6 @@ def folder_path(url: str, *, windows: bool = os.name == "nt") -> str:
     return path[1:] if windows and re.match(r"/[A-Za-z]:", path) else path
 
 
-def _position(cursor: Cursor | None, remote_id: str) -> _Position:
-    if cursor is None:
-        return _Position(remote_id, {})
-    try:
-        position = msgspec.msgpack.decode(cursor, type=_Position)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ResetRequired("unknown cursor") from error
-    if position.remote_id != remote_id:
-        raise ResetRequired("unknown cursor", hint="It belongs to another history.")
-    return position
-
-
 def _is_run(device: bytes, batch: Sequence[SealedChangeset]) -> bool:
     """Whether a batch is what may be pushed: consecutive numbers of one device."""
     numbers = [sealed.number for sealed in batch if sealed.device == device]
@@ -300,8 +364,10 @@ def _is_run(device: bytes, batch: Sequence[SealedChangeset]) -> bool:
 
 def _count_stored(line: _Line, batch: Sequence[SealedChangeset]) -> int:
     """How many of a batch's first changesets are stored already, with the same content."""
-    count = 0
-    for ours, stored in zip(batch, line.history.own_changesets(batch[0].number - 1), strict=False):
+    floor = line.history.floors.get(line.device, 0)
+    count = max(0, min(len(batch), floor + 1 - batch[0].number))  # what was let go of cannot be compared
+    after = batch[0].number - 1 + count
+    for ours, stored in zip(batch[count:], line.history.own_changesets(after), strict=False):
         if ours.digest != stored.digest:
             raise ResetRequired("device forked", hint=f"Number {ours.number} is stored with other content.")
         count += 1
@@ -324,4 +390,4 @@ async def _kept_quiet(work: Awaitable[Any]) -> Any:
         return error
 
 
-_: type[SyncAdapter] = FolderAdapter
+_: tuple[type[SyncAdapter], type[SupportsSnapshots]] = (FolderAdapter, FolderAdapter)

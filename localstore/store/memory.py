@@ -27,7 +27,7 @@ from pathlib import Path
 
 from localstore.errors import StoreUnusable
 
-__all__ = ["hold", "place", "place_of"]
+__all__ = ["hold", "is_memory", "place", "place_of"]
 
 _SHARED_MEMORY = Path("/dev/shm")
 _FILE = "realm.db"
@@ -110,6 +110,11 @@ def _root() -> Path:
     if sys.platform == "linux" and os.access(_SHARED_MEMORY, os.W_OK | os.X_OK):
         return _SHARED_MEMORY
     return Path(tempfile.gettempdir())
+
+
+def is_memory() -> bool:
+    """Whether such a directory is memory indeed, and not among the temporary files."""
+    return _root() == _SHARED_MEMORY
 
 
 def _prefix() -> str:

@@ -35,7 +35,7 @@ from localstore.store.repair import CHECK_ALL
 from localstore.store.snapshot_file import SCHEMA, unusable
 from localstore.store.state import load_state
 
-__all__ = ["load"]
+__all__ = ["is_empty", "load", "number_in"]
 
 _EMPTY_IF_UNUSED = (
     *LOGS,
@@ -72,12 +72,25 @@ def load(connection: sqlite3.Connection, path: Path, *, now_ms: int, latest_ms: 
 # -- whether it may be loaded
 
 
-def _check_empty(connection: sqlite3.Connection) -> None:
+def is_empty(connection: sqlite3.Connection) -> bool:
+    """Whether the store has applied and written nothing yet."""
     state = load_state(connection)
     tables = [*_EMPTY_IF_UNUSED, *(quote(name) for name in captured_tables(connection))]
     used = " OR ".join(f"EXISTS (SELECT 1 FROM main.{table})" for table in tables)
     applied = "EXISTS (SELECT 1 FROM main.localstore_device WHERE number > 0)"
-    if state.cursor is not None or state.last_number or connection.execute(f"SELECT {used} OR {applied}").fetchone()[0]:
+    return not (
+        state.cursor is not None or state.last_number or connection.execute(f"SELECT {used} OR {applied}").fetchone()[0]
+    )
+
+
+def number_in(connection: sqlite3.Connection, device: bytes) -> int:
+    """The number of a device's last changeset that is in the attached snapshot, 0 when there is none."""
+    found = connection.execute(f"SELECT number FROM {SCHEMA}.localstore_device WHERE device = ?", (device,)).fetchone()
+    return 0 if found is None else int(found[0])
+
+
+def _check_empty(connection: sqlite3.Connection) -> None:
+    if not is_empty(connection):
         raise RealmNotEmpty(
             "A snapshot can be loaded only into a realm that holds nothing yet. Nothing was changed.",
             hint="Take the remote's history instead.",

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from localstore.store import snapshot_loading, snapshot_writing
 from localstore.store.driver import connect
+from localstore.store.engine import driver_connection
 from localstore.store.file import Store
 from localstore.store.purge import horizon
 from localstore.store.seal import seal_leftovers
-from localstore.store.snapshot_file import check
+from localstore.store.snapshot_file import attached, check
 
-__all__ = ["load_snapshot", "write_snapshot"]
+__all__ = ["can_load_snapshot", "load_snapshot", "snapshot_number", "write_snapshot"]
 
 
 def write_snapshot(store: Store, path: Path, *, cursor: bytes, remote_ms: int | None = None) -> bool:
@@ -49,6 +50,28 @@ def write_snapshot(store: Store, path: Path, *, cursor: bytes, remote_ms: int | 
     before = partial(horizon, now_ms=store.now_ms(), remote_ms=remote_ms, offline_ms=offline_ms)
     with closing(connect(store.path, store.options.encryption_key)) as connection:
         return snapshot_writing.write(connection, path, cursor=cursor, horizon=before)
+
+
+def can_load_snapshot(store: Store) -> bool:
+    """Whether a store has applied and written nothing yet, so that it can begin with a snapshot."""
+    with store.read() as session:
+        return snapshot_loading.is_empty(driver_connection(session.connection()))
+
+
+def snapshot_number(store: Store, path: Path, device: bytes) -> int:
+    """The number of a device's last changeset that is in a snapshot, 0 when there is none.
+
+    Args:
+        store: that the snapshot is for, which tells how its file is opened.
+        path: of the snapshot.
+        device: whose number.
+
+    Raises:
+        SnapshotUnusable, NewerFormat: as for ``load_snapshot``.
+    """
+    check(path)
+    with closing(connect(store.path, store.options.encryption_key)) as connection, attached(connection, path):
+        return snapshot_loading.number_in(connection, device)
 
 
 def load_snapshot(store: Store, path: Path) -> None:

@@ -25,6 +25,8 @@ from localstore.store.repaired import SetAside
 from localstore.store.state import State
 from localstore.sync.answers import answers, check_welcome
 from localstore.sync.blocking import in_thread, in_thread_then
+from localstore.sync.compaction import Compaction
+from localstore.sync.first_sync import FirstSync, Unseen
 from localstore.sync.heartbeat import Heartbeat
 from localstore.sync.hints import Hints
 from localstore.sync.line import Line
@@ -43,6 +45,7 @@ __all__ = ["Cycle", "Observer", "Signals"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_DAY_S = 86_400.0
 _SOON = 0.001  # seconds; what is due sooner is due now
 
 
@@ -87,9 +90,19 @@ class Cycle:
         waits: callers to release.
         observer: the session.
         signals: pokes.
+        unseen: changesets that may not come with a snapshot.
     """
 
-    def __init__(self, parts: SessionParts, *, line: Line, waits: Waits, observer: Observer, signals: Signals) -> None:
+    def __init__(
+        self,
+        parts: SessionParts,
+        *,
+        line: Line,
+        waits: Waits,
+        observer: Observer,
+        signals: Signals,
+        unseen: Unseen | None = None,
+    ) -> None:
         self._parts = parts
         self._store = parts.store
         self._limits = parts.limits
@@ -107,6 +120,8 @@ class Cycle:
         self._lost_at: float | None = None
         self._device = b""
         self._offline_time = OfflineTime(parts.store, parts.environment)
+        self._first_sync = FirstSync(parts, line, unseen, observer.report)
+        self._compaction = Compaction(parts, line)
         signals.doubted = line.check
 
     async def run(self) -> None:
@@ -191,6 +206,7 @@ class Cycle:
             self._token.worked()
             await self._observer.caught_up(self._pull_to_head)
             await self._in_thread(self._store.purge, self._remote_ms())
+            await self._compaction.step(self._remote_ms())
             await self._wait_for_work(signs)
             push_first, self._signals.committed = self._signals.committed, False
 
@@ -208,6 +224,7 @@ class Cycle:
             token=self._token.take(),
             remote_id=state.remote_id,
             cursor=self._cursor,
+            horizon_days=self._store.options.client_maximum_offline_time / _DAY_S,
         )
         # Another process of this device may push meanwhile. Both numbers only grow, so what was acknowledged before the
         # remote answered, and what was made after it, are safe to compare with its answer.
@@ -234,6 +251,8 @@ class Cycle:
 
     async def _pull_to_head(self) -> None:
         mark = self._waits.download_requests
+        if self._cursor is None:
+            await self._begin_with_snapshot()
         limit = Limit(max_bytes=self._limits.page_bytes, max_count=self._limits.page_count)
         while True:
             self._hints.heard = False
@@ -263,6 +282,14 @@ class Cycle:
             self._observer.tell(Heard())
         if self._offline_time.is_due():
             self._observer.tell(MayStayAway(await self._in_thread(self._offline_time.again)))
+
+    async def _begin_with_snapshot(self) -> None:
+        """Take what the remote holds at once where it can be had so, and leave what came after it to be pulled."""
+        byte_count = await self._first_sync.take()
+        await self._look_at_cursor()  # another process may have been quicker
+        if byte_count is not None:
+            self._backoff.reset()
+            self._observer.tell(Received(byte_count, None))
 
     async def _push_outbox(self, batches: int | None = None) -> None:
         """Send what is unsent, at most so many batches."""

@@ -1,4 +1,4 @@
-"""A second file that is filled with the remote's whole history through a line of its own, as by a device that is new to it.
+"""A second file that is filled with all that the remote has through a line of its own, as by a device that is new to it.
 
 What it is for is not known here: a client reset, or the undoing of refused changes. It is removed in the end, and one that
 was left behind by a crash is removed before a new one is made.
@@ -14,20 +14,33 @@ from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from localstore.adapter import Capabilities, Cursor, Hello, Limit, Page, PushResult, SealedChangeset, SyncAdapter, Welcome
+from localstore.adapter import (
+    Capabilities,
+    Cursor,
+    Hello,
+    Limit,
+    Page,
+    PushResult,
+    SealedChangeset,
+    SnapshotInfo,
+    SupportsSnapshots,
+    SyncAdapter,
+    Welcome,
+)
 from localstore.environment import Environment
-from localstore.errors import LocalStoreError, RealmClosed, StoreBusy, SyncError
+from localstore.errors import LocalStoreError, Offline, RealmClosed, StoreBusy, SyncError
 from localstore.store.file import Store
 from localstore.store.likeness import open_like, owner_of_like, remove_like
 from localstore.sync.blocking import in_thread
 from localstore.sync.cycle import Cycle, Observer, Signals
+from localstore.sync.first_sync import Unseen
 from localstore.sync.letting_go import let_go
 from localstore.sync.line import Line
 from localstore.sync.news import Connection, Failed, News
 from localstore.sync.parts import SessionParts
 from localstore.sync.waits import Waits
 
-__all__ = ["Beside", "Fresh", "Wanted", "fresh_file"]
+__all__ = ["Beside", "Fresh", "fresh_file"]
 
 _log = logging.getLogger("localstore.sync")
 
@@ -41,14 +54,6 @@ def leftovers(store: Store) -> list[Path]:
     """Second files of a store that lie there, also of those who are at work just now."""
     name = re.compile(re.escape(f"{store.path.name}.fresh-") + "[0-9a-f]{8}")
     return [path for path in store.path.parent.iterdir() if name.fullmatch(path.name)]
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Changesets of which we want to know whether the remote has them: those of a device after a number."""
-
-    device: bytes
-    after: int
 
 
 @dataclass
@@ -69,7 +74,9 @@ class Fresh:
 
 
 @asynccontextmanager
-async def fresh_file(parts: SessionParts, wanted: Wanted, *, observer: Observer, signals: Signals) -> AsyncIterator[Fresh]:
+async def fresh_file(
+    parts: SessionParts, wanted: Unseen, *, observer: Observer, signals: Signals, blindly: bool = False
+) -> AsyncIterator[Fresh]:
     """A file like that of a session, and what fills it, for the block.
 
     Args:
@@ -77,12 +84,15 @@ async def fresh_file(parts: SessionParts, wanted: Wanted, *, observer: Observer,
         wanted: changesets to look out for.
         observer: hears of the line to the remote.
         signals: the session's pokes, so that ``reconnect()`` ends a wait here as well.
+        blindly: take a snapshot also when some of these are in it, as the history that holds them is gone.
     """
     adapter = _Noting(parts.make_adapter(), wanted)
     try:
         async with _opened(parts) as (store, in_use):
             line = Line(adapter, parts.limits, parts.environment)
-            cycle = Cycle(replace(parts, store=store), line=line, waits=Waits(), observer=observer, signals=signals)
+            unseen = None if blindly else wanted
+            beside = replace(parts, store=store)
+            cycle = Cycle(beside, line=line, waits=Waits(), observer=observer, signals=signals, unseen=unseen)
             yield Fresh(store, cycle, in_use, adapter.stored)
     finally:  # last of all: the session has to wait for an adapter that hangs
         await let_go(adapter, parts.loop, parts.secrets, hurried=True)
@@ -165,14 +175,14 @@ class Beside:
 class _Noting:
     """An adapter that notes which of the wanted changesets its pages hold."""
 
-    def __init__(self, inner: SyncAdapter, wanted: Wanted) -> None:
+    def __init__(self, inner: SyncAdapter, wanted: Unseen) -> None:
         self._inner = inner
         self._wanted = wanted
         self.stored: dict[int, bytes] = {}
 
     @property
     def capabilities(self) -> Capabilities:
-        return replace(self._inner.capabilities, watch=False, snapshots=False, ping=False)
+        return replace(self._inner.capabilities, watch=False, ping=False)
 
     async def connect(self, hello: Hello) -> Welcome:
         return await self._inner.connect(hello)
@@ -187,5 +197,22 @@ class _Noting:
                 self.stored[sealed.number] = sealed.digest
         return page
 
+    async def latest_snapshot(self) -> SnapshotInfo | None:
+        return await self._snapshots().latest_snapshot()
+
+    def read_snapshot(self, info: SnapshotInfo) -> AsyncIterator[bytes]:
+        return self._snapshots().read_snapshot(info)
+
+    async def write_snapshot(self, cursor: Cursor, chunks: AsyncIterator[bytes]) -> None:
+        raise Offline("A second file makes no snapshots.")
+
+    async def trim(self, before: Cursor) -> None:
+        raise Offline("A second file trims nothing.")
+
     async def close(self) -> None:
         await self._inner.close()
+
+    def _snapshots(self) -> SupportsSnapshots:
+        if not isinstance(self._inner, SupportsSnapshots):
+            raise Offline("The adapter inside keeps no snapshots.")
+        return self._inner

@@ -6,11 +6,23 @@ It knows the contract and the limits, and nothing of what is sent.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from localstore.adapter import Cursor, Hello, Limit, Page, PushResult, SealedChangeset, SupportsPing, SyncAdapter, Welcome
+from localstore.adapter import (
+    Cursor,
+    Hello,
+    Limit,
+    Page,
+    PushResult,
+    SealedChangeset,
+    SnapshotInfo,
+    SupportsPing,
+    SupportsSnapshots,
+    SyncAdapter,
+    Welcome,
+)
 from localstore.environment import Deadline, Environment
 from localstore.errors import Offline, ProtocolError, SyncError
 from localstore.sync.parts import Limits
@@ -19,6 +31,7 @@ from localstore.urls import redacted_text
 __all__ = ["Line"]
 
 T = TypeVar("T")
+_MIB = 1024 * 1024
 
 
 class Line:
@@ -36,6 +49,11 @@ class Line:
     def can_ping(self) -> bool:
         """Whether the remote gives signs of life."""
         return self.adapter.capabilities.ping and isinstance(self.adapter, SupportsPing)
+
+    @property
+    def keeps_snapshots(self) -> bool:
+        """Whether the remote does."""
+        return self._snapshots() is not None
 
     async def connect(self, hello: Hello) -> Welcome:
         self._given_up = None
@@ -60,6 +78,43 @@ class Line:
             return
         limits = self._limits
         await self._answered(adapter.ping(), _Call(limits.urgent_pong_timeout if urgent else limits.pong_timeout))
+
+    async def latest_snapshot(self) -> SnapshotInfo | None:
+        """The remote's latest snapshot, None also where it keeps none."""
+        if (adapter := self._snapshots()) is None:
+            return None
+        self.check_alive()
+        return await self._request(adapter.latest_snapshot(), self._limits.request_timeout)
+
+    async def read_snapshot(self, info: SnapshotInfo) -> AsyncGenerator[bytes]:
+        """A snapshot's bytes; each chunk may take as long as a call."""
+        if (adapter := self._snapshots()) is None:
+            return
+        chunks = aiter(adapter.read_snapshot(info))
+        try:
+            self.check_alive()
+            while (chunk := await self._request(anext(chunks, None), self._limits.request_timeout)) is not None:
+                yield chunk
+                self.check_alive()
+        finally:
+            if isinstance(chunks, AsyncGenerator):
+                await chunks.aclose()
+
+    async def write_snapshot(self, cursor: Cursor, chunks: AsyncIterator[bytes], byte_count: int) -> None:
+        """Store a snapshot; it may take as long as a call for each mebibyte."""
+        if (adapter := self._snapshots()) is not None:
+            self.check_alive()
+            await self._request(adapter.write_snapshot(cursor, chunks), self._limits.request_timeout * (1 + byte_count // _MIB))
+
+    async def trim(self, before: Cursor) -> None:
+        """Let go of what is in a snapshot."""
+        if (adapter := self._snapshots()) is not None:
+            self.check_alive()
+            await self._request(adapter.trim(before), self._limits.request_timeout)
+
+    def _snapshots(self) -> SupportsSnapshots | None:
+        adapter = self.adapter
+        return adapter if adapter.capabilities.snapshots and isinstance(adapter, SupportsSnapshots) else None
 
     def give_up(self, error: SyncError) -> None:
         """The line is dead: the call that is under way fails, and so do all others until it is connected anew."""

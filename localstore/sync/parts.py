@@ -36,6 +36,7 @@ class Limits:
     poll: float | None
     page_bytes: int
     page_count: int
+    snapshot_every: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from localstore.errors import (
     SyncError,
     Unauthorized,
 )
+from localstore.reasons import ResetReason
 from localstore.store.contact import last_contact
 from localstore.store.reset_record import forget_reset
 from localstore.sync.blocking import in_thread
@@ -150,7 +151,10 @@ class Resets:
         while tries < _TRIES:
             try:
                 beside = Beside(life, instead=True)
-                async with fresh_file(self._parts, steps.wanted, observer=beside, signals=life.signals) as fresh:
+                blindly = isinstance(why, ResetRequired) and why.kind is ResetReason.HISTORY_TRIMMED
+                async with fresh_file(
+                    self._parts, steps.wanted, observer=beside, signals=life.signals, blindly=blindly
+                ) as fresh:
 
                     async def exchange(fresh: Fresh = fresh) -> None:
                         await self._worker(steps, steps.exchange, fresh)

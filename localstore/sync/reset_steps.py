@@ -29,7 +29,8 @@ from localstore.store.reset_record import ResetRecord, is_blank, last_reset, not
 from localstore.store.resetting import ResetOutcome, ResetPlan, reset
 from localstore.store.state import load_state
 from localstore.sync.backups import free_path, save_backup
-from localstore.sync.fresh import Fresh, Wanted
+from localstore.sync.first_sync import Unseen
+from localstore.sync.fresh import Fresh
 from localstore.sync.parts import ResetParts, SessionParts
 from localstore.sync.reset_rules import Attempt, End, Mode, decide
 from localstore.version import VERSION
@@ -110,7 +111,7 @@ class Steps:
         self._saved_number = 0
         self._has_called_before = False
         self.given_up = threading.Event()
-        self.wanted = Wanted(b"", 0)
+        self.wanted = Unseen(b"", 0)
         self.backup: Path | None = None
 
     def begin(self, error: ResetRequired, *, was_reset: bool) -> None:
@@ -126,7 +127,7 @@ class Steps:
         """
         with self._turns.alone(self.given_up):
             self._error = error
-            self.wanted = Wanted(self._store.state().device, self._store.acknowledged())
+            self.wanted = Unseen(self._store.state().device, self._store.acknowledged())
             self._blank = is_blank(self._store)
             if was_reset and not self._store.acknowledged():  # else the remote took what was brought along: it did help
                 self._note(IN_VAIN, only_from=DONE)

@@ -16,7 +16,8 @@ from localstore.store.file import Store
 from localstore.store.undoing import TO_TELL, TO_UNDO, Undone, UndoneWrite, note_told, standing, undo_refused, undone
 from localstore.sync.blocking import in_thread
 from localstore.sync.cycle import Signals
-from localstore.sync.fresh import Beside, Wanted, fresh_file
+from localstore.sync.first_sync import Unseen
+from localstore.sync.fresh import Beside, fresh_file
 from localstore.sync.parts import SessionParts
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ async def undo(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[Non
 async def _put_back(parts: SessionParts, life: Life, pull: Callable[[], Awaitable[None]]) -> None:
     environment, store = parts.environment, parts.store
     beside = Beside(life, instead=False)
-    async with fresh_file(parts, Wanted(b"", 0), observer=beside, signals=Signals()) as fresh:
+    async with fresh_file(parts, Unseen(b"", 0), observer=beside, signals=Signals()) as fresh:
         for _ in range(_TRIES):
             await fresh.cycle.fill_once()
             await pull()

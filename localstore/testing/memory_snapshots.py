@@ -44,8 +44,12 @@ class MemoryRemoteWithSnapshots(MemoryRemote):
 
     def snapshot(self, line: _Line) -> tuple[SnapshotInfo, bytes] | None:
         with self._lock:
-            self._history_of(line)
-            return self._snapshots.get(line.partition)
+            history = self._history_of(line)
+            found = self._snapshots.get(line.partition)
+            if found is None:
+                return None
+            later = len(history.log) - self._position(found[0].cursor, history)
+            return dataclasses.replace(found[0], later=later), found[1]
 
     def keep_snapshot(self, line: _Line, cursor: Cursor, content: bytes) -> None:
         with self._lock:

@@ -48,6 +48,9 @@ class TestEncryptedMemoryWithUsers(test_memory.TestMemoryWithUsers):
 
 
 class TestEncryptedFolder(test_folder.TestFolder):
+    powers = test_folder.TestFolder.powers - {"snapshots"}
+    skips = test_folder.TestFolder.skips | {"snapshots"}
+
     @pytest.fixture
     def remote(self, tmp_path: Path) -> EncryptedFolder:
         return EncryptedFolder(tmp_path / "shared")

@@ -9,6 +9,7 @@ import pytest
 
 from localstore.testing.conformance import AdapterConformance
 from localstore.testing.conformance.converging import ConvergingRules
+from localstore.testing.conformance.snapshotting import SnapshottingRules
 from localstore.testing.conformance.watching import WatchingRules
 from localstore_adapters.folder import FolderAdapter
 
@@ -34,9 +35,10 @@ class FolderUnderTest:
 
 
 class TestFolder(AdapterConformance):
-    powers = frozenset({"offline", "wipe", "watch"})
-    skips = frozenset({"refuse", "trim", "ping", "snapshots"})
-    """It refuses only what is larger than any changeset may be, and keeps all history; a pull shows whether it is there."""
+    powers = frozenset({"offline", "wipe", "watch", "snapshots"})
+    skips = frozenset({"refuse", "trim", "ping"})
+    """It refuses only what is larger than any changeset may be, and keeps history for its time; a pull shows whether it is
+    there."""
 
     @pytest.fixture
     def remote(self, tmp_path: Path) -> FolderUnderTest:
@@ -56,3 +58,18 @@ class TestFolderThroughWatchfiles(WatchingRules, ConvergingRules):  # all the ot
     @pytest.fixture
     def remote(self, tmp_path: Path) -> FolderUnderTest:
         return ThroughWatchfiles(tmp_path / "shared")
+
+
+class Forgetful(FolderUnderTest):
+    """A folder that keeps no history behind its snapshots."""
+
+    def make_adapter(self) -> FolderAdapter:
+        return FolderAdapter(self.folder, keep_days=0)
+
+
+class TestForgetfulFolder(SnapshottingRules):
+    powers, skips = TestFolder.powers, TestFolder.skips
+
+    @pytest.fixture
+    def remote(self, tmp_path: Path) -> FolderUnderTest:
+        return Forgetful(tmp_path / "shared")

@@ -66,6 +66,7 @@ UPPER_BOUNDS: dict[str, Any] = {
     "backoff_jitter": 0.999,
     "page_bytes": 1024**3,
     "page_count": 1_000_000,
+    "snapshot_every": 1_000_000,
 }
 UPPER_BOUNDS_AND_MORE = {name: value + 1 for name, value in UPPER_BOUNDS.items()}
 VALUES: dict[str, Any] = {

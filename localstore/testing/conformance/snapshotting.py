@@ -83,8 +83,10 @@ class SnapshottingRules(Suite):
                 await _write(writer, _OLD)
                 await writer.push(4, 5)
                 async with self.line(remote) as new:
-                    new.cursor = (await _latest(new)).cursor
+                    info = await _latest(new)
+                    new.cursor = info.cursor
                     assert await new.read() == writer.make(4, 5)
+                    assert info.later in (None, 2)
 
         self.run(rule())
 

@@ -1,0 +1,118 @@
+"""Compaction: one of the devices writes a snapshot for all from time to time, and the remote lets go of what is in it.
+
+Which one is a rule that needs no agreement: the device with the lowest id of those that wrote lately. Each of the others has
+to see more of history go by before it does the same, the further behind the more, so that one that has died, or cannot, keeps
+nobody waiting for ever. Two that do it at once do no harm: both snapshots are good.
+
+A snapshot is nothing that anybody waits for: what keeps this device from making one is logged, and sync goes on.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from localstore.adapter import Cursor
+from localstore.environment import Environment
+from localstore.errors import Busy, LocalStoreError, SyncError
+from localstore.store.activity import Activity, activity
+from localstore.store.snapshots import write_snapshot
+from localstore.sync.blocking import in_thread
+from localstore.sync.line import Line
+from localstore.sync.parts import SessionParts
+from localstore.sync.snapshot_files import snapshot_file
+
+__all__ = ["Compaction", "rank"]
+
+_log = logging.getLogger("localstore.sync")
+_LATELY_MS = 7 * 86_400_000
+_LOOKS = 10  # at the remote, while as much happens as a snapshot is made for
+_CHUNK_BYTES = 1 << 20
+
+
+def rank(seen: Activity) -> int:
+    """How many devices that wrote lately come before this one, which is the one to act when there is none."""
+    return sum(device < seen.device for device, ms in seen.others.items() if seen.latest_ms - ms <= _LATELY_MS)
+
+
+class Compaction:
+    """One session's part in it.
+
+    Args:
+        parts: of the session.
+        line: to the remote.
+    """
+
+    def __init__(self, parts: SessionParts, line: Line) -> None:
+        self._parts = parts
+        self._environment = parts.environment
+        self._line = line
+        self._looked_at: int | None = None
+
+    async def step(self, remote_ms: int | None) -> None:
+        """Write a snapshot if it is this device's turn. To be called at the head of history, with nothing left to send.
+
+        Args:
+            remote_ms: the remote's clock.
+
+        Raises:
+            SyncError: the remote could not be asked, or does not take it. It is not tried again soon.
+        """
+        every = self._parts.limits.snapshot_every
+        if not every or not self._line.keeps_snapshots:
+            return
+        seen = await in_thread(self._environment, activity, self._parts.store)
+        if self._looked_at is not None and seen.changesets - self._looked_at < max(1, every // _LOOKS):
+            return
+        self._looked_at = seen.changesets
+        info = await self._line.latest_snapshot()
+        later = seen.changesets if info is None else info.later
+        if later is not None and later >= every * (1 + rank(seen)):
+            await self._compact(remote_ms)
+
+    async def _compact(self, remote_ms: int | None) -> None:
+        async with snapshot_file(self._parts) as path:
+            cursor = None if path is None else await self._write(path, remote_ms)
+            if path is None or cursor is None:
+                return
+            byte_count = path.stat().st_size
+            await self._line.write_snapshot(cursor, _chunks(self._environment, path), byte_count)
+        await self._line.trim(cursor)
+
+    async def _write(self, path: Path, remote_ms: int | None) -> Cursor | None:
+        """The cursor of the snapshot that was written; None when there is none."""
+        store = self._parts.store
+        try:
+            cursor = (await in_thread(self._environment, store.state)).cursor
+            if cursor is not None and await in_thread(
+                self._environment, write_snapshot, store, path, cursor=cursor, remote_ms=remote_ms
+            ):
+                return Cursor(cursor)
+            if await in_thread(self._environment, store.last_pending) is not None:
+                self._looked_at = None  # something was written just now; again when it is sent
+        except SyncError as error:  # no room, or somebody writes for long
+            _log.warning("%s makes no snapshot now: %s", store.path.name, error)
+        except LocalStoreError as error:
+            if store.is_closed:
+                raise
+            _log.warning("%s makes no snapshot now: %s", store.path.name, error)
+        return None
+
+
+async def _chunks(environment: Environment, path: Path) -> AsyncIterator[bytes]:
+    """A file's bytes. It is opened for each chunk, so that none is left open when this is broken off."""
+    start = 0
+    while chunk := await in_thread(environment, functools.partial(_part, path, start)):
+        yield chunk
+        start += len(chunk)
+
+
+def _part(path: Path, start: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read(_CHUNK_BYTES)
+    except OSError as error:
+        raise Busy(f"The snapshot {path} cannot be read: {error.strerror or error}.") from error

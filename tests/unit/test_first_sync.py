@@ -1,0 +1,253 @@
+"""First syncs: the newest snapshot and then the log, whatever breaks that off, and whatever is wrong with the snapshot."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+from localstore import Realm, uuid7
+from localstore.adapter import Cursor, Hello, SnapshotInfo
+from localstore.errors import Offline
+from localstore.store.snapshots import write_snapshot
+from localstore.testing.clock import environment
+from localstore.testing.faulty import Hang, LoseAnswer, Raise
+from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
+from tests.unit.session_kit import PATIENCE, Device, World, add, eventually, is_let_go, sql, texts
+
+KEY = bytes(range(32))
+
+
+class WorldWithSnapshots(World):
+    """A world whose remote keeps snapshots."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.remote = self.snapshots = MemoryRemoteWithSnapshots(environment=environment(self.clock, seed=1000))
+
+    def write_snapshot(self, realm: Realm, *, trim: bool = False, content: bytes | None = None) -> SnapshotInfo:
+        """Put a realm's snapshot into the remote, which may let go of the history that is in it."""
+        assert realm.sync_session.upload_all_local_changes(PATIENCE)
+        assert realm.sync_session.download_all_server_changes(PATIENCE)
+        cursor = realm._store.state().cursor
+        path = self.directory / "a snapshot"
+        assert cursor is not None
+        assert write_snapshot(realm._store, path, cursor=cursor)
+        info = asyncio.run(self._put(realm, Cursor(cursor), path.read_bytes() if content is None else content, trim))
+        path.unlink()
+        return info
+
+    async def _put(self, realm: Realm, cursor: Cursor, content: bytes, trim: bool) -> SnapshotInfo:
+        adapter = self.snapshots.adapter()
+        await adapter.connect(Hello(app="kit", partition="default", device=realm.device_id))
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield content
+
+        await adapter.write_snapshot(cursor, chunks())
+        if trim:
+            await adapter.trim(cursor)
+        info = await adapter.latest_snapshot()
+        assert info is not None
+        return info
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[WorldWithSnapshots]:
+    with WorldWithSnapshots(tmp_path) as made:
+        yield made
+
+
+def writer_with_history(world: WorldWithSnapshots) -> Realm:
+    """A realm whose remote has more history than its tables show."""
+    realm = world.open("writer")
+    add(realm, "first")
+    add(realm, "second")
+    return realm
+
+
+def synced(realm: Realm) -> list[str]:
+    assert realm.sync_session.download_all_server_changes(PATIENCE)
+    return texts(realm)
+
+
+def nothing_is_left_beside(device: Device) -> bool:
+    return not list(device.path.parent.glob(f"{device.path.name}.snapshot-*"))
+
+
+def test_a_new_file_takes_the_snapshot_and_then_the_log(world: WorldWithSnapshots) -> None:
+    writer = writer_with_history(world)
+    world.write_snapshot(writer, trim=True)
+    add(writer, "after the snapshot")
+    assert writer.sync_session.upload_all_local_changes(PATIENCE)
+    line = world.line()
+    device = world.device("new", remote=line)
+    new = device.open()
+    assert synced(new) == ["after the snapshot", "first", "second"]
+    assert line.count("read_snapshot") == 1
+    assert device.told == []
+    assert nothing_is_left_beside(device)
+
+
+def test_both_go_on_with_each_other_afterwards(world: WorldWithSnapshots) -> None:
+    writer = writer_with_history(world)
+    world.write_snapshot(writer, trim=True)
+    new = world.open("new")
+    assert synced(new) == ["first", "second"]
+    add(new, "by the new one")
+    assert new.sync_session.upload_all_local_changes(PATIENCE)
+    assert synced(writer) == ["by the new one", "first", "second"]
+
+
+def test_a_file_with_rows_of_its_own_takes_the_log(world: WorldWithSnapshots) -> None:
+    writer = writer_with_history(world)
+    world.write_snapshot(writer)
+    line = world.line()
+    device = world.device("new", remote=line)
+    world.remote.go_offline()
+    new = device.open()
+    add(new, "before the first contact")
+    world.remote.go_online()
+    new.sync_session.pause()
+    new.sync_session.resume()
+    assert synced(new) == ["before the first contact", "first", "second"]
+    assert line.count("read_snapshot") == 0
+
+
+def test_a_file_with_rows_of_its_own_is_reset_when_the_log_is_gone_and_keeps_them(world: WorldWithSnapshots) -> None:
+    writer = writer_with_history(world)
+    world.write_snapshot(writer, trim=True)
+    line = world.line()
+    world.remote.go_offline()
+    new = world.open("new", remote=line)
+    add(new, "before the first contact")
+    world.remote.go_online()
+    new.sync_session.pause()
+    new.sync_session.resume()
+    eventually(lambda: len(texts(new)) == 3, "the reset")
+    assert new.sync_session.upload_all_local_changes(PATIENCE)
+    assert synced(writer) == ["before the first contact", "first", "second"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "foreign"])
+def test_a_snapshot_that_cannot_be_used_is_told_and_the_log_taken(world: WorldWithSnapshots, damage: str) -> None:
+    writer = writer_with_history(world)
+    good = (world.directory / "copy of a snapshot").with_suffix(".db")
+    assert writer.sync_session.upload_all_local_changes(PATIENCE)
+    assert writer.sync_session.download_all_server_changes(PATIENCE)
+    cursor = writer._store.state().cursor
+    assert cursor is not None
+    assert write_snapshot(writer._store, good, cursor=cursor)
+    content = good.read_bytes()
+    broken = {"cut": content[:-4096], "flipped": content[:20000] + b"?" + content[20001:], "foreign": b"no snapshot"}
+    world.write_snapshot(writer, content=broken[damage])
+    device = world.device("new")
+    assert synced(device.open()) == ["first", "second"]
+    assert device.kinds == ["SnapshotUnusable"]
+    assert nothing_is_left_beside(device)
+
+
+class Narrow(SQLModel, registry=registry()):
+    """Tables of a device whose schema is another."""
+
+
+class Note(Narrow, table=True):
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    text: str = Field(unique=True)
+
+
+def test_a_snapshot_that_does_not_fit_the_schema_is_told_and_the_log_taken(world: WorldWithSnapshots) -> None:
+    writer = world.open("writer")
+    add(writer, "twice", "twice")
+    world.write_snapshot(writer)
+    device = world.device("new")
+    new = device.open(schema={Note})
+    assert new.sync_session.download_all_server_changes(PATIENCE)
+    assert "SnapshotUnusable" in device.kinds
+    assert sql(new.path, "SELECT text FROM note") == [("twice",)]
+
+
+@pytest.mark.parametrize("fault", [Raise(Offline("away")), LoseAnswer(Offline("away"))], ids=["before", "in the middle"])
+def test_a_download_that_breaks_off_begins_anew(world: WorldWithSnapshots, fault: Raise | LoseAnswer) -> None:
+    writer = writer_with_history(world)
+    world.write_snapshot(writer, trim=True)
+    line = world.line()
+    line.break_next("read_snapshot", fault)
+    device = world.device("new", remote=line)
+    new = device.open()
+    world.at_rest(2)
+    assert texts(new) == []
+    new.sync_session.pause()
+    new.sync_session.resume()
+    assert synced(new) == ["first", "second"]
+    assert nothing_is_left_beside(device)
+
+
+def test_a_file_that_is_closed_in_the_middle_of_a_download_is_empty_and_begins_anew(world: WorldWithSnapshots) -> None:
+    writer = writer_with_history(world)
+    world.write_snapshot(writer, trim=True)
+    line = world.line()
+    line.break_next("read_snapshot", Hang())
+    device = world.device("new", remote=line)
+    new = device.open()
+    eventually(lambda: line.count("read_snapshot"))
+    new.close()
+    assert is_let_go(device.path)
+    eventually(lambda: nothing_is_left_beside(device))
+    (device.path.parent / f"{device.path.name}.snapshot-0123abcd").write_bytes(b"left by a crash")
+    assert synced(device.open()) == ["first", "second"]
+    assert nothing_is_left_beside(device)
+
+
+def test_a_realm_that_was_trimmed_is_reset_by_way_of_the_snapshot(world: WorldWithSnapshots) -> None:
+    writer, away = writer_with_history(world), world.open("away")
+    assert len(synced(away)) >= 0
+    away.sync_session.pause()
+    add(away, "not sent yet")
+    add(writer, "missed")
+    world.write_snapshot(writer, trim=True)
+    away.sync_session.resume()
+    eventually(lambda: len(texts(away)) == 4, "the reset")
+    assert away.sync_session.upload_all_local_changes(PATIENCE)
+    assert synced(writer) == synced(away) == ["first", "missed", "not sent yet", "second"]
+
+
+def test_an_encrypted_file_leaves_nothing_readable_beside_it(world: WorldWithSnapshots) -> None:
+    pytest.importorskip("sqlcipher3")
+    writer = writer_with_history(world)
+    world.write_snapshot(writer, trim=True)
+    line = world.line()
+    device = world.device("new", remote=line)
+    new = device.open(encryption_key=KEY)
+    assert synced(new) == ["first", "second"]
+    assert line.count("read_snapshot") == 1
+    assert not [path for path in device.path.parent.glob(f"{device.path.name}*") if b"second" in path.read_bytes()]
+
+
+def test_a_changeset_whose_acknowledgement_was_lost_is_not_sent_twice_after_a_reset(world: WorldWithSnapshots) -> None:
+    """The snapshot holds it, so that only the log tells that it arrived."""
+    writer = writer_with_history(world)
+    assert writer.sync_session.upload_all_local_changes(PATIENCE)
+    line = world.line()
+    other = world.open("other", remote=line)
+    assert len(synced(other)) == 2
+    line.break_next("push", LoseAnswer(Offline("away")))
+    add(other, "arrived")
+    eventually(lambda: "arrived" in synced(writer))
+    world.write_snapshot(writer)
+    world.remote.trim_history()
+    add(writer, "later")
+    assert writer.sync_session.upload_all_local_changes(PATIENCE)
+    other.sync_session.pause()
+    other.sync_session.resume()
+    assert other.sync_session.upload_all_local_changes(PATIENCE)
+    assert synced(other) == synced(writer) == ["arrived", "first", "later", "second"]
+    with closing(sqlite3.connect(other.path)) as connection:
+        assert connection.execute("SELECT count(*) FROM localstore_outbox").fetchone() == (0,)
