@@ -16,7 +16,7 @@ __all__ = ["DeviceProcess", "check_converged", "contents", "device"]
 
 SCRIPT = Path(__file__).with_name("device_process.py")
 SILENCE_SECONDS = 150  # more than a device waits for anything
-SMALL_PAGES = {"LOCALSTORE_PAGE_COUNT": "5"}  # many transactions while downloading, so that a kill lands among them
+PAGE_COUNT = 5  # many transactions while downloading, so that a kill lands among them
 
 
 class DeviceProcess:
@@ -27,20 +27,21 @@ class DeviceProcess:
         remote: its remote, a folder.
         count: how many readings it writes before it takes commands.
         may_err: whether errors are kept; else the first one fails the test.
+        page_count: how many changesets it takes in one transaction.
 
     Attributes:
         written: the ids of the readings that it said were committed.
         errors: what its error handler was given.
     """
 
-    def __init__(self, database: Path, remote: Path, count: int, *, may_err: bool = False) -> None:
+    def __init__(self, database: Path, remote: Path, count: int, *, may_err: bool, page_count: int) -> None:
         url = remote.as_uri().replace("file:", "folder:", 1)
         self._process = subprocess.Popen(
             [sys.executable, str(SCRIPT), str(database), url, database.stem, str(count)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
-            env={**os.environ, **SMALL_PAGES},
+            env={**os.environ, "LOCALSTORE_PAGE_COUNT": str(page_count)},
         )
         self.written: list[str] = []
         self.errors: list[str] = []
@@ -127,9 +128,11 @@ class DeviceProcess:
 
 
 @contextmanager
-def device(database: Path, remote: Path, count: int = 0, *, may_err: bool = False) -> Iterator[DeviceProcess]:
+def device(
+    database: Path, remote: Path, count: int = 0, *, may_err: bool = False, page_count: int = PAGE_COUNT
+) -> Iterator[DeviceProcess]:
     """A device that is ended whatever happens."""
-    process = DeviceProcess(database, remote, count, may_err=may_err)
+    process = DeviceProcess(database, remote, count, may_err=may_err, page_count=page_count)
     try:
         yield process
     finally:

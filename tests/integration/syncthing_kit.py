@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import urllib.request
@@ -18,6 +19,7 @@ __all__ = ["Daemon", "daemons"]
 
 _KEY = "only-for-this-test"
 _ANSWER_SECONDS = 20
+_ENVIRONMENT = {**os.environ, "STNODEFAULTFOLDER": "1", "STNOUPGRADE": "1"}
 _OPTIONS = {
     "globalAnnounceEnabled": "false",
     "localAnnounceEnabled": "false",
@@ -41,8 +43,7 @@ class Daemon:
         self._gui, self.port = _free_port(), _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         copy.mkdir()
-        _run("generate", f"--home={home}", "--no-default-folder")
-        self.identity = _run("serve", f"--home={home}", "--device-id")
+        self.identity = _new_identity(home)
 
     def know(self, everybody: Sequence[Daemon]) -> None:
         """Share the copy with these, of whom it is one, and speak to nobody else."""
@@ -55,7 +56,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "STNOUPGRADE": "1"},
+                env=_ENVIRONMENT,
             )
         until(self._answers, "an answer of Syncthing")
 
@@ -123,11 +124,13 @@ def _configuration(own: Daemon, gui: int, everybody: Sequence[Daemon]) -> str:
 """
 
 
-def _run(*arguments: str) -> str:
-    result = subprocess.run(
-        ["syncthing", *arguments], check=True, capture_output=True, encoding="utf-8", timeout=PATIENCE_SECONDS
-    )
-    return result.stdout.strip()
+def _new_identity(home: Path) -> str:
+    """Make a key, and return the name that others know it by."""
+    command = ["syncthing", "generate", f"--home={home}"]
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE_SECONDS, env=_ENVIRONMENT)
+    found = re.search(r'<device id="([A-Z0-9-]+)"', (home / "config.xml").read_text(encoding="utf-8"))
+    assert found is not None
+    return found[1]
 
 
 def _free_port() -> int:
