@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-__all__ = ["DeviceProcess", "check_converged", "contents", "device"]
+__all__ = ["DeviceProcess", "check_converged", "contents", "device", "identity"]
 
 SCRIPT = Path(__file__).with_name("device_process.py")
 SILENCE_SECONDS = 150  # more than a device waits for anything
@@ -145,6 +145,13 @@ def contents(database: Path) -> dict[str, list[tuple[object, ...]]]:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert connection.execute("SELECT count(*) FROM localstore_outbox").fetchone() == (0,)
         return {table: connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall() for table in ("reading", "latest")}
+
+
+def identity(database: Path) -> str:
+    """The name of a device's directory at the remote; a client reset gives it another."""
+    with closing(sqlite3.connect(database)) as connection:
+        device: bytes = connection.execute("SELECT device FROM localstore_state").fetchone()[0]
+        return device.hex()
 
 
 def check_converged(databases: Iterable[Path], acknowledged: Iterable[str]) -> None:
