@@ -1,9 +1,13 @@
 """One device as a process, for tests that kill it: ``device_process.py DATABASE REMOTE NAME COUNT``.
 
 It writes its readings up to number COUNT, one transaction each, goes on where it stopped when it is started again on the
-same file, and says on standard output what is safe: ``written NUMBER ID`` comes after the transaction was committed. Then
-it does the commands that come in, and says when each is done: ``upload``, ``download``, and ``rows NUMBER``, which waits
-until so many readings are there.
+same file, and says on standard output what is safe: ``written NUMBER ID`` comes after the transaction was committed, and
+``error KIND MESSAGE`` is what its error handler was given. Then it does the commands that come in, and says when each is done:
+
+- ``upload`` and ``download`` wait until everything is sent or received;
+- ``rows NUMBER`` waits until so many readings are there;
+- ``write NUMBER`` writes readings up to that number;
+- ``hammer SECONDS`` writes all the time.
 """
 
 import sys
@@ -14,7 +18,8 @@ from sqlmodel import Field, SQLModel, col, func, select
 
 from localstore import App, Credentials, Realm, SyncConfiguration, uuid7
 
-WAIT_SECONDS = 60
+WAIT_SECONDS = 120
+PAUSE_SECONDS = 0.02
 
 
 class Reading(SQLModel, table=True):
@@ -36,18 +41,35 @@ class Latest(SQLModel, table=True):
 
 
 def write_readings(realm: Realm, name: str, count: int) -> None:
-    """Write what is still missing, each reading with its trace in the row that all share."""
-    mine = realm.exec(select(Reading.number).where(col(Reading.device) == name)).all()
-    for number in range(max(mine, default=0) + 1, count + 1):
-        with realm.write() as tx:
-            reading = Reading(device=name, number=number, text=f"{name} {number} " * 20)
-            tx.add(reading)
-            latest = tx.get(Latest, 1)
-            if latest is None:
-                tx.add(Latest(id=1, device=name, number=number))
-            else:
-                latest.device, latest.number, latest.total = name, number, latest.total + 1
-        say("written", number, reading.id)
+    """Write the readings up to this number that are still missing."""
+    for number in range(last_reading(realm, name) + 1, count + 1):
+        write_reading(realm, name, number)
+
+
+def hammer(realm: Realm, name: str, seconds: float) -> None:
+    """Write for so long, with pauses in which others get a turn."""
+    number, deadline = last_reading(realm, name), time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        number += 1
+        write_reading(realm, name, number)
+        time.sleep(PAUSE_SECONDS)
+
+
+def last_reading(realm: Realm, name: str) -> int:
+    return max(realm.exec(select(Reading.number).where(col(Reading.device) == name)).all(), default=0)
+
+
+def write_reading(realm: Realm, name: str, number: int) -> None:
+    """Write a reading, with its trace in the row that all share."""
+    with realm.write() as tx:
+        reading = Reading(device=name, number=number, text=f"{name} {number} " * 20)
+        tx.add(reading)
+        latest = tx.get(Latest, 1)
+        if latest is None:
+            tx.add(Latest(id=1, device=name, number=number))
+        else:
+            latest.device, latest.number, latest.total = name, number, latest.total + 1
+    say("written", number, reading.id)
 
 
 def say(*words: object) -> None:
@@ -68,13 +90,19 @@ def main() -> None:
         say("opened", realm.device_id)
         write_readings(realm, name, int(count))
         for line in sys.stdin:
-            say("done", line.strip(), wait(realm, *line.split()))
+            say("done", line.strip(), obey(realm, name, *line.split()))
     app.close()
 
 
-def wait(realm: Realm, what: str, number: str = "0") -> bool:
-    """Wait for what a command names; whether it came about in time."""
+def obey(realm: Realm, name: str, what: str, number: str = "0") -> bool:
+    """Do what a command says; whether it came about in time."""
     match what:
+        case "write":
+            write_readings(realm, name, int(number))
+            return True
+        case "hammer":
+            hammer(realm, name, float(number))
+            return True
         case "upload":
             return realm.sync_session.upload_all_local_changes(timeout=WAIT_SECONDS)
         case "download":
