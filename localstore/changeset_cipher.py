@@ -17,8 +17,6 @@ Authenticated besides: application, partition, device, number and stamp. The rem
 
 from __future__ import annotations
 
-import threading
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -30,9 +28,8 @@ from localstore.wire import ENCRYPTED, SealedChangeset
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
-__all__ = ["KEY_BYTES", "OVERHEAD_BYTES", "ChangesetCipher", "Place", "RemoteSecret", "check_installed"]
+__all__ = ["OVERHEAD_BYTES", "ChangesetCipher", "Place", "changeset_cipher"]
 
-KEY_BYTES = 32
 OVERHEAD_BYTES = 128
 """An encrypted changeset is larger than the original by less than this."""
 _VERSION = 1
@@ -40,19 +37,6 @@ _ID_BYTES = 8
 _HEAD_BYTES = 1 + _ID_BYTES
 _SIV_KEY_BYTES = 64
 _INFO = b"localstore remote encryption 1"
-_SCRYPT_COST, _SCRYPT_BLOCKS, _SCRYPT_TIMES = 2**16, 8, 2
-"""64 MiB and a few tenths of a second, which OWASP counts as equal to its first choice; part of version 1."""
-
-
-def check_installed() -> None:
-    """Raise ``ImportError``, with the command that helps, where the extra is missing."""
-    try:
-        import cryptography  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "Encrypting what lies at a remote needs the package cryptography."
-            " Install it: pip install 'localstore-sync[encryption]'"
-        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,49 +116,8 @@ class ChangesetCipher:
             )
 
 
-class RemoteSecret:
-    """A key or a passphrase, and the cipher made of it for the remote that was asked for last. Thread-safe; shows nothing.
-
-    Args:
-        key: 32 bytes that nobody can guess.
-        passphrase: a text instead, which is made slow to guess.
-
-    Raises:
-        TypeError, ValueError: not one of the two, or not such a one. The message does not quote it.
-    """
-
-    def __init__(self, *, key: bytes | None = None, passphrase: str | None = None) -> None:
-        if (key is None) == (passphrase is None):
-            raise TypeError("Give a key of 32 bytes or a passphrase, and not both.")
-        if key is not None:
-            _check_key(key)
-        if passphrase is not None:
-            _check_passphrase(passphrase)
-        self._key = key
-        self._passphrase = passphrase
-        self._lock = threading.Lock()
-        self._made: tuple[str, ChangesetCipher] | None = None
-
-    def cipher(self, remote_id: str) -> ChangesetCipher:
-        """The cipher for a remote. Takes time and memory for a passphrase, once for all who ask."""
-        with self._lock:
-            if self._made is None or self._made[0] != remote_id:
-                self._made = (remote_id, _cipher(self._main_key(remote_id), remote_id))
-            return self._made[1]
-
-    def _main_key(self, remote_id: str) -> bytes:
-        """The remote's identity is the salt: random, made with the remote, and known to all devices that are to share a key."""
-        from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
-
-        if self._key is not None:
-            return self._key
-        assert self._passphrase is not None
-        text = unicodedata.normalize("NFC", self._passphrase)  # systems differ in how they write an umlaut
-        scrypt = Scrypt(salt=remote_id.encode(), length=KEY_BYTES, n=_SCRYPT_COST, r=_SCRYPT_BLOCKS, p=_SCRYPT_TIMES)
-        return scrypt.derive(text.encode("utf-8", "surrogatepass"))
-
-
-def _cipher(main_key: bytes, remote_id: str) -> ChangesetCipher:
+def changeset_cipher(main_key: bytes, remote_id: str) -> ChangesetCipher:
+    """The cipher of a remote."""
     from cryptography.hazmat.primitives.ciphers.aead import AESSIV
     from cryptography.hazmat.primitives.hashes import SHA512
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -195,19 +138,3 @@ def _altered(outer: SealedChangeset) -> MalformedChangeset:
         f"{wire.name_of(outer)} was altered after it was encrypted, or put in the place of another. Nothing of it was applied.",
         hint="Somebody or something damaged the remote: put back what was there, or begin with an empty remote.",
     )
-
-
-def _check_key(key: object) -> None:
-    if not isinstance(key, bytes):
-        raise TypeError(f"A key is {KEY_BYTES} bytes, not of type {type(key).__name__}. Words are a passphrase.")
-    if len(key) != KEY_BYTES:
-        raise ValueError(
-            f"A key is {KEY_BYTES} bytes; this one has {len(key)}. Make one with secrets.token_bytes({KEY_BYTES})."
-        )
-
-
-def _check_passphrase(passphrase: object) -> None:
-    if not isinstance(passphrase, str):
-        raise TypeError(f"A passphrase is a text, not of type {type(passphrase).__name__}. Bytes are a key.")
-    if not passphrase.strip():
-        raise ValueError("The passphrase is empty.")

@@ -1,14 +1,14 @@
-"""Any remote, end-to-end encrypted: changesets are encrypted before its adapter sees them, and decrypted behind it.
+"""Any remote, end-to-end encrypted: what is sent is encrypted before its adapter sees it, and decrypted behind it.
 
-It knows adapters and their contract; how a changeset is encrypted is the business of ``changeset_cipher``. Needs the extra
-``encryption``.
+It knows adapters and their contract; how changesets and snapshots are encrypted is the business of ``changeset_cipher`` and
+``snapshot_cipher``. Needs the extra ``encryption``.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, suppress
 
 from localstore.adapter import (
     Capabilities,
@@ -20,17 +20,21 @@ from localstore.adapter import (
     Page,
     PushResult,
     SealedChangeset,
+    SnapshotInfo,
     SupportsPing,
+    SupportsSnapshots,
     SupportsUsers,
     SupportsWatch,
     SyncAdapter,
     Tokens,
     Welcome,
 )
-from localstore.changeset_cipher import OVERHEAD_BYTES, ChangesetCipher, Place, RemoteSecret, check_installed
+from localstore.changeset_cipher import OVERHEAD_BYTES, ChangesetCipher, Place
 from localstore.environment import Environment
-from localstore.errors import Offline, ResetRequired
+from localstore.errors import NewerFormat, Offline, ResetRequired, SnapshotUnusable
 from localstore.registry import AdapterFactory, Lines, adapter_factory
+from localstore.remote_secret import RemoteSecret, check_installed
+from localstore.snapshot_cipher import SALT_BYTES, Encryption, SnapshotCipher, plain_bytes
 from localstore.urls import redacted
 
 __all__ = ["EncryptedAdapter", "EncryptedRemote", "encrypted"]
@@ -85,24 +89,42 @@ class _Line:
     """What the adapter remembers of its connect.
 
     Attributes:
-        cipher, place: with what changesets are encrypted.
+        cipher: encrypts changesets.
+        snapshots: encrypts snapshots.
+        place: where both belong.
         was_compared: whether the key was compared with what lies at the remote, if anything does.
     """
 
     cipher: ChangesetCipher
+    snapshots: SnapshotCipher
     place: Place
     was_compared: bool = False
 
 
-class EncryptedAdapter:
-    """An adapter that does what ``inner`` does, with changesets that ``inner`` cannot read.
+def _line(secret: RemoteSecret, remote_id: str, place: Place) -> _Line:
+    return _Line(secret.cipher(remote_id), secret.snapshot_cipher(remote_id), place)
 
-    It offers no snapshots, which would have to be encrypted too, and no subscriptions, as the remote cannot tell rows apart.
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _EncryptedInfo(SnapshotInfo):
+    """A snapshot as it is when decrypted.
+
+    Attributes:
+        stored: the same one as the inner adapter knows it.
+    """
+
+    stored: SnapshotInfo = dataclasses.field(compare=False, repr=False)
+
+
+class EncryptedAdapter:
+    """An adapter that does what ``inner`` does, with changesets and snapshots that ``inner`` cannot read.
+
+    It offers no subscriptions, as the remote cannot tell rows apart.
 
     Args:
         inner: the adapter that does the work.
         secret: shared by all devices.
-        environment: where encrypting and decrypting are done.
+        environment: where encrypting and decrypting are done, and randomness for snapshots.
     """
 
     def __init__(self, inner: SyncAdapter, secret: RemoteSecret, *, environment: Environment = _WORLD) -> None:
@@ -122,21 +144,18 @@ class EncryptedAdapter:
             max_batch_bytes=max(1, inner.max_batch_bytes - reserve),
             max_batch_count=max(1, min(inner.max_batch_count, reserve // OVERHEAD_BYTES)),
             max_changeset_bytes=None if largest is None else max(1, largest - OVERHEAD_BYTES),
-            snapshots=False,
             subscriptions=False,
         )
 
     async def connect(self, hello: Hello) -> Welcome:
         self._line = None  # whatever interrupts this: nothing is encrypted for the remote that was there before
         welcome = await self._inner.connect(hello)
-        cipher = await self._environment.run_blocking(self._secret.cipher, welcome.remote_id)
-        self._line = _Line(cipher, Place(hello.app, hello.partition))
+        place = Place(hello.app, hello.partition)
+        self._line = await self._environment.run_blocking(_line, self._secret, welcome.remote_id, place)
         return welcome
 
     async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
-        line = self._connected()
-        if not (line.cipher.has_fitted or line.was_compared):
-            await self._compare_key(line)
+        line = await self._compared()
         hidden = await self._environment.run_blocking(line.cipher.encrypt, batch, line.place)
         return await self._inner.push(hidden)
 
@@ -145,6 +164,51 @@ class EncryptedAdapter:
         page = await self._inner.pull(cursor, limit)
         changesets = await self._environment.run_blocking(line.cipher.decrypt, page.changesets, line.place)
         return dataclasses.replace(page, changesets=tuple(changesets))
+
+    async def latest_snapshot(self) -> SnapshotInfo | None:
+        self._connected()
+        stored = await self._snapshots().latest_snapshot()
+        if stored is None:
+            return None
+        fields = {field.name: getattr(stored, field.name) for field in dataclasses.fields(SnapshotInfo)}
+        return _EncryptedInfo(**fields | {"byte_count": plain_bytes(stored.byte_count)}, stored=stored)
+
+    async def read_snapshot(self, info: SnapshotInfo) -> AsyncGenerator[bytes]:
+        """Its bytes, as each part that the inner adapter gives is decrypted; some may be empty.
+
+        One that was tampered with is read to its end nevertheless: so the inner adapter can notice that it is damaged, and
+        offer an older one next time.
+        """
+        line = self._connected()
+        damage: SnapshotUnusable | None = None
+        decryption = line.snapshots.decryption(line.place, info.name)
+        parts = aiter(self._snapshots().read_snapshot(info.stored if isinstance(info, _EncryptedInfo) else info))
+        try:
+            async for part in parts:
+                plain = b""
+                if damage is None:
+                    try:
+                        plain = await self._environment.run_blocking(decryption.update, part)
+                    except SnapshotUnusable as error:
+                        damage = error
+                line.cipher.has_fitted |= bool(plain)
+                yield plain
+        finally:
+            if isinstance(parts, AsyncGenerator):
+                await parts.aclose()
+        if damage is not None:
+            raise damage
+        yield await self._environment.run_blocking(decryption.finish)
+        line.cipher.has_fitted = True
+
+    async def write_snapshot(self, cursor: Cursor, chunks: AsyncIterator[bytes]) -> None:
+        line = await self._compared()
+        encryption = line.snapshots.encryption(line.place, self._environment.random_bytes(SALT_BYTES))
+        await self._snapshots().write_snapshot(cursor, self._hidden(chunks, encryption))
+
+    async def trim(self, before: Cursor) -> None:
+        self._connected()
+        await self._snapshots().trim(before)
 
     async def close(self) -> None:
         self._line = None
@@ -169,18 +233,43 @@ class EncryptedAdapter:
     async def log_out(self, refresh_token: str) -> None:
         await self._users().log_out(refresh_token)
 
-    async def _compare_key(self, line: _Line) -> None:
-        """See that the key fits what the remote holds, before anything is added that nobody else could read.
+    async def _hidden(self, chunks: AsyncIterator[bytes], encryption: Encryption) -> AsyncGenerator[bytes]:
+        async for chunk in chunks:
+            if hidden := await self._environment.run_blocking(encryption.update, chunk):
+                yield hidden
+        yield await self._environment.run_blocking(encryption.finish)
+
+    async def _compared(self) -> _Line:
+        """The line, when the key was seen to fit what the remote holds, before anything is added that nobody else could read.
 
         What is stored is there for ever: a mistyped passphrase must not come to light when it is too late.
         """
-        with suppress(ResetRequired):  # the beginning was trimmed; if there is more to it, the push says so
-            await self.pull(None, Limit(max_bytes=1, max_count=1))
-        line.was_compared = True
+        line = self._connected()
+        if not (line.cipher.has_fitted or line.was_compared):
+            with suppress(ResetRequired):  # the beginning was trimmed; if there is more to it, the push says so
+                await self.pull(None, Limit(max_bytes=1, max_count=1))
+            if not line.cipher.has_fitted and self.capabilities.snapshots:
+                await self._compare_with_snapshot()
+            line.was_compared = True
+        return line
+
+    async def _compare_with_snapshot(self) -> None:
+        with suppress(SnapshotUnusable, NewerFormat):  # which say nothing about the key
+            info = await self.latest_snapshot()
+            if info is not None:
+                async with aclosing(self.read_snapshot(info)) as chunks:
+                    async for chunk in chunks:
+                        if chunk:
+                            return
 
     def _users(self) -> SupportsUsers:
         if not isinstance(self._inner, SupportsUsers):
             raise Offline("The adapter inside knows no users.")
+        return self._inner
+
+    def _snapshots(self) -> SupportsSnapshots:
+        if not isinstance(self._inner, SupportsSnapshots):
+            raise Offline("The adapter inside keeps no snapshots.")
         return self._inner
 
     def _connected(self) -> _Line:
@@ -189,4 +278,4 @@ class EncryptedAdapter:
         return self._line
 
 
-_: type[SyncAdapter] = EncryptedAdapter
+_: tuple[type[SyncAdapter], type[SupportsSnapshots]] = (EncryptedAdapter, EncryptedAdapter)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from localstore.changeset_cipher import RemoteSecret
 from localstore.encryption import EncryptedAdapter
+from localstore.remote_secret import RemoteSecret
 from tests.conformance import test_folder, test_memory
 
 pytest.importorskip("cryptography", reason="needs the extra encryption")
@@ -26,16 +26,28 @@ class _Encrypted:
 class EncryptedMemory(_Encrypted, test_memory.MemoryUnderTest): ...
 
 
+class EncryptedMemoryWithSnapshots(_Encrypted, test_memory.MemoryWithSnapshotsUnderTest): ...
+
+
 class EncryptedMemoryWithUsers(_Encrypted, test_memory.MemoryWithUsersUnderTest): ...
 
 
 class EncryptedFolder(_Encrypted, test_folder.FolderUnderTest): ...
 
 
+class EncryptedForgetful(_Encrypted, test_folder.Forgetful): ...
+
+
 class TestEncryptedMemory(test_memory.TestMemory):
     @pytest.fixture
     def remote(self) -> EncryptedMemory:
         return EncryptedMemory()
+
+
+class TestEncryptedMemoryWithSnapshots(test_memory.TestMemoryWithSnapshots):
+    @pytest.fixture
+    def remote(self) -> EncryptedMemoryWithSnapshots:
+        return EncryptedMemoryWithSnapshots()
 
 
 class TestEncryptedMemoryWithUsers(test_memory.TestMemoryWithUsers):
@@ -48,9 +60,12 @@ class TestEncryptedMemoryWithUsers(test_memory.TestMemoryWithUsers):
 
 
 class TestEncryptedFolder(test_folder.TestFolder):
-    powers = test_folder.TestFolder.powers - {"snapshots"}
-    skips = test_folder.TestFolder.skips | {"snapshots"}
-
     @pytest.fixture
     def remote(self, tmp_path: Path) -> EncryptedFolder:
         return EncryptedFolder(tmp_path / "shared")
+
+
+class TestEncryptedForgetfulFolder(test_folder.TestForgetfulFolder):
+    @pytest.fixture
+    def remote(self, tmp_path: Path) -> EncryptedForgetful:
+        return EncryptedForgetful(tmp_path / "shared")

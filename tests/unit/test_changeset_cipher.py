@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from localstore import wire, wire_body
 from localstore.changes import Changeset, Dependency, Op, RowGroup
-from localstore.changeset_cipher import KEY_BYTES, OVERHEAD_BYTES, ChangesetCipher, Place, RemoteSecret
+from localstore.changeset_cipher import OVERHEAD_BYTES, ChangesetCipher, Place
 from localstore.errors import MalformedChangeset, NewerFormat, ProtocolError, WrongKey
+from localstore.remote_secret import KEY_BYTES, RemoteSecret
 from localstore.wire import SealedChangeset
 from tests.unit.wire_kit import DEVICE, OTHER, changeset, changesets, forge
 
