@@ -27,15 +27,15 @@ from localstore.errors import NewerFormat, SnapshotUnusable, WrongKey
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-__all__ = ["SALT_BYTES", "Decryption", "Encryption", "SnapshotCipher", "plain_bytes", "snapshot_cipher"]
+__all__ = ["MAGIC", "SALT_BYTES", "Decryption", "Encryption", "SnapshotCipher", "plain_bytes", "snapshot_cipher"]
 
+MAGIC = b"lsnp-enc"
 SALT_BYTES = 32
-_MAGIC = b"lsnp-enc"
 _PLAIN_MAGIC = b"SQLite format 3\0"
 _VERSION = 1
 _ID_BYTES = 8
 _CHECK_BYTES = 8
-_SALT_AT = len(_MAGIC) + 1 + _ID_BYTES
+_SALT_AT = len(MAGIC) + 1 + _ID_BYTES
 _CHECK_AT = _SALT_AT + SALT_BYTES
 _HEAD_BYTES = _CHECK_AT + _CHECK_BYTES
 _CHUNK_BYTES = 64 * 1024
@@ -74,7 +74,7 @@ class SnapshotCipher:
             place: where it belongs.
             salt: ``SALT_BYTES`` random bytes that no other snapshot has.
         """
-        head = _MAGIC + bytes([_VERSION]) + self.key_id + salt
+        head = MAGIC + bytes([_VERSION]) + self.key_id + salt
         return Encryption(head + _check_of(head), self._aead(place, head))
 
     def decryption(self, place: Place, name: str) -> Decryption:
@@ -170,9 +170,9 @@ class Decryption:
                 hint="Some device uses the remote without the key, or did before there was one: give it to all devices, and"
                 " begin with an empty remote. If none did, somebody forged this.",
             )
-        if not head.startswith(_MAGIC) or _check_of(head[:_CHECK_AT]) != head[_CHECK_AT:]:
+        if not head.startswith(MAGIC) or _check_of(head[:_CHECK_AT]) != head[_CHECK_AT:]:
             raise self._altered()
-        version, key_id = head[len(_MAGIC)], head[len(_MAGIC) + 1 : _SALT_AT]
+        version, key_id = head[len(MAGIC)], head[len(MAGIC) + 1 : _SALT_AT]
         if version > _VERSION:
             raise NewerFormat(
                 f"The snapshot {self._name} is encrypted in the way {version}; this localstore knows up to {_VERSION}."

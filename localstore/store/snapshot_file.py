@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from localstore.errors import NewerFormat, SnapshotUnusable, StoreUnusable, TargetExists
+from localstore.errors import NewerFormat, SnapshotUnusable, StoreUnusable, TargetExists, WrongKey
 from localstore.store.capture import CapturedTable
 from localstore.store.driver import driver_errors
 from localstore.store.engine import quote
@@ -184,11 +184,13 @@ def check(path: Path) -> None:
     Raises:
         SnapshotUnusable: it is not.
         NewerFormat: its format is newer.
+        WrongKey: it is encrypted.
     """
     try:
         with path.open("rb") as file:
             header = file.read(100)
             if not header.startswith(_MAGIC) or int.from_bytes(header[68:72], "big") != _APPLICATION_ID:
+                _check_plain(path, header)
                 raise unusable(path, "it is no snapshot, or cut short")
             digest, slot = _digest(file)
     except OSError as error:
@@ -203,6 +205,16 @@ def check(path: Path) -> None:
         )
     if number < 1:
         raise unusable(path, f"it has format {number}, which there is none of")
+
+
+def _check_plain(path: Path, header: bytes) -> None:
+    from localstore.snapshot_cipher import MAGIC  # only who meets an encrypted remote needs it
+
+    if header.startswith(MAGIC):
+        raise WrongKey(
+            f"The snapshot {path} is encrypted, and this app was given no key for its remote. Nothing was loaded.",
+            hint="Make the app with remote=encrypted(..., key=...), or passphrase=..., as on the other devices.",
+        )
 
 
 def is_copied_whole(connection: sqlite3.Connection, one: str, other: str, table: str, columns: int) -> bool:

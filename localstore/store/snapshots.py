@@ -67,7 +67,7 @@ def snapshot_number(store: Store, path: Path, device: bytes) -> int:
         device: whose number.
 
     Raises:
-        SnapshotUnusable, NewerFormat: as for ``load_snapshot``.
+        SnapshotUnusable, NewerFormat, WrongKey: as for ``load_snapshot``.
     """
     check(path)
     with closing(connect(store.path, store.options.encryption_key)) as connection, attached(connection, path):
@@ -83,6 +83,7 @@ def load_snapshot(store: Store, path: Path) -> None:
         SnapshotUnusable: the file is no snapshot, damaged, of another application, partition or remote, does not fit this
             device's schema, or holds changes from further in the future than ``max_clock_drift``.
         NewerFormat: only a newer localstore can read it.
+        WrongKey: it is encrypted.
         RealmNotEmpty: the store has applied or written something.
         ResetRequired: the snapshot holds changesets of this device, which this file never made.
         StoreUnusable: there is no room (``DiskFull``, ``DiskFailed``).

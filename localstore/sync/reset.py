@@ -24,6 +24,7 @@ from localstore.errors import (
     ResetRequired,
     SyncError,
     Unauthorized,
+    WrongKey,
 )
 from localstore.reasons import ResetReason
 from localstore.store.contact import last_contact
@@ -168,7 +169,7 @@ class Resets:
                 seconds = backoff.failed(error)
                 life.tell(Failed(error, seconds))
                 await self._parts.environment.sleep(seconds)
-            except (Unauthorized, ClientResetFailed, RealmClosed):
+            except (Unauthorized, WrongKey, ClientResetFailed, RealmClosed):  # which say best what is to be done
                 raise
             except LocalStoreError as error:
                 raise failed(f"what the remote has could not be fetched ({error.message})", steps.backup) from error
