@@ -1,6 +1,6 @@
 """A shared folder's snapshots, and what they let it forget: one directory in each partition, beside those of the devices.
 
-    <partition>/snapshots/000000000003-<hash>.sqlite         a snapshot, a plain SQLite file
+    <partition>/snapshots/000000000003-<hash>.sqlite         a snapshot, as it was written
     <partition>/snapshots/000000000003-<hash>.snapshot.json  its size, hash, and the last number of each device that is in it
     <partition>/snapshots/000000000003-<hash>.trimmed.json   up to which numbers changesets may be missing for good
 

@@ -187,6 +187,7 @@ class TestDevices:
 
     def test_a_damaged_one_is_passed_over_for_the_one_before(self, folder: Folder) -> None:
         writer = folder.device("writer", **FEW).open()
+        add(writer, "several chunks" * 20_000)
         write_until(writer, lambda: len(folder.snapshots()) > 1)
         newest = folder.snapshots()[-1]
         data = bytearray(newest.read_bytes())
