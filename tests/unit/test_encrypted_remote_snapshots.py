@@ -1,4 +1,4 @@
-"""Snapshots of encrypted remotes: new devices begin with them, and a wrong key or a snapshot that was tampered with is found out."""
+"""Snapshots of encrypted remotes: new devices begin with them, and wrong keys and tampering are found out."""
 
 from __future__ import annotations
 
@@ -279,11 +279,12 @@ class TestTheAdapter:
             await filled(remote, trim=trim)
             before = remote.changesets(), remote._snapshots["default"]
             wrong = await connected(remote.adapter(), WRONG, B)
+            calls = {
+                "push": lambda: wrong.push([make_changeset(B, 1)]),
+                "write_snapshot": lambda: wrong.write_snapshot(before[1][0].cursor, aiter_of(b"with the wrong key")),
+            }
             with pytest.raises(WrongKey):
-                if call == "push":
-                    await wrong.push([make_changeset(B, 1)])
-                else:
-                    await wrong.write_snapshot(before[1][0].cursor, aiter_of(b"with the wrong key"))
+                await calls[call]()
             assert (remote.changesets(), remote._snapshots["default"]) == before
 
         in_loop(rule())
