@@ -170,8 +170,8 @@ class EncryptedAdapter:
         stored = await self._snapshots().latest_snapshot()
         if stored is None:
             return None
-        fields = {field.name: getattr(stored, field.name) for field in dataclasses.fields(SnapshotInfo)}
-        return _EncryptedInfo(**fields | {"byte_count": plain_bytes(stored.byte_count)}, stored=stored)
+        byte_count = plain_bytes(stored.byte_count)
+        return _EncryptedInfo(name=stored.name, cursor=stored.cursor, byte_count=byte_count, later=stored.later, stored=stored)
 
     async def read_snapshot(self, info: SnapshotInfo) -> AsyncGenerator[bytes]:
         """Its bytes, as each part that the inner adapter gives is decrypted; some may be empty.
