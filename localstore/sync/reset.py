@@ -29,7 +29,7 @@ from localstore.reasons import ResetReason
 from localstore.store.contact import last_contact
 from localstore.store.reset_record import forget_reset
 from localstore.sync.blocking import in_thread
-from localstore.sync.fresh import Beside, Fresh, fresh_file
+from localstore.sync.fresh import Beside, Fresh, fresh_file, tidy
 from localstore.sync.manual import manual_reset
 from localstore.sync.news import Failed, MayStayAway, Resetting
 from localstore.sync.parts import SessionParts
@@ -76,13 +76,15 @@ class Resets:
         return self._turns.is_calling_back()
 
     async def take_up(self, life: Life) -> None:
-        """Before a life's first connect: do what was left to be done of a reset that was carried out.
+        """Before a life's first connect: remove what was left beside the file, and do what was left to be done of a reset that
+        was carried out.
 
         Raises:
             ClientResetFailed: a callback raised.
         """
         self._confirmed, self._can_undo, self._was_reset = False, True, False
         with suppress(Busy):
+            await in_thread(self._parts.environment, tidy, self._store)
             contact = await in_thread(self._parts.environment, last_contact, self._store)
             life.tell(MayStayAway(contact.deadline_ms))
         if self._parts.reset is not None:

@@ -82,6 +82,15 @@ def nothing_is_left_beside(device: Device) -> bool:
     return not list(device.path.parent.glob(f"{device.path.name}.snapshot-*"))
 
 
+def left_by_a_crash(file: Path) -> Path:
+    """What a killed process leaves beside a file."""
+    directory = file.with_name(f"{file.name}.snapshot-0123abcd")
+    directory.mkdir()
+    (directory / "in-use").touch()
+    (directory / "snapshot").write_bytes(b"second")
+    return directory
+
+
 def test_a_new_file_takes_the_snapshot_and_then_the_log(world: WorldWithSnapshots) -> None:
     writer = writer_with_history(world)
     world.write_snapshot(writer, trim=True)
@@ -201,7 +210,7 @@ def test_a_file_that_is_closed_in_the_middle_of_a_download_is_empty_and_begins_a
     new.close()
     assert is_let_go(device.path)
     eventually(lambda: nothing_is_left_beside(device))
-    (device.path.parent / f"{device.path.name}.snapshot-0123abcd").write_bytes(b"left by a crash")
+    left_by_a_crash(device.path)
     assert synced(device.open()) == ["first", "second"]
     assert nothing_is_left_beside(device)
 
@@ -251,3 +260,54 @@ def test_a_changeset_whose_acknowledgement_was_lost_is_not_sent_twice_after_a_re
     assert synced(other) == synced(writer) == ["arrived", "first", "later", "second"]
     with closing(sqlite3.connect(other.path)) as connection:
         assert connection.execute("SELECT count(*) FROM localstore_outbox").fetchone() == (0,)
+
+
+# -- what lies beside the file meanwhile
+
+
+def test_what_a_killed_process_left_goes_when_a_session_starts_though_no_snapshot_is_taken(world: WorldWithSnapshots) -> None:
+    device = world.device()
+    assert synced(device.open()) == []
+    device.close()
+    left = left_by_a_crash(device.path)
+    second = left_by_a_crash(device.path.with_name(f"{device.path.name}.fresh-00000000"))
+    another = left_by_a_crash(device.path.with_name("another.db"))
+    assert synced(world.open(path=device.path)) == []
+    assert [path.exists() for path in (left, second, another)] == [False, False, True]
+
+
+def test_what_is_not_ours_is_left_where_it_is(world: WorldWithSnapshots) -> None:
+    device = world.device()
+    kept = device.path.with_name(f"{device.path.name}.snapshot-00000000")
+    kept.write_text("of somebody else")
+    folder = device.path.with_name(f"{device.path.name}.snapshot-00000001")
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("of somebody else")
+    assert synced(device.open()) == []
+    assert kept.exists()
+    assert [path.name for path in folder.iterdir() if path.name != "in-use"] == ["thesis.txt"]
+
+
+def test_deleting_the_files_takes_what_a_killed_process_left_with_them(world: WorldWithSnapshots) -> None:
+    device = world.device()
+    device.open().close()
+    left = left_by_a_crash(device.path)
+    Realm.delete_files(device.configuration())
+    assert not left.exists()
+
+
+def test_two_processes_of_a_file_leave_each_others_snapshots_alone(world: WorldWithSnapshots) -> None:
+    """Another one starts while the first fetches the snapshot, as far as that is seen from outside: by the lock."""
+    writer = writer_with_history(world)
+    world.write_snapshot(writer, trim=True)
+    line = world.line()
+    line.hold("read_snapshot")
+    first = world.device("new", remote=line)
+    realm = first.open()
+    eventually(lambda: line.held("read_snapshot"))
+    second = world.open(path=first.path)
+    assert synced(second) == ["first", "second"]
+    line.let_go("read_snapshot")
+    assert synced(realm) == ["first", "second"]
+    assert first.told == []
+    eventually(lambda: nothing_is_left_beside(first))
