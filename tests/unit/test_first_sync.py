@@ -10,10 +10,11 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+import sqlalchemy
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from localstore import Realm, uuid7
+from localstore import Realm, SessionState, uuid7
 from localstore.adapter import Cursor, Hello, SnapshotInfo
 from localstore.errors import Offline
 from localstore.store.snapshots import write_snapshot
@@ -181,6 +182,40 @@ def test_a_snapshot_that_does_not_fit_the_schema_is_told_and_the_log_taken(world
     assert new.sync_session.download_all_server_changes(PATIENCE)
     assert "SnapshotUnusable" in device.kinds
     assert sql(new.path, "SELECT text FROM note") == [("twice",)]
+
+
+@pytest.mark.parametrize("has_rows", [False, True], ids=["empty", "with rows"])
+@pytest.mark.parametrize("problem", ["does not fit", "damaged"])
+def test_without_history_a_device_waits_for_a_snapshot_that_it_can_use(
+    world: WorldWithSnapshots, problem: str, has_rows: bool
+) -> None:
+    """A reset could only begin with the same snapshot again and again."""
+    writer = world.open("writer")
+    add(writer, "twice", "twice")
+    world.write_snapshot(writer, trim=True, content=b"no snapshot" if problem == "damaged" else None)
+    device = world.device("new", remote=world.line())
+    if has_rows:
+        world.remote.go_offline()
+    new = device.open(schema={Note})
+    if has_rows:
+        with new.write() as tx:
+            tx.add(Note(text="own"))
+        world.remote.go_online()
+        new.sync_session.reconnect()
+    eventually(lambda: "SnapshotUnusable" in device.kinds)
+    for _ in range(5):
+        world.at_rest(2)
+        world.clock.advance(400)
+    assert device.kinds == ["SnapshotUnusable"]
+    assert new.sync_session.state is SessionState.ACTIVE
+    last = new.sync_session.status.last_error
+    assert last is not None
+    assert "wait for a newer snapshot" in str(last)
+    with writer.write() as tx:
+        tx.exec(sqlalchemy.text("DELETE FROM note WHERE id = (SELECT min(id) FROM note)"))
+    world.write_snapshot(writer)
+    eventually(lambda: world.clock.advance(400) or "twice" in [row[0] for row in sql(new.path, "SELECT text FROM note")])
+    assert len(sql(new.path, "SELECT text FROM note")) == 1 + has_rows
 
 
 @pytest.mark.parametrize("fault", [Raise(Offline("away")), LoseAnswer(Offline("away"))], ids=["before", "in the middle"])
