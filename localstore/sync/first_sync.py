@@ -94,8 +94,8 @@ class FirstSync:
         if self._problem is None or error.kind is not ResetReason.HISTORY_TRIMMED:
             return error
         return SnapshotUnusable(
-            f"{self._problem.message} The remote has let go of the history before it, so that this device has to wait for a newer"
-            " snapshot.",
+            f"{self._problem.message} The remote has let go of the history before it, so that this device has to wait for a"
+            " newer snapshot.",
             hint="Give this device the tables and the version of localstore that the others have.",
         )
 
