@@ -62,6 +62,7 @@ class Resets:
         self._turns = Turns()
         self._why: ResetRequired | None = None
         self._was_reset = False  # since the session started
+        self._was_at_head = False  # since that reset
         self._confirmed = False
         self._can_undo = True
         self._told: Told = set()
@@ -108,15 +109,21 @@ class Resets:
         steps = Steps(self._parts, reset_parts, self._turns)
         life.tell(Resetting(under_way=True))
         try:
-            await self._persist(steps, functools.partial(steps.begin, error, was_reset=self._was_reset))
+            is_again = self._was_reset and not (self._was_at_head and error.kind is ResetReason.HISTORY_TRIMMED)
+            await self._persist(steps, functools.partial(steps.begin, error, was_reset=is_again))
             await self._fill_and_exchange(steps, life)
-            self._was_reset = True
+            self._was_reset, self._was_at_head = True, False
             await self._persist(steps, steps.finish)
         except ClientResetFailed as failure:
             failure.__cause__ = failure.__cause__ or error
             raise
         finally:
             life.tell(Resetting(under_way=False))
+
+    def reached_head(self) -> None:
+        """The device and the remote got on with each other: history that is trimmed from now on says nothing against the last
+        reset, and what that one brought along is still to be kept."""
+        self._was_at_head = True
 
     async def caught_up(self, life: Life, pull: Callable[[], Awaitable[None]]) -> None:
         """The head was reached and the outbox is empty: the remote has confirmed the last reset, if there was one; and what it
