@@ -62,7 +62,7 @@ class Resets:
         self._turns = Turns()
         self._why: ResetRequired | None = None
         self._was_reset = False  # since the session started
-        self._was_at_head = False  # since that reset
+        self._trims = 0  # resets because of trimmed history, since the head was reached
         self._confirmed = False
         self._can_undo = True
         self._told: Told = set()
@@ -109,10 +109,12 @@ class Resets:
         steps = Steps(self._parts, reset_parts, self._turns)
         life.tell(Resetting(under_way=True))
         try:
-            is_again = self._was_reset and not (self._was_at_head and error.kind is ResetReason.HISTORY_TRIMMED)
+            is_trimmed = error.kind is ResetReason.HISTORY_TRIMMED
+            self._trims += is_trimmed
+            is_again = self._was_reset and not (is_trimmed and self._trims <= _TRIES)
             await self._persist(steps, functools.partial(steps.begin, error, was_reset=is_again))
             await self._fill_and_exchange(steps, life)
-            self._was_reset, self._was_at_head = True, False
+            self._was_reset = True
             await self._persist(steps, steps.finish)
         except ClientResetFailed as failure:
             failure.__cause__ = failure.__cause__ or error
@@ -121,9 +123,9 @@ class Resets:
             life.tell(Resetting(under_way=False))
 
     def reached_head(self) -> None:
-        """The device and the remote got on with each other: history that is trimmed from now on says nothing against the last
-        reset, and what that one brought along is still to be kept."""
-        self._was_at_head = True
+        """The device and the remote got on with each other. That history is trimmed says nothing against what the last reset
+        brought along, which is still to be kept, unless it is said again and again with nothing in between."""
+        self._trims = 0
 
     async def caught_up(self, life: Life, pull: Callable[[], Awaitable[None]]) -> None:
         """The head was reached and the outbox is empty: the remote has confirmed the last reset, if there was one; and what it
