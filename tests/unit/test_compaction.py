@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,26 @@ def test_a_snapshot_that_another_process_took_away_is_made_another_time(world: W
 def remove_snapshots(folder: Path) -> None:
     for path in folder.glob("*.snapshot-*/snapshot"):
         path.unlink()
+
+
+def test_what_was_refused_and_undone_is_not_in_a_snapshot_and_does_not_keep_one_from_being_made(world: World) -> None:
+    """The undoing itself begins with a snapshot, as history is gone."""
+    line = world.line()
+    device = world.device(remote=line, **FEW)
+    realm = device.open()
+    write_many(realm, 12)
+    eventually(lambda: line.count("trim") == 1, "the snapshot")
+    world.remote.max_changeset_bytes = 5000
+    add(realm, "too large " + random.Random(1).randbytes(5000).hex())
+    eventually(lambda: "CompensatingWrite" in device.kinds, "the undoing")
+    write_many(realm, 12)
+    eventually(lambda: line.count("trim") == 2, "the next snapshot")
+    other = world.line()
+    new = world.open("new", remote=other)
+    assert new.sync_session.download_all_server_changes(PATIENCE)
+    assert other.count("read_snapshot") == 1
+    assert texts(new) == texts(realm)
+    assert all("too large" not in text for text in texts(new))
 
 
 # -- in a shared folder
