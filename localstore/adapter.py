@@ -288,7 +288,8 @@ class SupportsSnapshots(Protocol):
         ...
 
     async def trim(self, before: Cursor) -> None:
-        """Let go of history before a cursor at which there is a snapshot.
+        """Let go of history before a cursor at which there is a snapshot, as far as the latest one makes up for it: that may be
+        of a device that was further behind.
 
         Once it is gone, who has read less, or nothing, gets ``ResetRequired`` ("history trimmed"), never a gap. It stays known
         which numbers of each device were stored.

@@ -15,6 +15,7 @@ from localstore.store.alone import alone_with, remove, remove_unread
 from localstore.store.driver import driver_errors
 from localstore.store.engine import driver_connection
 from localstore.store.opening import check_not_synced, check_owner
+from localstore.store.snapshot_place import remove_leftovers
 from localstore.store.state import LOCAL_USER, load_state
 from localstore.store.unsent import has_unsent
 
@@ -96,6 +97,7 @@ def delete(path: Path, owner: Owner | None, *, key: bytes | None = None, discard
             with connection.begin():
                 _check_nothing_unsent(path, connection)
         remove(path, connection)
+    remove_leftovers(path)
 
 
 def delete_of_user(path: Path, app: str, user: str, *, key: bytes | None = None, is_surely_theirs: bool) -> bool:
@@ -113,6 +115,7 @@ def delete_of_user(path: Path, app: str, user: str, *, key: bytes | None = None,
     """
     if not path.exists():
         return True
+    remove_leftovers(path)
     try:
         with alone_with(path, key, to_remove=True) as connection:
             with connection.begin():

@@ -6,9 +6,8 @@ during ``BEGIN IMMEDIATE``, and a write during a read, is "database is locked" a
 lies on a file system that is memory itself where the system has one for everybody, as Linux has ``/dev/shm``, and else among
 the temporary files.
 
-What is left behind by a process that was killed is removed when another one makes a realm in memory. A living process
-holds a lock on a file in its directory, which goes with it however it ends; that is surer than its number, which the system
-gives out again. By name they are shared within one process, which is why this module keeps a table of its own.
+What is left behind by a process that was killed is removed when another one makes a realm in memory: a living one holds a
+lock on a file in its directory. By name they are shared within one process, which is why this module keeps a table of its own.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localstore.errors import StoreUnusable
+from localstore.store.held import locked
 
 __all__ = ["hold", "is_memory", "place", "place_of"]
 
@@ -91,7 +91,7 @@ def _make(name: Path) -> Path:
     for _ in range(_ATTEMPTS):
         directory = Path(tempfile.mkdtemp(prefix=f"{_prefix()}{os.getpid()}-", dir=root)).resolve()
         with suppress(FileNotFoundError):
-            lock = _locked(directory / _IN_USE)
+            lock = locked(directory / _IN_USE)
             if lock is not None:
                 _places[directory / _FILE] = _Place(name, directory, lock)
                 return directory / _FILE
@@ -162,22 +162,7 @@ def _remove_leftover(directory: Path) -> None:
         (directory / _IN_USE).unlink()  # refused as long as a process has it open
         shutil.rmtree(directory, ignore_errors=True)
         return
-    lock = _locked(directory / _IN_USE)
+    lock = locked(directory / _IN_USE)
     if lock is not None:
         shutil.rmtree(directory, ignore_errors=True)
         os.close(lock)
-
-
-def _locked(path: Path) -> int | None:
-    """The open file with a lock that goes with this process; None when another has it, or removed it just now."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    if sys.platform == "win32":
-        return descriptor
-    import fcntl
-
-    with suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(descriptor).st_nlink:
-            return descriptor
-    os.close(descriptor)
-    return None

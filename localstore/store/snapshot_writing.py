@@ -15,11 +15,17 @@ from localstore.store.capture import LOGS, captured_tables
 from localstore.store.engine import quote, translated
 from localstore.store.snapshot_file import SCHEMA, attached, columns_of, create, is_copied_whole, is_described, seal, set_up
 from localstore.store.state import load_state
+from localstore.store.undoing import TO_UNDO
 
 __all__ = ["write"]
 
-_OF_ITS_OWN = (*LOGS, *(f"localstore_{name}" for name in ("outbox", "waiting", "aside", "unsealed")))
-"""What is in these is not in the history, or is in the history and not in the tables."""
+_OF_ITS_OWN = (
+    *LOGS,
+    *(f"localstore_{name}" for name in ("outbox", "waiting", "unsealed")),
+    f"localstore_aside WHERE undo = {TO_UNDO} OR device <> (SELECT device FROM main.localstore_state)",
+)
+"""What is in these is not in the history, or is in the history and not in the tables. What the remote refused of this device is
+in neither once it is undone."""
 _FOR_A_NEW_FILE = ("page_size = 4096", "auto_vacuum = NONE", "journal_mode = OFF", "synchronous = OFF")
 Horizon = Callable[[sqlite3.Connection], int]
 """The stamp before which everything was seen by everyone who may still write: ``purge.horizon``."""
@@ -36,7 +42,7 @@ def write(source: sqlite3.Connection, path: Path, *, cursor: bytes, horizon: Hor
 
     Returns:
         Whether it was written. Not when the store is elsewhere than at ``cursor``, has unsent changes, changesets that wait
-        for their turn, or any that it set aside, so that its tables are not what the history makes of them.
+        for their turn, or any that it set aside and has not undone, so that its tables are not what the history makes of them.
 
     Raises:
         TargetExists: something is at ``path``.

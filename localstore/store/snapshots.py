@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from localstore.store import snapshot_loading, snapshot_writing
-from localstore.store.driver import connect
+from localstore.store.driver import connect, driver_errors
 from localstore.store.engine import driver_connection
 from localstore.store.file import Store
 from localstore.store.purge import horizon
@@ -19,6 +19,8 @@ from localstore.store.seal import seal_leftovers
 from localstore.store.snapshot_file import attached, check
 
 __all__ = ["can_load_snapshot", "load_snapshot", "snapshot_number", "write_snapshot"]
+
+_STEPS = 100_000  # of SQLite's virtual machine, between two looks
 
 
 def write_snapshot(store: Store, path: Path, *, cursor: bytes, remote_ms: int | None = None) -> bool:
@@ -42,14 +44,20 @@ def write_snapshot(store: Store, path: Path, *, cursor: bytes, remote_ms: int | 
     Raises:
         TargetExists: something is at ``path``; it was left as it is.
         StoreUnusable: ``path`` cannot be written, or there is no room (``DiskFull``, ``DiskFailed``). Nothing is left there.
+        RealmClosed: the store was closed meanwhile. Nothing is left there.
     """
     store.seal()
     store.catch_up()
     store.fold()
     offline_ms = int(store.options.client_maximum_offline_time * 1000)
     before = partial(horizon, now_ms=store.now_ms(), remote_ms=remote_ms, offline_ms=offline_ms)
-    with closing(connect(store.path, store.options.encryption_key)) as connection:
-        return snapshot_writing.write(connection, path, cursor=cursor, horizon=before)
+    with store.read(), closing(connect(store.path, store.options.encryption_key)) as connection:  # so that closing it waits
+        connection.set_progress_handler(lambda: store.is_closed, _STEPS)  # and not for long
+        try:
+            return snapshot_writing.write(connection, path, cursor=cursor, horizon=before)
+        except driver_errors("OperationalError"):
+            store.check_open()
+            raise
 
 
 def can_load_snapshot(store: Store) -> bool:
@@ -70,7 +78,7 @@ def snapshot_number(store: Store, path: Path, device: bytes) -> int:
         SnapshotUnusable, NewerFormat, WrongKey: as for ``load_snapshot``.
     """
     check(path)
-    with closing(connect(store.path, store.options.encryption_key)) as connection, attached(connection, path):
+    with store.read(), closing(connect(store.path, store.options.encryption_key)) as connection, attached(connection, path):
         return snapshot_loading.number_in(connection, device)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from localstore.adapter import Cursor
 from localstore.environment import Environment
-from localstore.errors import Busy, LocalStoreError, SyncError
+from localstore.errors import Busy, LocalStoreError, Offline, SnapshotUnusable
 from localstore.store.activity import Activity, activity
 from localstore.store.snapshots import write_snapshot
 from localstore.sync.blocking import in_thread
@@ -58,46 +58,53 @@ class Compaction:
             remote_ms: the remote's clock.
 
         Raises:
-            SyncError: the remote could not be asked, or does not take it. It is not tried again soon.
+            Offline, Busy: the remote is out of reach. It is not tried again soon.
         """
         every = self._parts.limits.snapshot_every
         if not every or not self._line.keeps_snapshots:
             return
+        try:
+            if await self._is_due(every):
+                await self._compact(remote_ms)
+        except (Offline, Busy):
+            raise
+        except LocalStoreError as error:  # also what would end a session elsewhere: others may well make one
+            if self._parts.store.is_closed:
+                raise
+            _log.warning("%s makes no snapshot now: %s", self._parts.store.path.name, error)
+
+    async def _is_due(self, every: int) -> bool:
         seen = await in_thread(self._environment, activity, self._parts.store)
         if self._looked_at is not None and seen.changesets - self._looked_at < max(1, every // _LOOKS):
-            return
+            return False
         self._looked_at = seen.changesets
         info = await self._line.latest_snapshot()
         later = seen.changesets if info is None else info.later
-        if later is not None and later >= every * (1 + rank(seen)):
-            await self._compact(remote_ms)
+        return later is not None and later >= every * (1 + rank(seen))
 
     async def _compact(self, remote_ms: int | None) -> None:
         async with snapshot_file(self._parts) as path:
             cursor = None if path is None else await self._write(path, remote_ms)
             if path is None or cursor is None:
                 return
-            byte_count = path.stat().st_size
+            byte_count = await self._environment.run_blocking(_size, path)
             await self._line.write_snapshot(cursor, _chunks(self._environment, path), byte_count)
         await self._line.trim(cursor)
 
     async def _write(self, path: Path, remote_ms: int | None) -> Cursor | None:
         """The cursor of the snapshot that was written; None when there is none."""
-        store = self._parts.store
+        environment, store = self._environment, self._parts.store
+        cursor = (await in_thread(environment, store.state)).cursor
+        if cursor is None:
+            return None
         try:
-            cursor = (await in_thread(self._environment, store.state)).cursor
-            if cursor is not None and await in_thread(
-                self._environment, write_snapshot, store, path, cursor=cursor, remote_ms=remote_ms
-            ):
+            if await in_thread(environment, write_snapshot, store, path, cursor=cursor, remote_ms=remote_ms):
                 return Cursor(cursor)
-            if await in_thread(self._environment, store.last_pending) is not None:
-                self._looked_at = None  # something was written just now; again when it is sent
-        except SyncError as error:  # no room, or somebody writes for long
+        except Busy as error:  # no room here, or somebody writes for long: nothing is wrong with the line
             _log.warning("%s makes no snapshot now: %s", store.path.name, error)
-        except LocalStoreError as error:
-            if store.is_closed:
-                raise
-            _log.warning("%s makes no snapshot now: %s", store.path.name, error)
+            return None
+        if await in_thread(environment, store.last_pending) is not None:
+            self._looked_at = None  # something was written just now; again when it is sent
         return None
 
 
@@ -115,4 +122,15 @@ def _part(path: Path, start: int) -> bytes:
             file.seek(start)
             return file.read(_CHUNK_BYTES)
     except OSError as error:
-        raise Busy(f"The snapshot {path} cannot be read: {error.strerror or error}.") from error
+        raise _unreadable(path, error) from error
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> SnapshotUnusable:
+    return SnapshotUnusable(f"The snapshot {path} cannot be read: {error.strerror or error}.")

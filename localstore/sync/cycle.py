@@ -18,6 +18,7 @@ from localstore.errors import (
     Offline,
     ProtocolError,
     Refused,
+    ResetRequired,
     SyncError,
 )
 from localstore.store.apply import Applied
@@ -256,7 +257,7 @@ class Cycle:
         limit = Limit(max_bytes=self._limits.page_bytes, max_count=self._limits.page_count)
         while True:
             self._hints.heard = False
-            page = await self._line.pull(self._cursor, limit)
+            page = await self._pull(limit)
             if page.more and page.cursor == self._cursor:
                 raise ProtocolError("The adapter says that there is more, and does not move on.", hint="Tell its authors.")
             applied = await in_thread_then(
@@ -282,6 +283,14 @@ class Cycle:
             self._observer.tell(Heard())
         if self._offline_time.is_due():
             self._observer.tell(MayStayAway(await self._in_thread(self._offline_time.again)))
+
+    async def _pull(self, limit: Limit) -> Page:
+        try:
+            return await self._line.pull(self._cursor, limit)
+        except ResetRequired as error:
+            if self._cursor is None:
+                raise self._first_sync.explained(error) from error
+            raise
 
     async def _begin_with_snapshot(self) -> None:
         """Take what the remote holds at once where it can be had so, and leave what came after it to be pulled."""

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from localstore.adapter import SnapshotInfo
-from localstore.errors import Busy, NewerFormat, RealmNotEmpty, SnapshotUnusable, SyncError
+from localstore.errors import Busy, NewerFormat, RealmNotEmpty, ResetRequired, SnapshotUnusable, SyncError
+from localstore.reasons import ResetReason
 from localstore.store.snapshots import can_load_snapshot, load_snapshot, snapshot_number
 from localstore.sync.blocking import in_thread
 from localstore.sync.line import Line
@@ -53,6 +54,7 @@ class FirstSync:
         self._line = line
         self._unseen = unseen
         self._report = report
+        self._problem: SnapshotUnusable | None = None
         self._has_told = False
 
     async def take(self) -> int | None:
@@ -64,6 +66,7 @@ class FirstSync:
         Raises:
             SyncError: the remote cannot be asked, or there is no room now.
         """
+        self._problem = None
         info = await self._line.latest_snapshot()
         if info is None or not await in_thread(self._environment, can_load_snapshot, self._store):
             return None
@@ -78,10 +81,23 @@ class FirstSync:
             except (SnapshotUnusable, NewerFormat) as error:
                 problem = error
             info = await self._line.latest_snapshot()
-        if problem is not None and not self._has_told:
-            self._has_told = True
-            self._report(_told(problem))
+        if problem is not None:
+            self._problem = _told(problem)
+            if not self._has_told:
+                self._has_told = True
+                self._report(self._problem)
         return None
+
+    def explained(self, error: ResetRequired) -> SyncError:
+        """What is to be said when history cannot take the snapshot's place: a reset would begin with the same snapshot, while
+        another device may make a newer one any day."""
+        if self._problem is None or error.kind is not ResetReason.HISTORY_TRIMMED:
+            return error
+        return SnapshotUnusable(
+            f"{self._problem.message} The remote has let go of the history before it, so that this device has to wait for a"
+            " newer snapshot.",
+            hint="Give this device the tables and the version of localstore that the others have.",
+        )
 
     async def _fetch_and_load(self, info: SnapshotInfo) -> bool:
         async with snapshot_file(self._parts) as path:

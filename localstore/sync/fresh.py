@@ -1,7 +1,7 @@
 """A second file that is filled with all that the remote has through a line of its own, as by a device that is new to it.
 
 What it is for is not known here: a client reset, or the undoing of refused changes. It is removed in the end, and one that
-was left behind by a crash is removed before a new one is made.
+was left behind by a crash when a session starts, and before a new one is made.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from localstore.adapter import (
     Welcome,
 )
 from localstore.environment import Environment
-from localstore.errors import LocalStoreError, Offline, RealmClosed, StoreBusy, SyncError
+from localstore.errors import LocalStoreError, Offline, RealmClosed, SyncError
 from localstore.store.file import Store
 from localstore.store.likeness import open_like, owner_of_like, remove_like
+from localstore.store.snapshot_place import remove_leftovers
 from localstore.sync.blocking import in_thread
 from localstore.sync.cycle import Cycle, Observer, Signals
 from localstore.sync.first_sync import Unseen
@@ -40,7 +41,7 @@ from localstore.sync.news import Connection, Failed, News
 from localstore.sync.parts import SessionParts
 from localstore.sync.waits import Waits
 
-__all__ = ["Beside", "Fresh", "fresh_file"]
+__all__ = ["Beside", "Fresh", "fresh_file", "tidy"]
 
 _log = logging.getLogger("localstore.sync")
 
@@ -53,7 +54,18 @@ def fresh_path(store: Store, environment: Environment) -> Path:
 def leftovers(store: Store) -> list[Path]:
     """Second files of a store that lie there, also of those who are at work just now."""
     name = re.compile(re.escape(f"{store.path.name}.fresh-") + "[0-9a-f]{8}")
-    return [path for path in store.path.parent.iterdir() if name.fullmatch(path.name)]
+    try:
+        return [path for path in store.path.parent.iterdir() if name.fullmatch(path.name)]
+    except OSError:  # a folder may be closed to those who look around in it
+        return []
+
+
+def tidy(store: Store) -> None:
+    """Remove what processes that were killed left beside a store: second files, and snapshots that were on their way."""
+    remove_leftovers(store.path)
+    for path in leftovers(store):
+        with suppress(LocalStoreError):  # somebody is at work there, or may not remove it
+            remove_like(path, owner_of_like(store), store.options.encryption_key)
 
 
 @dataclass
@@ -123,9 +135,7 @@ class _Second:
         self._store: Store | None = None
         self._is_gone = False
         self._path = fresh_path(original, environment)
-        for path in leftovers(original):  # of crashes
-            with suppress(StoreBusy):  # somebody is at work there
-                remove_like(path, self._owner, self._key)
+        tidy(original)
 
     def open(self) -> Store:
         with self.in_use:

@@ -15,7 +15,7 @@ from localstore.errors import LocalStoreError, ProtocolError, ResetRequired, Syn
 from localstore.sync.cycle import Cycle, Signals
 from localstore.sync.letting_go import let_go
 from localstore.sync.line import Line
-from localstore.sync.news import Failed, News
+from localstore.sync.news import Failed, News, ReachedHead
 from localstore.sync.parts import SessionParts
 from localstore.sync.redaction import redacted_error
 from localstore.sync.state import Event
@@ -115,6 +115,8 @@ class Life:
 
     def tell(self, news: News) -> None:
         """Pass on what the cycle tells."""
+        if isinstance(news, ReachedHead):
+            self._resets.reached_head()
         if isinstance(news, Failed):
             redacted_error(news.error, self._parts.secrets)  # before it is the session's last, and ends its waits
         self._owner.hear(self, news)

@@ -30,7 +30,7 @@ from localstore.reasons import ResetReason
 from localstore.store.contact import last_contact
 from localstore.store.reset_record import forget_reset
 from localstore.sync.blocking import in_thread
-from localstore.sync.fresh import Beside, Fresh, fresh_file
+from localstore.sync.fresh import Beside, Fresh, fresh_file, tidy
 from localstore.sync.manual import manual_reset
 from localstore.sync.news import Failed, MayStayAway, Resetting
 from localstore.sync.parts import SessionParts
@@ -63,6 +63,7 @@ class Resets:
         self._turns = Turns()
         self._why: ResetRequired | None = None
         self._was_reset = False  # since the session started
+        self._trims = 0  # resets because of trimmed history, since the head was reached
         self._confirmed = False
         self._can_undo = True
         self._told: Told = set()
@@ -77,13 +78,15 @@ class Resets:
         return self._turns.is_calling_back()
 
     async def take_up(self, life: Life) -> None:
-        """Before a life's first connect: do what was left to be done of a reset that was carried out.
+        """Before a life's first connect: remove what was left beside the file, and do what was left to be done of a reset that
+        was carried out.
 
         Raises:
             ClientResetFailed: a callback raised.
         """
         self._confirmed, self._can_undo, self._was_reset = False, True, False
         with suppress(Busy):
+            await in_thread(self._parts.environment, tidy, self._store)
             contact = await in_thread(self._parts.environment, last_contact, self._store)
             life.tell(MayStayAway(contact.deadline_ms))
         if self._parts.reset is not None:
@@ -107,7 +110,10 @@ class Resets:
         steps = Steps(self._parts, reset_parts, self._turns)
         life.tell(Resetting(under_way=True))
         try:
-            await self._persist(steps, functools.partial(steps.begin, error, was_reset=self._was_reset))
+            is_trimmed = error.kind is ResetReason.HISTORY_TRIMMED
+            self._trims += is_trimmed
+            is_again = self._was_reset and not (is_trimmed and self._trims <= _TRIES)
+            await self._persist(steps, functools.partial(steps.begin, error, was_reset=is_again))
             await self._fill_and_exchange(steps, life)
             self._was_reset = True
             await self._persist(steps, steps.finish)
@@ -116,6 +122,11 @@ class Resets:
             raise
         finally:
             life.tell(Resetting(under_way=False))
+
+    def reached_head(self) -> None:
+        """The device and the remote got on with each other. That history is trimmed says nothing against what the last reset
+        brought along, which is still to be kept, unless it is said again and again with nothing in between."""
+        self._trims = 0
 
     async def caught_up(self, life: Life, pull: Callable[[], Awaitable[None]]) -> None:
         """The head was reached and the outbox is empty: the remote has confirmed the last reset, if there was one; and what it

@@ -60,8 +60,10 @@ class MemoryRemoteWithSnapshots(MemoryRemote):
     def trim(self, line: _Line, before: Cursor) -> None:
         with self._lock:
             history = self._history_of(line)
-            history.trimmed = max(history.trimmed, self._position(before, history))
-            self._without_beginning.add(line.partition)
+            end, latest = self._position(before, history), self._snapshots.get(line.partition)
+            if latest is not None:  # it may be of a device that was behind
+                history.trimmed = max(history.trimmed, min(end, self._position(latest[0].cursor, history)))
+                self._without_beginning.add(line.partition)
 
 
 class MemorySnapshotAdapter(MemoryAdapter):

@@ -249,6 +249,14 @@ class HalfSnapshots(MemorySnapshotAdapter):
             self._snapshots.keep_snapshot(self._connected(), cursor, content)
 
 
+class TrimsBlindly(MemorySnapshotAdapter):
+    """Lets go of more than the latest snapshot makes up for."""
+
+    async def trim(self, before: Cursor) -> None:
+        self._snapshots.trim_history()
+        self._connected()
+
+
 class BrokenSnapshots(Broken):
     def __init__(self, wrap: Callable[[MemoryRemoteWithSnapshots], MemorySnapshotAdapter]) -> None:
         remote = MemoryRemoteWithSnapshots()
@@ -271,6 +279,10 @@ class TestSoundSnapshots(BaseOfSnapshots):
 
 class TestHalfSnapshots(BaseOfSnapshots):
     wrap_snapshots = HalfSnapshots
+
+
+class TestTrimsBlindly(BaseOfSnapshots):
+    wrap_snapshots = TrimsBlindly
 
 
 class WrappedWithUsers(MemoryUserAdapter):

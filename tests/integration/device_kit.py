@@ -28,20 +28,27 @@ class DeviceProcess:
         count: how many readings it writes before it takes commands.
         may_err: whether errors are kept; else the first one fails the test.
         page_count: how many changesets it takes in one transaction.
+        snapshot_every: after how many changesets somebody makes a snapshot.
 
     Attributes:
         written: the ids of the readings that it said were committed.
         errors: what its error handler was given.
     """
 
-    def __init__(self, database: Path, remote: Path, count: int, *, may_err: bool, page_count: int) -> None:
+    def __init__(
+        self, database: Path, remote: Path, count: int, *, may_err: bool, page_count: int, snapshot_every: int
+    ) -> None:
         url = remote.as_uri().replace("file:", "folder:", 1)
         self._process = subprocess.Popen(
             [sys.executable, str(SCRIPT), str(database), url, database.stem, str(count)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
-            env={**os.environ, "LOCALSTORE_PAGE_COUNT": str(page_count)},
+            env={
+                **os.environ,
+                "LOCALSTORE_PAGE_COUNT": str(page_count),
+                "LOCALSTORE_SNAPSHOT_EVERY": str(snapshot_every),
+            },
         )
         self.written: list[str] = []
         self.errors: list[str] = []
@@ -129,10 +136,16 @@ class DeviceProcess:
 
 @contextmanager
 def device(
-    database: Path, remote: Path, count: int = 0, *, may_err: bool = False, page_count: int = PAGE_COUNT
+    database: Path,
+    remote: Path,
+    count: int = 0,
+    *,
+    may_err: bool = False,
+    page_count: int = PAGE_COUNT,
+    snapshot_every: int = 5000,
 ) -> Iterator[DeviceProcess]:
     """A device that is ended whatever happens."""
-    process = DeviceProcess(database, remote, count, may_err=may_err, page_count=page_count)
+    process = DeviceProcess(database, remote, count, may_err=may_err, page_count=page_count, snapshot_every=snapshot_every)
     try:
         yield process
     finally:

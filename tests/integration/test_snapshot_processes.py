@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the limits and signals are those of POSIX")
 
 if sys.platform != "win32":
+    from localstore.errors import RealmClosed
     from localstore.store.snapshots import load_snapshot, write_snapshot
     from tests.integration.snapshot_process import count, fill, opened
+    from tests.unit.session_kit import PATIENCE, eventually, is_open
 
 SCRIPT = Path(__file__).with_name("snapshot_process.py")
 MANY = 1_000_000
@@ -89,3 +92,18 @@ def test_a_million_rows_take_no_more_memory_than_a_few(tmp_path: Path) -> None:
     assert took["size"] > 2 * MEMORY_BYTES
     assert took["writing"] < MEMORY_BYTES
     assert took["loading"] < MEMORY_BYTES
+
+
+@pytest.mark.slow
+def test_closing_breaks_off_a_long_snapshot_and_lets_go_of_the_file(tmp_path: Path) -> None:
+    fill(tmp_path, MANY)
+    path = tmp_path / "snapshot"
+    writer = opened(tmp_path, "writer")
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write_snapshot, writer, path, cursor=b"1")
+        eventually(lambda: writing.done() or (path.exists() and path.stat().st_size > 1 << 20))
+        writer.close()
+        with pytest.raises(RealmClosed):
+            writing.result(PATIENCE)
+    assert not path.exists()
+    assert not is_open(writer.path)

@@ -13,9 +13,9 @@ import logging
 import signal
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing, contextmanager, suppress
+from contextlib import aclosing, closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -33,6 +33,7 @@ from localstore.adapter import (
     Page,
     PushResult,
     SealedChangeset,
+    SnapshotInfo,
     SyncAdapter,
     Tokens,
     Welcome,
@@ -299,6 +300,12 @@ class _LineAdapter(FaultyAdapter):
     async def log_out(self, refresh_token: str) -> None:
         await self._line.pass_gate("log_out")
         await super().log_out(refresh_token)
+
+    async def read_snapshot(self, info: SnapshotInfo) -> AsyncGenerator[bytes]:
+        await self._line.pass_gate("read_snapshot")
+        async with aclosing(super().read_snapshot(info)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def close(self) -> None:
         await self._line.pass_gate("close")

@@ -38,6 +38,7 @@ from localstore.errors import (
     ClientResetFailed,
     ClientResetRequired,
     LocalStoreError,
+    Offline,
     OperationAborted,
     ProtocolError,
     ReadOnlyRealm,
@@ -1281,6 +1282,26 @@ class TestFailures:
         line.break_next("push")
         in_step(realm)
         assert texts(realm) == ["old"]
+
+    def test_a_history_trimmed_again_before_anything_was_sent_is_no_reason_to_discard(self, world: World) -> None:
+        line = world.line()
+        _, realm = parted(world, RecoverOrDiscard(), device=world.device(remote=line))
+        other = world.open("other")
+        for number in range(3):
+            add(other, f"missed {number}")
+            in_step(other)
+            world.remote.trim_history()
+            line.break_down(push=Raise(Offline("away")))
+            realm.sync_session.resume()
+            while f"missed {number}" not in texts(realm):
+                world.at_rest(2)
+                world.clock.advance(301)
+        line.recover()
+        realm.sync_session.reconnect()
+        in_step(realm)
+        assert texts(realm) == ["missed 0", "missed 1", "missed 2", "new", "old"] == world.remote_texts()
+        assert realm.sync_session.last_reset is not None
+        assert realm.sync_session.last_reset.mode == "recover"
 
     def test_what_did_not_help_is_not_tried_again_however_often_the_session_starts(self, world: World) -> None:
         calls = Calls()

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from localstore import Realm
-from localstore.errors import Offline
+from localstore import ConnectionState, Realm, SessionState
+from localstore.errors import Offline, ProtocolError, Refused, Unauthorized
 from localstore.store.activity import Activity
 from localstore.sync.compaction import rank
 from localstore.testing.clock import environment
 from localstore.testing.faulty import Hang, LoseAnswer, Raise
 from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
 from localstore_adapters.folder import FolderAdapter
-from tests.unit.session_kit import PATIENCE, World, add, eventually, texts
+from tests.unit.session_kit import PATIENCE, World, add, eventually, meddling_after, texts
 
 DAY_MS = 86_400_000
 FEW = {"snapshot_every": 10}
@@ -137,6 +138,67 @@ def test_what_fails_keeps_nothing_from_going_on(world: World, call: str, fault: 
     other = world.open("other")
     assert other.sync_session.download_all_server_changes(PATIENCE)
     assert texts(other) == texts(realm)
+
+
+@pytest.mark.parametrize("call", ["latest_snapshot", "write_snapshot", "trim"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unauthorized("only for those who may write"),
+        Refused("too large", number=None),
+        ProtocolError("a bug"),
+        RuntimeError("bug"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_who_may_not_make_one_goes_on_all_the_same(world: World, call: str, error: Exception) -> None:
+    """What would end a session elsewhere, as the adapter's answer to a push, is a snapshot's business alone here."""
+    line = world.line()
+    device = world.device(remote=line, **FEW)
+    realm = device.open()
+    write_many(realm, 8)
+    line.break_down(**{call: Raise(error)})
+    write_many(realm, 5)
+    assert line.count(call) >= 1
+    assert realm.sync_session.state is SessionState.ACTIVE
+    assert realm.sync_session.connection_state is ConnectionState.CONNECTED
+    assert line.count("connect") == 1
+    assert device.told == []
+
+
+def test_a_snapshot_that_another_process_took_away_is_made_another_time(world: World, tmp_path: Path) -> None:
+    line = world.line()
+    device = world.device(
+        remote=line, run_blocking=meddling_after("write_snapshot", lambda _: remove_snapshots(tmp_path)), **FEW
+    )
+    realm = device.open()
+    write_many(realm, 12)
+    assert realm.sync_session.state is SessionState.ACTIVE
+
+
+def remove_snapshots(folder: Path) -> None:
+    for path in folder.glob("*.snapshot-*/snapshot"):
+        path.unlink()
+
+
+def test_what_was_refused_and_undone_is_not_in_a_snapshot_and_does_not_keep_one_from_being_made(world: World) -> None:
+    """The undoing itself begins with a snapshot, as history is gone."""
+    line = world.line()
+    device = world.device(remote=line, **FEW)
+    realm = device.open()
+    write_many(realm, 12)
+    eventually(lambda: line.count("trim") == 1, "the snapshot")
+    world.remote.max_changeset_bytes = 5000
+    add(realm, "too large " + random.Random(1).randbytes(5000).hex())
+    eventually(lambda: "CompensatingWrite" in device.kinds, "the undoing")
+    write_many(realm, 12)
+    eventually(lambda: line.count("trim") == 2, "the next snapshot")
+    other = world.line()
+    new = world.open("new", remote=other)
+    assert new.sync_session.download_all_server_changes(PATIENCE)
+    assert other.count("read_snapshot") == 1
+    assert texts(new) == texts(realm)
+    assert all("too large" not in text for text in texts(new))
 
 
 # -- in a shared folder

@@ -10,10 +10,11 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+import sqlalchemy
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from localstore import Realm, uuid7
+from localstore import Realm, SessionState, uuid7
 from localstore.adapter import Cursor, Hello, SnapshotInfo
 from localstore.errors import Offline
 from localstore.store.snapshots import write_snapshot
@@ -80,6 +81,15 @@ def synced(realm: Realm) -> list[str]:
 
 def nothing_is_left_beside(device: Device) -> bool:
     return not list(device.path.parent.glob(f"{device.path.name}.snapshot-*"))
+
+
+def left_by_a_crash(file: Path) -> Path:
+    """What a killed process leaves beside a file."""
+    directory = file.with_name(f"{file.name}.snapshot-0123abcd")
+    directory.mkdir()
+    (directory / "in-use").touch()
+    (directory / "snapshot").write_bytes(b"second")
+    return directory
 
 
 def test_a_new_file_takes_the_snapshot_and_then_the_log(world: WorldWithSnapshots) -> None:
@@ -174,6 +184,40 @@ def test_a_snapshot_that_does_not_fit_the_schema_is_told_and_the_log_taken(world
     assert sql(new.path, "SELECT text FROM note") == [("twice",)]
 
 
+@pytest.mark.parametrize("has_rows", [False, True], ids=["empty", "with rows"])
+@pytest.mark.parametrize("problem", ["does not fit", "damaged"])
+def test_without_history_a_device_waits_for_a_snapshot_that_it_can_use(
+    world: WorldWithSnapshots, problem: str, has_rows: bool
+) -> None:
+    """A reset could only begin with the same snapshot again and again."""
+    writer = world.open("writer")
+    add(writer, "twice", "twice")
+    world.write_snapshot(writer, trim=True, content=b"no snapshot" if problem == "damaged" else None)
+    device = world.device("new", remote=world.line())
+    if has_rows:
+        world.remote.go_offline()
+    new = device.open(schema={Note})
+    if has_rows:
+        with new.write() as tx:
+            tx.add(Note(text="own"))
+        world.remote.go_online()
+        new.sync_session.reconnect()
+    eventually(lambda: "SnapshotUnusable" in device.kinds)
+    for _ in range(5):
+        world.at_rest(2)
+        world.clock.advance(400)
+    assert device.kinds == ["SnapshotUnusable"]
+    assert new.sync_session.state is SessionState.ACTIVE
+    last = new.sync_session.status.last_error
+    assert last is not None
+    assert "wait for a newer snapshot" in str(last)
+    with writer.write() as tx:
+        tx.exec(sqlalchemy.text("DELETE FROM note WHERE id = (SELECT min(id) FROM note)"))
+    world.write_snapshot(writer)
+    eventually(lambda: world.clock.advance(400) or "twice" in [row[0] for row in sql(new.path, "SELECT text FROM note")])
+    assert len(sql(new.path, "SELECT text FROM note")) == 1 + has_rows
+
+
 @pytest.mark.parametrize("fault", [Raise(Offline("away")), LoseAnswer(Offline("away"))], ids=["before", "in the middle"])
 def test_a_download_that_breaks_off_begins_anew(world: WorldWithSnapshots, fault: Raise | LoseAnswer) -> None:
     writer = writer_with_history(world)
@@ -201,7 +245,7 @@ def test_a_file_that_is_closed_in_the_middle_of_a_download_is_empty_and_begins_a
     new.close()
     assert is_let_go(device.path)
     eventually(lambda: nothing_is_left_beside(device))
-    (device.path.parent / f"{device.path.name}.snapshot-0123abcd").write_bytes(b"left by a crash")
+    left_by_a_crash(device.path)
     assert synced(device.open()) == ["first", "second"]
     assert nothing_is_left_beside(device)
 
@@ -251,3 +295,54 @@ def test_a_changeset_whose_acknowledgement_was_lost_is_not_sent_twice_after_a_re
     assert synced(other) == synced(writer) == ["arrived", "first", "later", "second"]
     with closing(sqlite3.connect(other.path)) as connection:
         assert connection.execute("SELECT count(*) FROM localstore_outbox").fetchone() == (0,)
+
+
+# -- what lies beside the file meanwhile
+
+
+def test_what_a_killed_process_left_goes_when_a_session_starts_though_no_snapshot_is_taken(world: WorldWithSnapshots) -> None:
+    device = world.device()
+    assert synced(device.open()) == []
+    device.close()
+    left = left_by_a_crash(device.path)
+    second = left_by_a_crash(device.path.with_name(f"{device.path.name}.fresh-00000000"))
+    another = left_by_a_crash(device.path.with_name("another.db"))
+    assert synced(world.open(path=device.path)) == []
+    assert [path.exists() for path in (left, second, another)] == [False, False, True]
+
+
+def test_what_is_not_ours_is_left_where_it_is(world: WorldWithSnapshots) -> None:
+    device = world.device()
+    kept = device.path.with_name(f"{device.path.name}.snapshot-00000000")
+    kept.write_text("of somebody else")
+    folder = device.path.with_name(f"{device.path.name}.snapshot-00000001")
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("of somebody else")
+    assert synced(device.open()) == []
+    assert kept.exists()
+    assert [path.name for path in folder.iterdir() if path.name != "in-use"] == ["thesis.txt"]
+
+
+def test_deleting_the_files_takes_what_a_killed_process_left_with_them(world: WorldWithSnapshots) -> None:
+    device = world.device()
+    device.open().close()
+    left = left_by_a_crash(device.path)
+    Realm.delete_files(device.configuration())
+    assert not left.exists()
+
+
+def test_two_processes_of_a_file_leave_each_others_snapshots_alone(world: WorldWithSnapshots) -> None:
+    """Another one starts while the first fetches the snapshot, as far as that is seen from outside: by the lock."""
+    writer = writer_with_history(world)
+    world.write_snapshot(writer, trim=True)
+    line = world.line()
+    line.hold("read_snapshot")
+    first = world.device("new", remote=line)
+    realm = first.open()
+    eventually(lambda: line.held("read_snapshot"))
+    second = world.open(path=first.path)
+    assert synced(second) == ["first", "second"]
+    line.let_go("read_snapshot")
+    assert synced(realm) == ["first", "second"]
+    assert first.told == []
+    eventually(lambda: nothing_is_left_beside(first))

@@ -205,6 +205,27 @@ class SnapshottingRules(Suite):
 
         self.run(rule())
 
+    def test_two_devices_that_let_go_at_once_leave_a_snapshot_that_one_can_go_on_from(self, remote: RemoteUnderTest) -> None:
+        """The one that is further makes its snapshot first, and trims last."""
+        self.need("snapshots")
+
+        async def rule() -> None:
+            async with self.line(remote) as behind, self.line(remote) as ahead, self.line(remote) as new:
+                await behind.push(1, 3)
+                await behind.read()
+                await ahead.push(1, 3)
+                cursor = await _write(ahead, _NEW)
+                assert behind.cursor is not None
+                await _power(behind).write_snapshot(behind.cursor, _chunks(_OLD))
+                await _power(ahead).trim(cursor)
+                await _power(behind).trim(behind.cursor)
+                content = await _content(new)
+                new.cursor = (await _latest(new)).cursor
+                received = await new.read()
+                assert content == b"".join(_NEW) or received == ahead.make(1, 3)
+
+        self.run(rule())
+
     async def _check_reset_or_all(self, remote: RemoteUnderTest, cursor: Cursor | None, writer: Line) -> None:
         """Who stands before what was trimmed is told so, or given all of it: some remotes let go of it later."""
         async with self.line(remote) as line:

@@ -1,0 +1,80 @@
+"""Real processes on one folder, killed again and again while they make a snapshot, or begin with one: all converge, nothing
+acknowledged is lost, and nothing is left lying about."""
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.device_kit import SILENCE_SECONDS, check_converged, contents, device
+
+EVERY = 5
+READINGS = 40
+ROUNDS = 5
+A_MOMENT = 0.03  # seconds, in which a snapshot of that size is made or taken
+
+pytestmark = pytest.mark.slow
+
+
+def wait_for(seen: Callable[[], object]) -> None:
+    deadline = time.monotonic() + SILENCE_SECONDS
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.0005)
+
+
+def places(file: Path) -> list[Path]:
+    """Where snapshots of a file lie that are on their way."""
+    return list(file.parent.glob(f"{file.name}.snapshot-*"))
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_who_is_killed_while_it_makes_a_snapshot_loses_nothing(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    remote = tmp_path / "remote"
+    files = [tmp_path / f"{name}.db" for name in ("victim", "other", "new")]
+    acknowledged: list[str] = []
+    for number in range(1, ROUNDS + 1):
+        with device(files[0], remote, number * READINGS, snapshot_every=EVERY) as victim:
+            wait_for(lambda: places(files[0]))
+            time.sleep(chance.random() * A_MOMENT)
+            victim.kill()
+            acknowledged += victim.written
+    for file in files:
+        with device(file, remote, READINGS if file.stem == "other" else 0, snapshot_every=EVERY) as process:
+            process.do("upload")
+            process.do("download")
+            acknowledged += process.written
+    for file in files[:2]:
+        with device(file, remote, snapshot_every=EVERY) as process:
+            process.do("download")
+    with device(files[2], remote, snapshot_every=EVERY) as process:
+        process.do("download")
+    check_converged(files, acknowledged)
+    assert list(remote.rglob("*.sqlite"))
+    assert not [place for file in files for place in places(file)]
+
+
+@pytest.mark.parametrize("seed", [3])
+def test_who_is_killed_while_it_begins_with_a_snapshot_ends_up_with_everything(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    remote = tmp_path / "remote"
+    files = [tmp_path / "writer.db"]
+    with device(files[0], remote, READINGS, snapshot_every=EVERY) as writer:
+        writer.do("upload")
+        wait_for(lambda: list(remote.rglob("*.snapshot.json")))
+    for number in range(ROUNDS):
+        file = tmp_path / f"victim-{number}.db"
+        with device(file, remote) as victim:
+            wait_for(lambda file=file: places(file))
+            time.sleep(chance.random() * A_MOMENT)
+            victim.kill()
+        assert len(contents(file)["reading"]) in (0, READINGS)
+        files.append(file)
+    for file in files[1:]:
+        with device(file, remote) as victim:
+            victim.do("download")
+        assert not places(file)
+    check_converged(files, writer.written)
