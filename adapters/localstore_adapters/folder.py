@@ -6,15 +6,6 @@
 
 Every device writes into its own directory alone and nothing is ever rewritten, so that no two devices can be in each other's
 way, whatever carries the files. There is no server and no lock, and so no order between devices either.
-
-Files are carried, copied and put back by others, so what lies there now does not say what was stored. A device takes its
-numbers from its own database alone and uses none twice, whatever becomes of their files:
-
-* A file of its own that is damaged counts by its name. If it was not acknowledged yet, pushing again mends it; else it is told,
-  as another device's is, and waited for, and what comes after it is written on.
-* Files of its own that are gone make the folder offline for a while, as one that is still being copied. Only when they stay
-  away, and no others come, is the folder what it seems: one that lost history. Then the device becomes another one, so that
-  nothing is mixed up if they do come back.
 """
 
 from __future__ import annotations
@@ -52,7 +43,6 @@ from localstore.wire import MAX_CHANGESET_BYTES, SealedChangeset
 from localstore_adapters._folder_cursor import cursor_of, numbers_of
 from localstore_adapters._folder_files import (
     make_directory,
-    name_of,
     parse_device,
     parse_name,
     reaching,
@@ -63,6 +53,7 @@ from localstore_adapters._folder_files import (
 from localstore_adapters._folder_history import FilesPage, FolderHistory
 from localstore_adapters._folder_identity import identify, read_identity
 from localstore_adapters._folder_inotify import can_listen, is_local_disk
+from localstore_adapters._folder_own import Absence, check_damaged, count_stored
 from localstore_adapters._folder_snapshot_calls import SnapshotCalls
 from localstore_adapters._folder_snapshots import FolderSnapshots
 from localstore_adapters._folder_watch import can_watch, changed_paths, told_paths
@@ -74,7 +65,6 @@ _WORLD = Environment()
 _POLL_SECONDS = 5.0  # notifications do not come through network mounts
 _KEEP_DAYS = 30.0
 _DAY_MS = 86_400_000
-_OWN_SECONDS = 60.0  # for files of this device's own to come back, each time some have come
 _LOOKS_MAX = 3  # at a folder in which files go away just now
 _LOCAL_POLL_SECONDS = 60.0  # from a disk of this computer they do come
 
@@ -129,7 +119,7 @@ class FolderAdapter:
         self._is_local = False
         self._watch_failed = False
         self._line: _Line | None = None
-        self._missing: tuple[int, float] | None = None  # behind which number, and since when
+        self._absence = Absence(self.folder, environment.monotonic)
         self._job: asyncio.Future[Any] | None = None
         self._watches: list[asyncio.Event] = []
 
@@ -268,7 +258,7 @@ class FolderAdapter:
             line = _Line(identity.remote_id, hello.device, history, snapshots)
             line.look()
             last_number = history.last_own_number()
-            self._await_own_files(last_number, hello.acknowledged)
+            self._absence.check(last_number, hello.acknowledged)
         horizon_days = days if snapshots.exist else None  # where nobody makes any, nothing is forgotten
         return line, Welcome(remote_id=identity.remote_id, last_number=last_number, horizon_days=horizon_days)
 
@@ -277,34 +267,19 @@ class FolderAdapter:
             self._check_identity(line)
             line.look()
             last = line.history.last_own_number()
-            self._await_own_files(last, batch[0].number - 1)
+            self._absence.check(last, batch[0].number - 1)
             if batch[0].number > last + 1:
                 raise ResetRequired("remote restored", hint=f"The folder has this device's changesets up to {last} only.")
-            missing = batch[_count_stored(line, batch) :]
+            missing = batch[count_stored(line.history, batch) :]
             refused = next((sealed for sealed in missing if sealed.byte_count > MAX_CHANGESET_BYTES), None)
             taken = missing if refused is None else missing[: refused.number - missing[0].number]
             if taken:
-                _check_damaged(line, taken)
+                check_damaged(line.history, taken)
                 self._write(line, taken)
         if refused is None:
             return PushResult(acknowledged=batch[-1].number)
         reason = f"It has {refused.byte_count} bytes; a folder takes up to {MAX_CHANGESET_BYTES}."
         return PushResult(acknowledged=refused.number - 1, refusals=(Refusal(number=refused.number, reason=reason),))
-
-    def _await_own_files(self, last: int, acknowledged: int) -> None:
-        """Let a folder that lacks what this device had stored be offline for a while."""
-        if last >= acknowledged:
-            self._missing = None
-            return
-        now = self._environment.monotonic()
-        if self._missing is None or self._missing[0] != last:
-            self._missing = (last, now)
-        if now - self._missing[1] < _OWN_SECONDS:
-            raise Offline(
-                f"The folder {self.folder} has this device's changesets up to {last} only, and had them up to {acknowledged}:"
-                " it is still being copied, or lost some. Local data is safe, and what is unsent stays in the outbox.",
-                hint="Wait until the folder is complete, or put the files back; sync then goes on by itself.",
-            )
 
     def _write(self, line: _Line, batch: Sequence[SealedChangeset]) -> None:
         directory = line.history.path / line.device.hex()
@@ -391,26 +366,6 @@ def _is_run(device: bytes, batch: Sequence[SealedChangeset]) -> bool:
     """Whether a batch is what may be pushed: consecutive numbers of one device."""
     numbers = [sealed.number for sealed in batch if sealed.device == device]
     return bool(batch) and numbers == list(range(batch[0].number, batch[0].number + len(batch)))
-
-
-def _count_stored(line: _Line, batch: Sequence[SealedChangeset]) -> int:
-    """How many of a batch's first changesets are stored already, with the same content."""
-    floor = line.history.floors.get(line.device, 0)
-    count = max(0, min(len(batch), floor + 1 - batch[0].number))  # what was let go of cannot be compared
-    after = batch[0].number - 1 + count
-    for ours, stored in zip(batch[count:], line.history.own_changesets(after), strict=False):
-        if ours.digest != stored.digest:
-            raise ResetRequired("device forked", hint=f"Number {ours.number} is stored with other content.")
-        count += 1
-    return count
-
-
-def _check_damaged(line: _Line, batch: Sequence[SealedChangeset]) -> None:
-    """See that no damaged file promises other content under the numbers of a batch: it may become whole at any time."""
-    first, last = batch[0].number, batch[-1].number
-    for name in line.history.damaged_own_files():
-        if first <= name.first and name.last <= last and name_of(batch[name.first - first : name.last + 1 - first]) != name:
-            raise ResetRequired("device forked", hint=f"Number {name.first} is stored with other content, and damaged.")
 
 
 def _is_news(path: Path, line: _Line) -> bool:
