@@ -7,7 +7,7 @@ from pathlib import Path
 
 from localstore_adapters._folder_files import parse_name
 
-__all__ = ["DAMAGES", "PASSING", "Damage", "foreign", "whole_files"]
+__all__ = ["DAMAGES", "PASSING", "Damage", "foreign", "snapshot_files", "whole_files"]
 
 Spoil = Callable[[bytes], bytes]
 
@@ -51,6 +51,11 @@ class Damage:
 
     def undo(self) -> None:
         self.path.write_bytes(self._whole)
+
+
+def snapshot_files(folder: Path) -> list[Path]:
+    """Snapshots, and the notes on them and on what was let go of, the latest last."""
+    return sorted(folder.glob("p-*/snapshots/0*"))
 
 
 def whole_files(folder: Path) -> list[Path]:

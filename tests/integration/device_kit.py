@@ -27,21 +27,25 @@ class DeviceProcess:
         remote: its remote, a folder.
         count: how many readings it writes before it takes commands.
         may_err: whether errors are kept; else the first one fails the test.
-        page_count: how many changesets it takes in one transaction.
+        keep_seconds: how long it keeps history behind a snapshot.
+        settings: of the library.
 
     Attributes:
         written: the ids of the readings that it said were committed.
         errors: what its error handler was given.
     """
 
-    def __init__(self, database: Path, remote: Path, count: int, *, may_err: bool, page_count: int) -> None:
+    def __init__(
+        self, database: Path, remote: Path, count: int, *, may_err: bool, keep_seconds: float | None, **settings: object
+    ) -> None:
         url = remote.as_uri().replace("file:", "folder:", 1)
+        keep = [] if keep_seconds is None else [str(keep_seconds)]
         self._process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(database), url, database.stem, str(count)],
+            [sys.executable, str(SCRIPT), str(database), url, database.stem, str(count), *keep],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
-            env={**os.environ, "LOCALSTORE_PAGE_COUNT": str(page_count)},
+            env={**os.environ, **{f"LOCALSTORE_{name.upper()}": str(value) for name, value in settings.items()}},
         )
         self.written: list[str] = []
         self.errors: list[str] = []
@@ -129,10 +133,18 @@ class DeviceProcess:
 
 @contextmanager
 def device(
-    database: Path, remote: Path, count: int = 0, *, may_err: bool = False, page_count: int = PAGE_COUNT
+    database: Path,
+    remote: Path,
+    count: int = 0,
+    *,
+    may_err: bool = False,
+    keep_seconds: float | None = None,
+    page_count: int = PAGE_COUNT,
+    **settings: object,
 ) -> Iterator[DeviceProcess]:
     """A device that is ended whatever happens."""
-    process = DeviceProcess(database, remote, count, may_err=may_err, page_count=page_count)
+    settings = {"page_count": page_count, **settings}
+    process = DeviceProcess(database, remote, count, may_err=may_err, keep_seconds=keep_seconds, **settings)
     try:
         yield process
     finally:
