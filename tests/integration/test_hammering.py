@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.damaging import DAMAGES, PASSING, Damage, foreign, snapshot_files, whole_files
+from tests.integration.damaging import DAMAGES, PASSING, Damage, first_numbers, foreign, snapshot_files, whole_files
 from tests.integration.device_kit import DeviceProcess, check_converged, device, identity
 from tests.integration.real_tools import until
 
@@ -162,14 +162,6 @@ class Crowd:
         for process in self.others:
             process.finish(HAMMER)
         return len(expected) + len(damages)
-
-
-def first_numbers(remote: Path) -> list[int]:
-    """Of each device, the first changeset that is still there."""
-    firsts: dict[str, int] = {}
-    for path in whole_files(remote):
-        firsts.setdefault(path.parent.name, int(path.name[:12]))
-    return list(firsts.values())
 
 
 @pytest.mark.parametrize("seed", [1])
