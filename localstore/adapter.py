@@ -91,6 +91,8 @@ class Hello:
             answers ``ResetRequired``.
         cursor: where this device has read up to.
         horizon_days: how long it may stay away: a remote without a horizon of its own keeps history for that time.
+        acknowledged: the highest number that the remote has acknowledged, as far as the device knows. A remote that may have
+            less just for now can say so with ``Offline``; to others the session compares their answer.
     """
 
     app: str
@@ -100,6 +102,7 @@ class Hello:
     remote_id: str | None = None
     cursor: Cursor | None = None
     horizon_days: float | None = None
+    acknowledged: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +203,9 @@ class SyncAdapter(Protocol):
         devices in full or not at all.
 
         Raises:
-            ResetRequired: a number is stored with other content, or would leave a gap ("device forked").
+            ResetRequired: a number is stored with other content ("device forked"), or would leave a gap: the device sends only
+                what follows on what was acknowledged, so the remote has lost some ("remote restored").
+            Offline: or what is missing may come back.
         """
         ...
 

@@ -13,7 +13,7 @@ class ResetReason(enum.Enum):
     REMOTE_REPLACED = "remote replaced"
     """It was wiped, or another one has taken its place."""
     REMOTE_RESTORED = "remote restored"
-    """It went back to an old state, as from a backup, and lost what it had acknowledged."""
+    """It went back to an old state, as from a backup, or lost files: it has less than it had acknowledged."""
     HISTORY_TRIMMED = "history trimmed"
     """The device was away for longer than the remote keeps history."""
     DEVICE_FORKED = "device forked"

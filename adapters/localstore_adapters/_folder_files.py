@@ -25,6 +25,7 @@ __all__ = [
     "UnreadableFile",
     "is_passing",
     "make_directory",
+    "name_of",
     "names_in",
     "parse_device",
     "parse_name",
@@ -133,9 +134,14 @@ def write_changes(directory: Path, batch: Sequence[SealedChangeset], random_byte
     if len(payload) > _PAYLOAD_BYTES_MAX:
         raise ValueError(f"A batch of {len(payload)} bytes is larger than any reader takes.")
     digest = hashlib.sha256(payload).digest()
-    name = FileName(batch[0].number, batch[-1].number, digest.hex()[:16])
+    name = _name_of(batch, digest)
     publish(directory, str(name), _HEADER.pack(_MAGIC, _FORMAT, len(payload), digest) + payload, random_bytes)
     return name
+
+
+def name_of(batch: Sequence[SealedChangeset]) -> FileName:
+    """The name of the file that holds a run of changesets, and nothing else does."""
+    return _name_of(batch, hashlib.sha256(encode_batch(batch)).digest())
 
 
 def publish(directory: Path, name: str, data: bytes, random_bytes: RandomBytes) -> None:
@@ -203,6 +209,10 @@ def _offline(error: OSError, path: Path) -> Offline:
         f"The shared folder cannot be used: {error.strerror or error} ({place}). {kept}",
         hint="Connect the disk or share again; sync then goes on by itself.",
     )
+
+
+def _name_of(batch: Sequence[SealedChangeset], digest: bytes) -> FileName:
+    return FileName(batch[0].number, batch[-1].number, digest.hex()[:16])
 
 
 def _read_payload(path: Path) -> tuple[bytes, bytes]:

@@ -154,21 +154,26 @@ class FolderHistory:
         self._unreadable = {path: why for path, why in self._unreadable.items() if path in present}
 
     def last_own_number(self) -> int:
-        """The highest number up to which this device's changesets are stored without a gap, as of the last scan.
+        """The highest number up to which the names of this device's files leave no gap, as of the last scan.
 
-        Names are taken at their word but for the end, which a crash may have left damaged.
+        Names are taken at their word: a file that is damaged may be put back at any time, and then holds what its name says.
+        Where that is so at the end, it is told.
         """
         directory, floor = self._directories.get(self.own), self.floors.get(self.own, 0)
-        while directory is not None and (last := directory.last_number(floor)) > floor:
-            ends = [name for name in directory.files.values() if name.last == last]
-            for name in ends:
-                if name == self._sound_end or self._read(self.own, directory, name) is not None:
-                    self.trust(name)
-                    return last
-            for name in ends:
-                del directory.files[str(name)]
         self.own_number = max(self.own_number, floor)
-        return floor
+        if directory is None or (last := directory.last_number(floor)) == floor:
+            return floor
+        for name in [name for name in directory.files.values() if name.last == last]:
+            if name == self._sound_end or self._read(self.own, directory, name) is not None:
+                self.trust(name)
+        return last
+
+    def damaged_own_files(self) -> list[FileName]:
+        """This device's files that were found damaged."""
+        directory = self._directories.get(self.own)
+        if directory is None:
+            return []
+        return [name for name in directory.files.values() if directory.path / str(name) in self._unreadable]
 
     def trust(self, end: FileName) -> None:
         """Note that this device's last file is whole, so that it need not be read again to know."""

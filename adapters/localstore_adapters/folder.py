@@ -53,6 +53,7 @@ from localstore_adapters._folder_files import (
 from localstore_adapters._folder_history import FilesPage, FolderHistory
 from localstore_adapters._folder_identity import identify, read_identity
 from localstore_adapters._folder_inotify import can_listen, is_local_disk
+from localstore_adapters._folder_own import Absence, check_damaged, count_stored
 from localstore_adapters._folder_snapshot_calls import SnapshotCalls
 from localstore_adapters._folder_snapshots import FolderSnapshots
 from localstore_adapters._folder_watch import can_watch, changed_paths, told_paths
@@ -118,6 +119,7 @@ class FolderAdapter:
         self._is_local = False
         self._watch_failed = False
         self._line: _Line | None = None
+        self._absence = Absence(self.folder, environment.monotonic)
         self._job: asyncio.Future[Any] | None = None
         self._watches: list[asyncio.Event] = []
 
@@ -256,6 +258,7 @@ class FolderAdapter:
             line = _Line(identity.remote_id, hello.device, history, snapshots)
             line.look()
             last_number = history.last_own_number()
+            self._absence.check(last_number, hello.acknowledged)
         horizon_days = days if snapshots.exist else None  # where nobody makes any, nothing is forgotten
         return line, Welcome(remote_id=identity.remote_id, last_number=last_number, horizon_days=horizon_days)
 
@@ -264,12 +267,14 @@ class FolderAdapter:
             self._check_identity(line)
             line.look()
             last = line.history.last_own_number()
+            self._absence.check(last, batch[0].number - 1)
             if batch[0].number > last + 1:
-                raise ResetRequired("device forked", hint=f"The folder has this device's changesets up to {last} only.")
-            missing = batch[_count_stored(line, batch) :]
+                raise ResetRequired("remote restored", hint=f"The folder has this device's changesets up to {last} only.")
+            missing = batch[count_stored(line.history, batch) :]
             refused = next((sealed for sealed in missing if sealed.byte_count > MAX_CHANGESET_BYTES), None)
             taken = missing if refused is None else missing[: refused.number - missing[0].number]
             if taken:
+                check_damaged(line.history, taken)
                 self._write(line, taken)
         if refused is None:
             return PushResult(acknowledged=batch[-1].number)
@@ -306,6 +311,7 @@ class FolderAdapter:
 
     def _page(self, line: _Line, numbers: Mapping[Device, Number], limit: Limit) -> FilesPage:
         line.look()
+        line.history.last_own_number()  # to tell of a damaged end
         self._check_not_trimmed(line, numbers)
         return line.history.page(numbers, limit)
 
@@ -360,18 +366,6 @@ def _is_run(device: bytes, batch: Sequence[SealedChangeset]) -> bool:
     """Whether a batch is what may be pushed: consecutive numbers of one device."""
     numbers = [sealed.number for sealed in batch if sealed.device == device]
     return bool(batch) and numbers == list(range(batch[0].number, batch[0].number + len(batch)))
-
-
-def _count_stored(line: _Line, batch: Sequence[SealedChangeset]) -> int:
-    """How many of a batch's first changesets are stored already, with the same content."""
-    floor = line.history.floors.get(line.device, 0)
-    count = max(0, min(len(batch), floor + 1 - batch[0].number))  # what was let go of cannot be compared
-    after = batch[0].number - 1 + count
-    for ours, stored in zip(batch[count:], line.history.own_changesets(after), strict=False):
-        if ours.digest != stored.digest:
-            raise ResetRequired("device forked", hint=f"Number {ours.number} is stored with other content.")
-        count += 1
-    return count
 
 
 def _is_news(path: Path, line: _Line) -> bool:

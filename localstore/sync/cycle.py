@@ -92,6 +92,7 @@ class Cycle:
         observer: the session.
         signals: pokes.
         unseen: changesets that may not come with a snapshot.
+        reports: of the life; what it has told is not told again.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Cycle:
         observer: Observer,
         signals: Signals,
         unseen: Unseen | None = None,
+        reports: Reports | None = None,
     ) -> None:
         self._parts = parts
         self._store = parts.store
@@ -113,7 +115,7 @@ class Cycle:
         self._signals = signals
         self._backoff = Backoff(parts.backoff, parts.environment.random)
         self._token = TokenUse(parts.tokens, signals.work.set)
-        self._reports = Reports()
+        self._reports = reports or Reports()
         self._cursor: Cursor | None = None
         self._hints = Hints(line.adapter, parts.environment.monotonic, self._heard, self._warn)
         self._remote_ahead_ms: float | None = None
@@ -218,6 +220,9 @@ class Cycle:
             self._observer.tell(Connection(ConnectionEvent.ATTEMPT))
         state = await self._look_at_cursor()
         self._device = state.device
+        # Another process of this device may push meanwhile. Both numbers only grow, so what was acknowledged before the
+        # remote answered, and what was made after it, are safe to compare with its answer.
+        acknowledged = await self._in_thread(self._store.acknowledged)
         hello = Hello(
             app=self._parts.app,
             partition=self._parts.partition,
@@ -226,10 +231,8 @@ class Cycle:
             remote_id=state.remote_id,
             cursor=self._cursor,
             horizon_days=self._store.options.client_maximum_offline_time / _DAY_S,
+            acknowledged=acknowledged,
         )
-        # Another process of this device may push meanwhile. Both numbers only grow, so what was acknowledged before the
-        # remote answered, and what was made after it, are safe to compare with its answer.
-        acknowledged = await self._in_thread(self._store.acknowledged)
         welcome = await self._line.connect(hello)
         elapsed_ms = self._parts.environment.monotonic() * 1000
         self._remote_ahead_ms = None if welcome.time_ms is None else welcome.time_ms - elapsed_ms

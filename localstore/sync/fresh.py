@@ -39,6 +39,7 @@ from localstore.sync.letting_go import let_go
 from localstore.sync.line import Line
 from localstore.sync.news import Connection, Failed, News
 from localstore.sync.parts import SessionParts
+from localstore.sync.reports import Reports
 from localstore.sync.waits import Waits
 
 __all__ = ["Beside", "Fresh", "fresh_file", "tidy"]
@@ -87,7 +88,13 @@ class Fresh:
 
 @asynccontextmanager
 async def fresh_file(
-    parts: SessionParts, wanted: Unseen, *, observer: Observer, signals: Signals, blindly: bool = False
+    parts: SessionParts,
+    wanted: Unseen,
+    *,
+    observer: Observer,
+    signals: Signals,
+    blindly: bool = False,
+    reports: Reports | None = None,
 ) -> AsyncIterator[Fresh]:
     """A file like that of a session, and what fills it, for the block.
 
@@ -97,6 +104,7 @@ async def fresh_file(
         observer: hears of the line to the remote.
         signals: the session's pokes, so that ``reconnect()`` ends a wait here as well.
         blindly: take a snapshot also when some of these are in it, as the history that holds them is gone.
+        reports: what was told before, and is not to be told again.
     """
     adapter = _Noting(parts.make_adapter(), wanted)
     try:
@@ -104,7 +112,7 @@ async def fresh_file(
             line = Line(adapter, parts.limits, parts.environment)
             unseen = None if blindly else wanted
             beside = replace(parts, store=store)
-            cycle = Cycle(beside, line=line, waits=Waits(), observer=observer, signals=signals, unseen=unseen)
+            cycle = Cycle(beside, line=line, waits=Waits(), observer=observer, signals=signals, unseen=unseen, reports=reports)
             yield Fresh(store, cycle, in_use, adapter.stored)
     finally:  # last of all: the session has to wait for an adapter that hangs
         await let_go(adapter, parts.loop, parts.secrets, hurried=True)

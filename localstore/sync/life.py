@@ -18,6 +18,7 @@ from localstore.sync.line import Line
 from localstore.sync.news import Failed, News, ReachedHead
 from localstore.sync.parts import SessionParts
 from localstore.sync.redaction import redacted_error
+from localstore.sync.reports import Reports
 from localstore.sync.state import Event
 from localstore.sync.waits import Waits
 from localstore.urls import redacted_text
@@ -48,6 +49,7 @@ class Life:
         self._adapter: SyncAdapter | None = None
         self._failed = self._lingers = False
         self.signals = Signals()
+        self.reports = Reports()
 
     def start(self) -> None:
         """Begin; in the background loop."""
@@ -89,7 +91,8 @@ class Life:
             parts = self._parts
             self._adapter = parts.lingering.take(parts.store.path) or parts.make_adapter()
             line = Line(self._adapter, parts.limits, parts.environment)
-            await Cycle(parts, line=line, waits=self._waits, observer=self, signals=self.signals).run()
+            cycle = Cycle(parts, line=line, waits=self._waits, observer=self, signals=self.signals, reports=self.reports)
+            await cycle.run()
         except ResetRequired as error:
             await self._hang_up(hurried=True)
             await self._resets.carry_out(error, self)

@@ -165,7 +165,7 @@ class Resets:
                 beside = Beside(life, instead=True)
                 blindly = isinstance(why, ResetRequired) and why.kind is ResetReason.HISTORY_TRIMMED
                 async with fresh_file(
-                    self._parts, steps.wanted, observer=beside, signals=life.signals, blindly=blindly
+                    self._parts, steps.wanted, observer=beside, signals=life.signals, blindly=blindly, reports=life.reports
                 ) as fresh:
 
                     async def exchange(fresh: Fresh = fresh) -> None:

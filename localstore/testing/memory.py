@@ -139,7 +139,7 @@ class MemoryRemote:
             history = self._history_of(line)
             stored = history.by_device.setdefault(line.device, [])
             if batch[0].number > len(stored) + 1:
-                raise ResetRequired("device forked", hint=f"The remote has its changesets up to {len(stored)} only.")
+                raise ResetRequired("remote restored", hint=f"The remote has its changesets up to {len(stored)} only.")
             refusals: tuple[Refusal, ...] = ()
             for sealed in batch:
                 if sealed.number <= len(stored):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from localstore_adapters._folder_files import parse_name
 
-__all__ = ["DAMAGES", "PASSING", "Damage", "foreign", "whole_files"]
+__all__ = ["DAMAGES", "PASSING", "Damage", "first_numbers", "foreign", "snapshot_files", "whole_files"]
 
 Spoil = Callable[[bytes], bytes]
 
@@ -53,10 +53,23 @@ class Damage:
         self.path.write_bytes(self._whole)
 
 
+def snapshot_files(folder: Path) -> list[Path]:
+    """Snapshots, and the notes on them and on what was let go of, the latest last."""
+    return sorted(folder.glob("p-*/snapshots/0*"))
+
+
 def whole_files(folder: Path) -> list[Path]:
     """Files of changesets, in each device's order, those with the highest numbers last."""
     found = [(name.first, path) for path in folder.glob("p-*/*/*") if (name := parse_name(path.name))]
     return [path for _, path in sorted(found)]
+
+
+def first_numbers(remote: Path) -> list[int]:
+    """Of each device, the first changeset that is still there."""
+    firsts: dict[str, int] = {}
+    for path in whole_files(remote):
+        firsts.setdefault(path.parent.name, int(path.name[:12]))
+    return list(firsts.values())
 
 
 def foreign(file: Path) -> list[Path]:

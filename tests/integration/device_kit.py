@@ -27,8 +27,8 @@ class DeviceProcess:
         remote: its remote, a folder.
         count: how many readings it writes before it takes commands.
         may_err: whether errors are kept; else the first one fails the test.
-        page_count: how many changesets it takes in one transaction.
-        snapshot_every: after how many changesets somebody makes a snapshot.
+        keep_seconds: how long it keeps history behind a snapshot.
+        settings: of the library.
 
     Attributes:
         written: the ids of the readings that it said were committed.
@@ -36,19 +36,16 @@ class DeviceProcess:
     """
 
     def __init__(
-        self, database: Path, remote: Path, count: int, *, may_err: bool, page_count: int, snapshot_every: int
+        self, database: Path, remote: Path, count: int, *, may_err: bool, keep_seconds: float | None, **settings: object
     ) -> None:
         url = remote.as_uri().replace("file:", "folder:", 1)
+        keep = [] if keep_seconds is None else [str(keep_seconds)]
         self._process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(database), url, database.stem, str(count)],
+            [sys.executable, str(SCRIPT), str(database), url, database.stem, str(count), *keep],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
-            env={
-                **os.environ,
-                "LOCALSTORE_PAGE_COUNT": str(page_count),
-                "LOCALSTORE_SNAPSHOT_EVERY": str(snapshot_every),
-            },
+            env={**os.environ, **{f"LOCALSTORE_{name.upper()}": str(value) for name, value in settings.items()}},
         )
         self.written: list[str] = []
         self.errors: list[str] = []
@@ -141,11 +138,13 @@ def device(
     count: int = 0,
     *,
     may_err: bool = False,
+    keep_seconds: float | None = None,
     page_count: int = PAGE_COUNT,
-    snapshot_every: int = 5000,
+    **settings: object,
 ) -> Iterator[DeviceProcess]:
     """A device that is ended whatever happens."""
-    process = DeviceProcess(database, remote, count, may_err=may_err, page_count=page_count, snapshot_every=snapshot_every)
+    settings = {"page_count": page_count, **settings}
+    process = DeviceProcess(database, remote, count, may_err=may_err, keep_seconds=keep_seconds, **settings)
     try:
         yield process
     finally:

@@ -1,8 +1,9 @@
-"""One device as a process, for tests that kill it: ``device_process.py DATABASE REMOTE NAME COUNT``.
+"""One device as a process, for tests that kill it: ``device_process.py DATABASE REMOTE NAME COUNT [KEEP_SECONDS]``.
 
 It writes its readings up to number COUNT, one transaction each, goes on where it stopped when it is started again on the
 same file, and says on standard output what is safe: ``written NUMBER ID`` comes after the transaction was committed, and
-``error KIND MESSAGE`` is what its error handler was given. Then it does the commands that come in, and says when each is done:
+``error KIND MESSAGE`` is what its error handler was given. History in a folder is let go of when it is in snapshots for longer
+than KEEP_SECONDS. Then it does the commands that come in, and says when each is done:
 
 - ``upload`` and ``download`` wait until everything is sent or received;
 - ``rows NUMBER`` waits until so many readings are there;
@@ -10,6 +11,7 @@ same file, and says on standard output what is safe: ``written NUMBER ID`` comes
 - ``hammer SECONDS`` writes all the time.
 """
 
+import functools
 import sys
 import time
 from uuid import UUID
@@ -17,9 +19,11 @@ from uuid import UUID
 from sqlmodel import Field, SQLModel, col, func, select
 
 from localstore import App, Credentials, Realm, SyncConfiguration, uuid7
+from localstore_adapters.folder import FolderAdapter, folder_path
 
 WAIT_SECONDS = 120
 PAUSE_SECONDS = 0.02
+DAY_SECONDS = 86_400
 
 
 class Reading(SQLModel, table=True):
@@ -78,7 +82,8 @@ def say(*words: object) -> None:
 
 
 def main() -> None:
-    database, remote, name, count = sys.argv[1:]
+    database, url, name, count, *keep = sys.argv[1:]
+    remote = functools.partial(FolderAdapter, folder_path(url), keep_days=float(keep[0]) / DAY_SECONDS) if keep else url
     app = App.create("readings", remote=remote)
     config = SyncConfiguration(
         app.login(Credentials.anonymous()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.damaging import first_numbers, snapshot_files
 from tests.integration.device_kit import DeviceProcess, check_converged, contents, device
 from tests.integration.real_tools import needs, until
 from tests.integration.syncthing_kit import Daemon, daemons
@@ -35,6 +37,10 @@ def come_into_step(one: DeviceProcess, other: DeviceProcess, pair: tuple[Daemon,
 
 def changes_of(copy: Path) -> list[Path]:
     return sorted(copy.rglob("*.changes"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def snapshots_in(copy: Path) -> list[str]:
+    return [path.name for path in snapshot_files(copy)]
 
 
 def test_edits_on_both_sides_arrive_also_after_a_daemon_was_down(tmp_path: Path, pair: tuple[Daemon, Daemon]) -> None:
@@ -121,3 +127,39 @@ def test_a_conflict_copy_is_told_and_what_was_damaged_is_picked_up_when_it_is_pu
         newcomer.do("download")
     check_converged(files, one.written + two.written + newcomer.written)
     assert len(contents(files[0])["reading"]) == 120
+
+
+def test_snapshots_are_copied_and_what_is_let_go_of_goes_from_both_copies(tmp_path: Path, pair: tuple[Daemon, Daemon]) -> None:
+    files = [tmp_path / "one.db", tmp_path / "two.db", tmp_path / "newcomer.db"]
+    a, b = pair
+    a.start()
+    b.start()
+    with ExitStack() as running:
+
+        def begin(file: Path, daemon: Daemon) -> DeviceProcess:
+            return running.enter_context(device(file, daemon.copy, may_err=True, keep_seconds=5.0, snapshot_every=20))
+
+        one = begin(files[0], a)
+        one.do("upload")
+        until((b.copy / "remote.json").exists, "the identity in the other copy")
+        two = begin(files[1], b)
+        for number in itertools.count(1):
+            if number == 3:
+                b.stop()  # each makes snapshots of what it has
+            for process in (one, two):
+                process.do(f"write {20 * number}")
+                process.do("upload")
+            if number == 3:
+                b.start()
+            for process in (one, two):
+                process.do(f"rows {40 * number}")
+            come_into_step(one, two, pair)
+            if number > 3 and all(min(first_numbers(daemon.copy)) > 1 for daemon in pair):
+                break
+            assert number < 50, "nothing is let go of"
+        newcomer = begin(files[2], b)
+        newcomer.do(f"rows {40 * number}")
+        come_into_step(one, two, pair)
+        newcomer.do("download")
+    check_converged(files, one.written + two.written)
+    until(lambda: snapshots_in(a.copy) == snapshots_in(b.copy), "the same snapshots")

@@ -38,7 +38,7 @@ from localstore.adapter import (
     Tokens,
     Welcome,
 )
-from localstore.errors import LocalStoreError, SyncError
+from localstore.errors import LocalStoreError, Offline, SyncError
 from localstore.sync.session import SyncSession
 from localstore.testing.clock import ManualClock, environment
 from localstore.testing.faulty import Call, Fault, FaultyAdapter
@@ -429,6 +429,13 @@ class World:
     def at_rest(self, sessions: int = 1) -> None:
         """Wait until so many cycles have nothing to do but wait for time, hints and commands."""
         assert self.clock.wait_for_sleepers(sessions, PATIENCE), "a session does not come to rest"
+
+    def await_reset(self, realm: Realm) -> None:
+        """Let the time pass for which a folder that lacks a device's own files may be still being copied."""
+        eventually(lambda: isinstance(realm.sync_session.last_error, Offline))
+        while realm.sync_session.last_reset is None:
+            self.at_rest()
+            self.clock.advance(30)
 
     def remote_texts(self) -> list[str]:
         """What a device that is new to the remote sees."""

@@ -12,6 +12,7 @@ from sqlmodel import select
 
 from localstore import Realm, RecoverOrDiscard, ResetReason, SeedRemote
 from localstore.errors import CompensatingWrite, Refused
+from localstore.testing.clock import environment
 from localstore.testing.faulty import FaultyAdapter, Raise, in_turn
 from localstore_adapters.folder import FolderAdapter
 from tests.unit.session_kit import PATIENCE, Note, World, add, eventually, is_let_go, texts
@@ -44,7 +45,10 @@ def in_step(*realms: Realm) -> None:
 def two(world: World, folder: Path) -> tuple[Realm, Realm]:
     """Two devices that are in step, and paused."""
     one, other = (
-        world.device(name, remote=lambda: FolderAdapter(folder)).open(client_reset=SeedRemote()) for name in ("one", "other")
+        world.device(name, remote=lambda: FolderAdapter(folder, environment=environment(world.clock))).open(
+            client_reset=SeedRemote()
+        )
+        for name in ("one", "other")
     )
     add(one, "by one")
     add(other, "by the other")
@@ -79,6 +83,7 @@ def test_a_folder_that_was_restored_from_a_backup_gets_back_what_it_lost(world: 
     shutil.rmtree(folder)
     shutil.copytree(tmp_path / "backup", folder)
     one.sync_session.resume()
+    world.await_reset(one)
     other.sync_session.resume()
     in_step(one)
     in_step(other)

@@ -23,6 +23,7 @@ from localstore.encryption import EncryptedAdapter, encrypted
 from localstore.environment import Environment
 from localstore.errors import MalformedChangeset, Offline, ResetRequired, WrongKey
 from localstore.remote_secret import RemoteSecret
+from localstore.testing.clock import environment
 from localstore.testing.conformance import make_changeset
 from localstore.testing.memory import MemoryAdapter, MemoryRemote
 from localstore.testing.memory_users import MemoryRemoteWithUsers
@@ -258,7 +259,9 @@ class TestDevicesWithoutIt:
         wrong.close()
         (directory,) = folder.glob(f"p-default/{shown[1]}*")
         shutil.rmtree(directory)
-        again = with_key("mistyped", KEY).open(client_reset=SeedRemote())
+        line = encrypted(lambda: FolderAdapter(folder, environment=environment(world.clock)), key=KEY)
+        again = world.device("mistyped", remote=line).open(client_reset=SeedRemote())
+        world.await_reset(again)
         add(realm, "by the other")
         realm.sync_session.resume()
         for each in (again, realm, again):

@@ -260,16 +260,6 @@ class TestFiles:
 
 
 class TestOwnFiles:
-    def test_a_damaged_end_counts_as_not_stored_and_is_mended_by_pushing_again(self, folder: Path) -> None:
-        push(folder, A, 1, 2)
-        end = push(folder, A, 3, 4)
-        whole = end.read_bytes()
-        replace(end, whole[:-10])
-        adapter, welcome = connect(folder, A)
-        assert welcome.last_number == 2
-        assert asyncio.run(adapter.push(make(A, 3, 4))).acknowledged == 4
-        assert end.read_bytes() == whole
-
     def test_what_a_crash_left_half_written_is_swept(self, folder: Path) -> None:
         file = push(folder, A, 1, 1)
         left = file.with_name(f".{file.name}.0123456789ab.tmp")

@@ -265,11 +265,12 @@ class TestPausing:
 
     def test_an_adapter_that_will_not_be_cancelled_does_not_go_on_syncing(self, world: World) -> None:
         """It answers as if nothing had happened; the answer must not be used, nor the next call be made."""
-        swallowed = threading.Event()
+        pulling, swallowed = threading.Event(), threading.Event()
 
         class Stubborn(MemoryAdapter):
             async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
                 try:
+                    pulling.set()
                     await asyncio.Event().wait()
                 except asyncio.CancelledError:
                     swallowed.set()
@@ -278,7 +279,7 @@ class TestPausing:
         device = world.device(remote=lambda: Stubborn(world.remote))
         realm = device.open()
         add(realm, "a")
-        eventually(lambda: is_connected(realm))
+        assert pulling.wait(PATIENCE)
         realm.sync_session.pause()
         assert swallowed.wait(PATIENCE)
         device.let_it_run()
