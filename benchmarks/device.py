@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlmodel import col, select
+from sqlmodel import SQLModel, col, select
 from watchfiles import awatch
 
 from benchmarks.kit import INSERT, Reading, new_rows
@@ -26,12 +26,14 @@ _WATCHING: dict[str, Any] = {"step": 5, "debounce": 100, "watch_filter": None, "
 
 
 @contextmanager
-def device(directory: Path, name: str) -> Iterator[tuple[App, SyncConfiguration]]:
-    """An app over the directory's folder, and the configuration of a realm."""
-    remote = (directory / "remote").as_uri().replace("file:", "folder:", 1)
-    with closing(App.create("benchmarks", remote=remote, settings=Settings())) as app:
+def device(
+    directory: Path, name: str, table: type[SQLModel] = Reading, *, folder: Path | None = None, settings: Settings | None = None
+) -> Iterator[tuple[App, SyncConfiguration]]:
+    """An app over a folder, the directory's own unless it is said, and the configuration of a realm with one table."""
+    remote = (folder or directory / "remote").as_uri().replace("file:", "folder:", 1)
+    with closing(App.create("benchmarks", remote=remote, settings=settings or Settings())) as app:
         user = app.login(Credentials.anonymous())
-        yield app, SyncConfiguration(user, schema={Reading}, path=directory / f"{name}.db")
+        yield app, SyncConfiguration(user, schema={table}, path=directory / f"{name}.db")
 
 
 def say(found: object) -> None:
@@ -143,6 +145,14 @@ def transfer(directory: Path, name: str) -> None:
         say(memory("VmHWM"))
 
 
+def first_sync(directory: Path, folder: Path, rows: int) -> None:
+    """Open a new file with all flights that a folder has; the most memory it took."""
+    from benchmarks.first_sync import open_with_all
+
+    open_with_all(directory, folder, rows)
+    say(memory("VmHWM"))
+
+
 def main(what: str, directory: Path, *arguments: str) -> None:
     numbers = [int(argument) for argument in arguments if argument.isdigit()]
     match what:
@@ -156,6 +166,8 @@ def main(what: str, directory: Path, *arguments: str) -> None:
             write_unsent(directory, *numbers)
         case "transfer":
             transfer(directory, *arguments)
+        case "first_sync":
+            first_sync(directory, Path(arguments[0]), *numbers)
         case _:
             raise SystemExit(f"What is {what}?")
 
