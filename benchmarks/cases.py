@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlmodel import select
 
-from benchmarks import applying, first_sync, folders, sessions, snapshots
+from benchmarks import applying, first_sync, folders, sessions, snapshots, waiting
 from benchmarks.kit import (
     INSERT,
     UPDATE,
@@ -194,5 +194,6 @@ CASES = (
     *snapshots.CASES,
     *first_sync.CASES,
     *sessions.CASES,
+    *waiting.CASES,
     Case("import of localstore", "import of sqlmodel", 1, import_localstore, import_sqlmodel),
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sqlmodel import func, select
 
-from benchmarks.device import WAIT_SECONDS, device
+from benchmarks.device import WAIT_SECONDS, device, folder_url
 from benchmarks.kit import Case, Stopwatch
 from benchmarks.processes import number_of
 from benchmarks.snapshots import INSERT, ROWS, Flight, flights, insert_select, kept_directory
@@ -43,7 +43,7 @@ def _filled(count: int) -> Path:
 def open_with_all(directory: Path, folder: Path, count: int) -> float:
     """The seconds from opening a realm on a new file until all rows are there to be read."""
     watch = Stopwatch()
-    with device(directory, "reader", Flight, folder=folder) as (_, configuration):
+    with device(directory, "reader", Flight, remote=folder_url(folder)) as (_, configuration):
         with watch:
             realm = Realm.open(dataclasses.replace(configuration, wait_for_initial_remote_data=WAIT_SECONDS))
         with realm:
