@@ -1,4 +1,4 @@
-"""What a first sync costs from the opening to the last row, through a folder that has a snapshot: all flights, see ``snapshots``.
+"""What a first sync costs from the opening to the last row, through a folder with a snapshot of all flights.
 
 The folder is filled once, by a device like any other, and holds the history as well, which a first sync need not read.
 """

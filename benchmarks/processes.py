@@ -1,4 +1,4 @@
-"""Processes of their own, for what can only be measured of a whole one: they run ``benchmarks.device``, and print what they find."""
+"""Processes that run ``benchmarks.device``, for what can only be measured of a whole one. They print what they find."""
 
 import json
 import subprocess
