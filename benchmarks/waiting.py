@@ -95,7 +95,8 @@ def _share(way: str, files: int) -> Callable[[Path, int], float]:
 
 
 def _share_of(way: str, files: int, directory: Path, measured_ms: int) -> float:
-    return number_of("idle_over", directory, _folder(files), way, measured_ms)
+    fitting = min(files, measured_ms)  # a quick look at next to nothing is not to spend its time on making files
+    return number_of("idle_over", directory, _folder(fitting), way, measured_ms)
 
 
 _ALL = tuple(
