@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlmodel import select
 
-from benchmarks import applying, folders, sessions, snapshots
+from benchmarks import applying, first_sync, folders, sessions, snapshots, waiting
 from benchmarks.kit import (
     INSERT,
     UPDATE,
@@ -192,6 +192,8 @@ CASES = (
     *folders.CASES,
     *applying.CASES,
     *snapshots.CASES,
+    *first_sync.CASES,
     *sessions.CASES,
+    *waiting.CASES,
     Case("import of localstore", "import of sqlmodel", 1, import_localstore, import_sqlmodel),
 )

@@ -14,11 +14,12 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlmodel import col, select
+from sqlmodel import SQLModel, col, select
 from watchfiles import awatch
 
 from benchmarks.kit import INSERT, Reading, new_rows
 from localstore import App, Credentials, Realm, Settings, SyncConfiguration
+from localstore.registry import AdapterFactory
 
 WAIT_SECONDS = 600
 SETTLE_SECONDS = 3.0  # until what an opening sets off has come to rest
@@ -26,12 +27,23 @@ _WATCHING: dict[str, Any] = {"step": 5, "debounce": 100, "watch_filter": None, "
 
 
 @contextmanager
-def device(directory: Path, name: str) -> Iterator[tuple[App, SyncConfiguration]]:
-    """An app over the directory's folder, and the configuration of a realm."""
-    remote = (directory / "remote").as_uri().replace("file:", "folder:", 1)
-    with closing(App.create("benchmarks", remote=remote, settings=Settings())) as app:
+def device(
+    directory: Path,
+    name: str,
+    table: type[SQLModel] = Reading,
+    *,
+    remote: str | AdapterFactory | None = None,
+    settings: Settings | None = None,
+) -> Iterator[tuple[App, SyncConfiguration]]:
+    """An app over a remote, a folder in the directory unless it is said, and the configuration of a realm with one table."""
+    remote = remote or folder_url(directory / "remote")
+    with closing(App.create("benchmarks", remote=remote, settings=settings or Settings())) as app:
         user = app.login(Credentials.anonymous())
-        yield app, SyncConfiguration(user, schema={Reading}, path=directory / f"{name}.db")
+        yield app, SyncConfiguration(user, schema={table}, path=directory / f"{name}.db")
+
+
+def folder_url(path: Path) -> str:
+    return path.as_uri().replace("file:", "folder:", 1)
 
 
 def say(found: object) -> None:
@@ -85,21 +97,21 @@ def idle(directory: Path, realms: int, measured_ms: int) -> None:
             opened.append(stack.enter_context(Realm.open(one)))
         for realm in opened:
             assert realm.sync_session.download_all_server_changes(timeout=WAIT_SECONDS)
-        say(_rest(measured_ms / 1000) if realms else asyncio.run(_watching(directory, measured_ms / 1000)))
+        say(at_rest(measured_ms / 1000) if realms else asyncio.run(bare_watch(directory, measured_ms / 1000)))
 
 
-async def _watching(directory: Path, seconds: float) -> dict[str, float]:
+async def bare_watch(directory: Path, seconds: float) -> dict[str, float]:
     async def watch() -> None:
         async for _ in awatch(directory, rust_timeout=5000, **_WATCHING):
             pass
 
     watching = asyncio.ensure_future(watch())
-    found = await asyncio.to_thread(_rest, seconds)
+    found = await asyncio.to_thread(at_rest, seconds)
     watching.cancel()
     return found
 
 
-def _rest(seconds: float) -> dict[str, float]:
+def at_rest(seconds: float) -> dict[str, float]:
     time.sleep(min(SETTLE_SECONDS, seconds))
     before, began = _spent(), time.monotonic()
     time.sleep(seconds)
@@ -143,6 +155,21 @@ def transfer(directory: Path, name: str) -> None:
         say(memory("VmHWM"))
 
 
+def first_sync(directory: Path, folder: Path, rows: int) -> None:
+    """Open a new file with all flights that a folder has; the most memory it took."""
+    from benchmarks.first_sync import open_with_all
+
+    open_with_all(directory, folder, rows)
+    say(memory("VmHWM"))
+
+
+def idle_over(directory: Path, folder: Path, way: str, measured_ms: int) -> None:
+    """The part of the processor's time that it takes to wait for news in a folder."""
+    from benchmarks.waiting import wait_in_a_way
+
+    say(wait_in_a_way(directory, folder, way, measured_ms / 1000))
+
+
 def main(what: str, directory: Path, *arguments: str) -> None:
     numbers = [int(argument) for argument in arguments if argument.isdigit()]
     match what:
@@ -156,6 +183,10 @@ def main(what: str, directory: Path, *arguments: str) -> None:
             write_unsent(directory, *numbers)
         case "transfer":
             transfer(directory, *arguments)
+        case "first_sync":
+            first_sync(directory, Path(arguments[0]), *numbers)
+        case "idle_over":
+            idle_over(directory, Path(arguments[0]), arguments[1], *numbers)
         case _:
             raise SystemExit(f"What is {what}?")
 

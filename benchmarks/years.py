@@ -1,6 +1,7 @@
 """Years of a shared folder in minutes: how many files and bytes lie in it over time, with and without compaction.
 
-``python -m benchmarks.years``: three devices write all the time, each a push a day, under a clock that is moved by hand.
+``python -m benchmarks.years``: three devices write all the time, each a push a day, under a clock that is moved by hand. What
+their own files have grown to is told as well, each by itself as the devices may differ.
 """
 
 import argparse
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=3 * 365)
     parser.add_argument("--every", type=int, default=5000, help="snapshot_every; 0 for no compaction")
     arguments = parser.parse_args()
-    print(f"{'day':>6}{'changesets':>12}{'files':>8}{'MB':>10}")
+    print(f"{'day':>6}{'changesets':>12}{'files':>8}{'MB':>8}  MB of the devices' own files")
     with tempfile.TemporaryDirectory(prefix="localstore-years-") as directory:
         simulate(Path(directory), arguments.changesets, arguments.days, arguments.every)
 
@@ -54,7 +55,8 @@ def simulate(directory: Path, changesets: int, days: int, every: int) -> None:
         if day % max(1, days // 36) == 0:
             settle(realms, clock)
             files = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-            print(f"{day:>6}{written:>12,}{len(files):>8,}{sum(files) / 1e6:>10.1f}", flush=True)
+            own = " ".join(f"{realm.path.stat().st_size / 1e6:.1f}" for realm in realms)
+            print(f"{day:>6}{written:>12,}{len(files):>8,}{sum(files) / 1e6:>8.1f}  {own}", flush=True)
     settle(realms, clock)
     for realm in realms:
         realm.close()

@@ -288,6 +288,9 @@ class FolderHistory:
                 raise  # what cannot be read must not pass for what is not stored
             self._warn(directory.path, f"cannot be read: {error.strerror or error}")
             return
+        if known.keys() == set(names):  # as at nearly every look, and there may be thousands
+            directory.files = known
+            return
         others = []
         for name in names:
             parsed = known.get(name) or parse_name(name)
