@@ -23,6 +23,7 @@ from localstore.wire import FORMAT, MAX_CHANGESET_BYTES, SealedChangeset, decode
 __all__ = [
     "FileName",
     "UnreadableFile",
+    "is_aside",
     "is_passing",
     "make_directory",
     "names_in",
@@ -46,6 +47,7 @@ _HEADER = struct.Struct(">8sHQ32s")  # magic, format, payload bytes, SHA-256 of 
 _PAYLOAD_BYTES_MAX = 2 * MAX_CHANGESET_BYTES  # one changeset may be that large alone; nothing of ours is larger
 _NAME = re.compile(r"([0-9]{12,19})-([0-9]{12,19})-([0-9a-f]{16})\.changes")
 _DEVICE = re.compile(r"[0-9a-f]{32}")
+_ASIDE = re.compile(r"\.([0-9a-f]{32}|[0-9a-f-]+\.(changes|snapshot\.json|trimmed\.json))\.[0-9a-f]{12}\.tmp")
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 _SAFE_NAME_MAX = 100
 _PASSING_ENDS = (".tmp", ".part", ".partial")
@@ -88,6 +90,11 @@ def parse_device(name: str) -> bytes | None:
 def is_passing(name: str) -> bool:
     """Whether a name belongs to a file that is being written, to a sync tool or to a file manager: nothing to speak of."""
     return name.startswith((".", "~")) or name.lower().endswith(_PASSING_ENDS) or name.lower() in _PASSING_NAMES
+
+
+def is_aside(name: str) -> bool:
+    """Whether a name is of what some device of ours writes, or was writing when it broke off."""
+    return _ASIDE.fullmatch(name) is not None
 
 
 def safe_name(text: str) -> str:

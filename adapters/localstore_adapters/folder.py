@@ -81,6 +81,7 @@ class _Line:
         """See what is there now."""
         self.snapshots.look()  # first: what goes meanwhile went for a reason that is known by then
         self.history.floors = self.snapshots.floors
+        self.history.own_floor = self.snapshots.holds(self.device)
         self.history.scan()
 
     def count_after(self, numbers: Mapping[Device, Number]) -> int:
@@ -238,11 +239,12 @@ class FolderAdapter:
         with reaching(self.folder):
             identity = identify(self.folder, hello, self._environment)
             self._is_local = is_local_disk(self.folder)
-            numbers_of(hello.cursor, identity.remote_id)
+            numbers = numbers_of(hello.cursor, identity.remote_id)
             part = self.folder / safe_name(hello.partition)
             days = hello.horizon_days or _KEEP_DAYS
             days = days if self._keep_days is None else self._keep_days
             history = FolderHistory(part, hello.device, self._environment.monotonic)
+            history.own_number = numbers.get(hello.device, 0)
             snapshots = FolderSnapshots(
                 part,
                 identity.remote_id,
@@ -300,7 +302,7 @@ class FolderAdapter:
             cursor=cursor_of(line.remote_id, after),
             more=found.more or line.history.is_trimmed_after(found.positions),
             remaining_bytes=found.remaining_bytes,
-            warnings=line.history.warnings,
+            warnings=line.history.warnings + line.snapshots.warnings,
             passed_over=line.history.passed_over,
         )
 
@@ -364,10 +366,14 @@ def _is_run(device: bytes, batch: Sequence[SealedChangeset]) -> bool:
 
 def _count_stored(line: _Line, batch: Sequence[SealedChangeset]) -> int:
     """How many of a batch's first changesets are stored already, with the same content."""
-    floor = line.history.floors.get(line.device, 0)
-    count = max(0, min(len(batch), floor + 1 - batch[0].number))  # what was let go of cannot be compared
-    after = batch[0].number - 1 + count
-    for ours, stored in zip(batch[count:], line.history.own_changesets(after), strict=False):
+    floor = line.history.own_floor  # what was let go of cannot be compared
+    count = _count_same(line, batch, 0)
+    return _count_same(line, batch, max(count, min(len(batch), floor + 1 - batch[0].number)))
+
+
+def _count_same(line: _Line, batch: Sequence[SealedChangeset], count: int) -> int:
+    """How many of a batch are stored, when so many of its first are."""
+    for ours, stored in zip(batch[count:], line.history.own_changesets(batch[0].number - 1 + count), strict=False):
         if ours.digest != stored.digest:
             raise ResetRequired("device forked", hint=f"Number {ours.number} is stored with other content.")
         count += 1
