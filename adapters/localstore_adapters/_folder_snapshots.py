@@ -208,8 +208,10 @@ class FolderSnapshots:
         return next(self._usable(), None)
 
     def holds(self, device: Device) -> Number:
-        """Up to which number a device's changesets are in some snapshot, or gone, as of the last look. A snapshot's note says so
-        also where its file, or what says that history went, has not arrived."""
+        """Up to which number a device's changesets are in some snapshot, or gone, as of the last look.
+
+        A snapshot's note says so also where its file, or what says that history went, has not arrived.
+        """
         return max([self.floors.get(device, 0), *(snapshot.numbers.get(device, 0) for snapshot in self._snapshots)])
 
     def named(self, name: str) -> Snapshot | None:
@@ -254,8 +256,8 @@ class FolderSnapshots:
         digest = written.digest.hexdigest()
         name = f"{order:012d}-{digest[:16]}.sqlite"
         written.path.replace(self.path / name)
-        sync_directory(self.path)
         try:
+            sync_directory(self.path)
             self._publish(order, "snapshot", numbers, file=name, byte_count=written.byte_count, sha256=digest)
         except OSError:
             with contextlib.suppress(OSError):  # without its note it is of no use, and there may be no room
