@@ -73,8 +73,6 @@ def test_who_lacks_what_others_said_may_go_lets_nothing_go(shared: Shared) -> No
     shared.trim(B, behind)
     assert shared.names(A) == [1, 2, 3, 4, 5, 6]
     assert [path.read_bytes() for path in shared.snapshots()[:2]] == [OLD, NEW]
-    shared.trim(A, newest)
-    assert shared.names(A) == [1, 2, 3, 4, 5, 6]
 
 
 def test_what_cannot_be_removed_keeps_nothing_else(shared: Shared) -> None:
