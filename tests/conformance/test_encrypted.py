@@ -48,8 +48,9 @@ class TestEncryptedMemoryWithUsers(test_memory.TestMemoryWithUsers):
 
 
 class TestEncryptedFolder(test_folder.TestFolder):
-    powers = test_folder.TestFolder.powers - {"snapshots"}
-    skips = test_folder.TestFolder.skips | {"snapshots"}
+    powers = test_folder.TestFolder.powers - {"snapshots", "trim"}
+    skips = test_folder.TestFolder.skips | {"snapshots", "trim"}
+    """Nobody makes snapshots there, and so nobody may let go of anything."""
 
     @pytest.fixture
     def remote(self, tmp_path: Path) -> EncryptedFolder:
