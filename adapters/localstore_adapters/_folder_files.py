@@ -16,12 +16,14 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from localstore.errors import MalformedChangeset, NewerFormat, Offline
 from localstore.wire import FORMAT, MAX_CHANGESET_BYTES, SealedChangeset, decode_batch, encode_batch
 
 __all__ = [
     "FileName",
+    "Unpublished",
     "UnreadableFile",
     "is_aside",
     "is_passing",
@@ -71,6 +73,45 @@ class FileName:
 
     def __str__(self) -> str:
         return f"{self.first:012d}-{self.last:012d}-{self.digest}.changes"
+
+
+class Unpublished:
+    """A file of any size that is being written, under a name that readers pass over.
+
+    Args:
+        path: where nothing is yet; its directory is made, and that one's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.digest = hashlib.sha256()
+        self.byte_count = 0
+        self._file: BinaryIO | None = None
+
+    def write(self, chunk: bytes) -> None:
+        if self._file is None:
+            make_directory(self.path.parent.parent)
+            make_directory(self.path.parent)
+            self._file = self.path.open("xb")
+        self._file.write(chunk)
+        self.digest.update(chunk)
+        self.byte_count += len(chunk)
+
+    def finish(self) -> None:
+        """Bring it to the disk."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def discard(self) -> None:
+        """Let go of it, unless it was renamed."""
+        if self._file is None:
+            return
+        with contextlib.suppress(OSError):  # what it holds back does not fit: on a full disk closing fails as well
+            self._file.close()
+        with contextlib.suppress(OSError):  # the disk is gone: nobody is served by an error here
+            self.path.unlink(missing_ok=True)
 
 
 def parse_name(name: str) -> FileName | None:

@@ -13,22 +13,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
 from localstore.changes import Device, Number
 from localstore.errors import SnapshotUnusable
 from localstore_adapters._folder_files import (
+    Unpublished,
     is_aside,
-    make_directory,
     names_in,
     parse_device,
     parse_name,
@@ -36,7 +34,7 @@ from localstore_adapters._folder_files import (
     sync_directory,
 )
 
-__all__ = ["SNAPSHOTS", "FolderSnapshots", "Snapshot", "Unpublished"]
+__all__ = ["SNAPSHOTS", "FolderSnapshots", "Snapshot"]
 
 SNAPSHOTS = "snapshots"
 Numbers = Mapping[Device, Number]
@@ -98,45 +96,6 @@ class _Mark:
     order: int
     created_ms: int
     numbers: Numbers
-
-
-class Unpublished:
-    """A snapshot that is being written, under a name that readers pass over.
-
-    Args:
-        path: where nothing is yet.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.digest = hashlib.sha256()
-        self.byte_count = 0
-        self._file: BinaryIO | None = None
-
-    def write(self, chunk: bytes) -> None:
-        if self._file is None:
-            make_directory(self.path.parent.parent)
-            make_directory(self.path.parent)
-            self._file = self.path.open("xb")
-        self._file.write(chunk)
-        self.digest.update(chunk)
-        self.byte_count += len(chunk)
-
-    def finish(self) -> None:
-        """Bring it to the disk."""
-        if self._file is not None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-
-    def discard(self) -> None:
-        """Let go of it, unless it was renamed."""
-        if self._file is None:
-            return
-        with contextlib.suppress(OSError):  # what it holds back does not fit: on a full disk closing fails as well
-            self._file.close()
-        with contextlib.suppress(OSError):  # the disk is gone: nobody is served by an error here
-            self.path.unlink(missing_ok=True)
 
 
 class FolderSnapshots:
