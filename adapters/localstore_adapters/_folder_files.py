@@ -16,13 +16,16 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from localstore.errors import MalformedChangeset, NewerFormat, Offline
 from localstore.wire import FORMAT, MAX_CHANGESET_BYTES, SealedChangeset, decode_batch, encode_batch
 
 __all__ = [
     "FileName",
+    "Unpublished",
     "UnreadableFile",
+    "is_aside",
     "is_passing",
     "make_directory",
     "name_of",
@@ -47,6 +50,7 @@ _HEADER = struct.Struct(">8sHQ32s")  # magic, format, payload bytes, SHA-256 of 
 _PAYLOAD_BYTES_MAX = 2 * MAX_CHANGESET_BYTES  # one changeset may be that large alone; nothing of ours is larger
 _NAME = re.compile(r"([0-9]{12,19})-([0-9]{12,19})-([0-9a-f]{16})\.changes")
 _DEVICE = re.compile(r"[0-9a-f]{32}")
+_ASIDE = re.compile(r"\.([0-9a-f]{32}|[0-9a-f-]+\.(changes|snapshot\.json|trimmed\.json))\.[0-9a-f]{12}\.tmp")
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 _SAFE_NAME_MAX = 100
 _PASSING_ENDS = (".tmp", ".part", ".partial")
@@ -72,6 +76,45 @@ class FileName:
         return f"{self.first:012d}-{self.last:012d}-{self.digest}.changes"
 
 
+class Unpublished:
+    """A file of any size that is being written, under a name that readers pass over.
+
+    Args:
+        path: where nothing is yet; its directory is made, and that one's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.digest = hashlib.sha256()
+        self.byte_count = 0
+        self._file: BinaryIO | None = None
+
+    def write(self, chunk: bytes) -> None:
+        if self._file is None:
+            make_directory(self.path.parent.parent)
+            make_directory(self.path.parent)
+            self._file = self.path.open("xb")
+        self._file.write(chunk)
+        self.digest.update(chunk)
+        self.byte_count += len(chunk)
+
+    def finish(self) -> None:
+        """Bring it to the disk."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def discard(self) -> None:
+        """Let go of it, unless it was renamed."""
+        if self._file is None:
+            return
+        with contextlib.suppress(OSError):  # what it holds back does not fit: on a full disk closing fails as well
+            self._file.close()
+        with contextlib.suppress(OSError):  # the disk is gone: nobody is served by an error here
+            self.path.unlink(missing_ok=True)
+
+
 def parse_name(name: str) -> FileName | None:
     """The name of a whole file of ours, None for every other name."""
     match = _NAME.fullmatch(name)
@@ -89,6 +132,11 @@ def parse_device(name: str) -> bytes | None:
 def is_passing(name: str) -> bool:
     """Whether a name belongs to a file that is being written, to a sync tool or to a file manager: nothing to speak of."""
     return name.startswith((".", "~")) or name.lower().endswith(_PASSING_ENDS) or name.lower() in _PASSING_NAMES
+
+
+def is_aside(name: str) -> bool:
+    """Whether a name is of what some device of ours writes, or was writing when it broke off."""
+    return _ASIDE.fullmatch(name) is not None
 
 
 def safe_name(text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,10 +81,12 @@ class _Directory:
         """Files that hold something after a position, in order."""
         return sorted((name for name in self.files.values() if name.last > position), key=lambda name: (name.first, name.last))
 
-    def last_number(self, floor: int) -> int:
+    def last_number(self, floor: int, unreadable: Container[Path] = ()) -> int:
         """The highest number up to which the names leave no gap; what is not above the floor may be missing."""
         last = floor
         for name in self.pending(floor):
+            if unreadable and self.path / str(name) in unreadable:
+                continue
             if name.first > last + 1:
                 break
             last = max(last, name.last)
@@ -101,6 +103,7 @@ class FolderHistory:
 
     Attributes:
         floors: up to which number of each device changesets may be missing for good.
+        own_floor: up to which number this device's are at the remote, whether they lie here or not.
         is_outdated: whether a file went away since the last scan.
         own_number: up to which number this device's changesets were seen to be stored.
     """
@@ -109,6 +112,7 @@ class FolderHistory:
         self.path = path
         self.own = own
         self.floors: Mapping[bytes, int] = {}
+        self.own_floor = 0
         self.is_outdated = False
         self.own_number = 0
         self._warnings: dict[str, None] = {}
@@ -159,7 +163,8 @@ class FolderHistory:
         Names are taken at their word: a file that is damaged may be put back at any time, and then holds what its name says.
         Where that is so at the end, it is told.
         """
-        directory, floor = self._directories.get(self.own), self.floors.get(self.own, 0)
+        directory = self._directories.get(self.own)
+        floor = self._own_floor(directory)
         self.own_number = max(self.own_number, floor)
         if directory is None or (last := directory.last_number(floor)) == floor:
             return floor
@@ -174,6 +179,16 @@ class FolderHistory:
         if directory is None:
             return []
         return [name for name in directory.files.values() if directory.path / str(name) in self._unreadable]
+
+    def _own_floor(self, directory: _Directory | None) -> int:
+        """Where to begin to look for what this device has stored.
+
+        What it has seen stored, and finds missing from the beginning alone, was let go of, and only the word of it is not here:
+        it comes later, or was deleted. A folder that went back to an old backup lacks the end.
+        """
+        floor = self.own_floor
+        first = min((name.first for name in directory.files.values()), default=0) if directory is not None else 0
+        return first - 1 if floor + 1 < first <= self.own_number else floor
 
     def trust(self, end: FileName) -> None:
         """Note that this device's last file is whole, so that it need not be read again to know."""
@@ -267,8 +282,12 @@ class FolderHistory:
         return sum(max(0, count) for count in counts)
 
     def count_all_after(self, positions: Mapping[bytes, int]) -> int:
-        """How many changesets of all devices, this one too, the names promise after the positions, as of the last scan."""
-        lasts = {device: directory.last_number(self.floors.get(device, 0)) for device, directory in self._directories.items()}
+        """How many changesets of all devices, this one too, the names promise after the positions, as of the last scan.
+        What comes after a damaged file does not count: nobody could put it into a snapshot yet."""
+        lasts = {
+            device: directory.last_number(self.floors.get(device, 0), self._unreadable)
+            for device, directory in self._directories.items()
+        }
         return sum(max(0, last - positions.get(device, 0)) for device, last in lasts.items())
 
     def _close_all_but(self, heads: Mapping[bytes, int]) -> None:

@@ -71,14 +71,9 @@ def count_stored(history: FolderHistory, batch: Sequence[SealedChangeset]) -> in
     Raises:
         ResetRequired: one is stored with other content.
     """
-    floor = history.floors.get(history.own, 0)
-    count = max(0, min(len(batch), floor + 1 - batch[0].number))  # what was let go of cannot be compared
-    after = batch[0].number - 1 + count
-    for ours, stored in zip(batch[count:], history.own_changesets(after), strict=False):
-        if ours.digest != stored.digest:
-            raise ResetRequired("device forked", hint=f"Number {ours.number} is stored with other content.")
-        count += 1
-    return count
+    floor = history.own_floor  # what was let go of cannot be compared
+    count = _count_same(history, batch, 0)
+    return _count_same(history, batch, max(count, min(len(batch), floor + 1 - batch[0].number)))
 
 
 def check_damaged(history: FolderHistory, batch: Sequence[SealedChangeset]) -> None:
@@ -91,3 +86,12 @@ def check_damaged(history: FolderHistory, batch: Sequence[SealedChangeset]) -> N
     for name in history.damaged_own_files():
         if first <= name.first and name.last <= last and name_of(batch[name.first - first : name.last + 1 - first]) != name:
             raise ResetRequired("device forked", hint=f"Number {name.first} is stored with other content, and damaged.")
+
+
+def _count_same(history: FolderHistory, batch: Sequence[SealedChangeset], count: int) -> int:
+    """How many of a batch are stored, when so many of its first are."""
+    for ours, stored in zip(batch[count:], history.own_changesets(batch[0].number - 1 + count), strict=False):
+        if ours.digest != stored.digest:
+            raise ResetRequired("device forked", hint=f"Number {ours.number} is stored with other content.")
+        count += 1
+    return count

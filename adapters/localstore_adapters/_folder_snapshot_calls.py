@@ -13,8 +13,8 @@ from localstore.adapter import Cursor, SnapshotInfo
 from localstore.changes import Device, Number
 from localstore.errors import SnapshotUnusable
 from localstore_adapters._folder_cursor import cursor_of, numbers_of
-from localstore_adapters._folder_files import reaching
-from localstore_adapters._folder_snapshots import FolderSnapshots, Unpublished
+from localstore_adapters._folder_files import Unpublished, reaching
+from localstore_adapters._folder_snapshots import FolderSnapshots
 
 __all__ = ["SnapshotCalls"]
 

@@ -13,20 +13,28 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
 from localstore.changes import Device, Number
 from localstore.errors import SnapshotUnusable
-from localstore_adapters._folder_files import make_directory, names_in, parse_device, parse_name, publish, sync_directory
+from localstore_adapters._folder_files import (
+    Unpublished,
+    is_aside,
+    names_in,
+    parse_device,
+    parse_name,
+    publish,
+    sync_directory,
+)
 
-__all__ = ["SNAPSHOTS", "FolderSnapshots", "Snapshot", "Unpublished"]
+__all__ = ["SNAPSHOTS", "FolderSnapshots", "Snapshot"]
 
 SNAPSHOTS = "snapshots"
 Numbers = Mapping[Device, Number]
@@ -39,6 +47,12 @@ _NOTE_BYTES_MAX = 16 * 1024 * 1024
 _KEPT = 2  # snapshots, so that who reads the one before the latest can go on
 _DAY_MS = 86_400_000
 _CHUNK = 1 << 20
+
+
+class _Format(msgspec.Struct, frozen=True):
+    """What every note to come has."""
+
+    format: int
 
 
 class _Note(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -84,43 +98,6 @@ class _Mark:
     numbers: Numbers
 
 
-class Unpublished:
-    """A snapshot that is being written, under a name that readers pass over.
-
-    Args:
-        path: where nothing is yet.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.digest = hashlib.sha256()
-        self.byte_count = 0
-        self._file: BinaryIO | None = None
-
-    def write(self, chunk: bytes) -> None:
-        if self._file is None:
-            make_directory(self.path.parent.parent)
-            make_directory(self.path.parent)
-            self._file = self.path.open("xb")
-        self._file.write(chunk)
-        self.digest.update(chunk)
-        self.byte_count += len(chunk)
-
-    def finish(self) -> None:
-        """Bring it to the disk."""
-        if self._file is not None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-
-    def discard(self) -> None:
-        """Let go of it, unless it was renamed."""
-        with contextlib.suppress(OSError):  # the disk is gone: nobody is served by an error here
-            if self._file is not None:
-                self._file.close()
-                self.path.unlink(missing_ok=True)
-
-
 class FolderSnapshots:
     """The snapshots of one partition, as one adapter sees them. Not thread-safe.
 
@@ -145,6 +122,7 @@ class FolderSnapshots:
     ) -> None:
         self.path = part / SNAPSHOTS
         self.floors: dict[Device, Number] = {}
+        self.warnings: tuple[str, ...] = ()
         self._part = part
         self._remote_id = remote_id
         self._own = own
@@ -153,6 +131,7 @@ class FolderSnapshots:
         self._keep_ms = keep_ms
         self._grace_ms = min(_DAY_MS, keep_ms)
         self._notes: dict[str, tuple[str, _Note] | None] = {}
+        self._unreadable: dict[str, str] = {}
         self._snapshots: list[Snapshot] = []
         self._marks: list[_Mark] = []
         self._damaged: set[tuple[object, ...]] = set()
@@ -168,23 +147,31 @@ class FolderSnapshots:
             names = names_in(self.path)
         except (FileNotFoundError, NotADirectoryError):
             names = []
+        self._unreadable = {}
         self._notes = {name: self._notes.get(name) or self._read(name) for name in names if _NAME.fullmatch(name)}
+        self.warnings = tuple(f"{self.path / name} {why}. Everything else goes on." for name, why in self._unreadable.items())
         found = sorted((int(name[:12]), name, *read) for name, read in self._notes.items() if read is not None)
-        self._snapshots, self._marks = [], []
-        latest_ms = 0
-        for order, name, kind, note in found:
-            numbers = {bytes.fromhex(device): number for device, number in note.numbers.items()}
-            if kind == "trimmed":
-                self._marks.append(_Mark(name, order, note.created_ms, numbers))
-            else:
-                latest_ms = max(latest_ms, note.created_ms)
-                content = (note.file, note.byte_count, note.sha256)
-                self._snapshots.append(Snapshot(name, order, latest_ms, numbers, *content))
+        written = [(order, name, note) for order, name, kind, note in found if kind == "snapshot"]
+        times = _times([note.created_ms for _, _, note in written], self._now_ms())
+        self._snapshots = [
+            Snapshot(name, order, ms, _numbers(note), note.file, note.byte_count, note.sha256)
+            for (order, name, note), ms in zip(written, times, strict=True)
+        ]
+        self._marks = [
+            _Mark(name, order, note.created_ms, _numbers(note)) for order, name, kind, note in found if kind == "trimmed"
+        ]
         self.floors = _highest(mark.numbers for mark in self._marks)
 
     def latest(self) -> Snapshot | None:
         """The newest one that seems to be whole, as of the last look."""
         return next(self._usable(), None)
+
+    def holds(self, device: Device) -> Number:
+        """Up to which number a device's changesets are in some snapshot, or gone, as of the last look.
+
+        A snapshot's note says so also where its file, or what says that history went, has not arrived.
+        """
+        return max([self.floors.get(device, 0), *(snapshot.numbers.get(device, 0) for snapshot in self._snapshots)])
 
     def named(self, name: str) -> Snapshot | None:
         """The snapshot of that name, as of the last look."""
@@ -228,8 +215,13 @@ class FolderSnapshots:
         digest = written.digest.hexdigest()
         name = f"{order:012d}-{digest[:16]}.sqlite"
         written.path.replace(self.path / name)
-        sync_directory(self.path)
-        self._publish(order, "snapshot", numbers, file=name, byte_count=written.byte_count, sha256=digest)
+        try:
+            sync_directory(self.path)
+            self._publish(order, "snapshot", numbers, file=name, byte_count=written.byte_count, sha256=digest)
+        except OSError:
+            with contextlib.suppress(OSError):  # without its note it is of no use, and there may be no room
+                (self.path / name).unlink()
+            raise
 
     def sweep(self) -> None:
         """Remove what a crash left half written by this device."""
@@ -241,11 +233,12 @@ class FolderSnapshots:
         """Let go of what is in a snapshot for longer than history is kept. May break off anywhere, and be done by two at once.
 
         Args:
-            before: a place at which there is a whole snapshot; else nothing is done.
+            before: a place at which there is a whole snapshot that makes up for all that goes; else nothing is done.
         """
         self.look()
         kept = [snapshot for _, snapshot in zip(range(_KEPT), self._usable(), strict=False)]
-        if not any(snapshot.numbers == before and self._is_whole(snapshot) for snapshot in kept):
+        is_whole = any(snapshot.numbers == before and self._is_whole(snapshot) for snapshot in kept)
+        if not is_whole or not _covers(before, self.floors):
             return
         now_ms = self._now_ms()
         aged = [snapshot for snapshot in self._snapshots if now_ms - snapshot.created_ms >= self._keep_ms]
@@ -254,6 +247,7 @@ class FolderSnapshots:
         self._remove_history(_highest(mark.numbers for mark in self._marks if now_ms - mark.created_ms >= self._grace_ms))
         self._remove_snapshots(kept, aged[:-1])
         self._remove_marks()
+        self._remove_asides(self.path)
         self.look()
 
     # -- inside
@@ -280,18 +274,27 @@ class FolderSnapshots:
         return 1 + max(orders, default=0)
 
     def _read(self, name: str) -> tuple[str, _Note] | None:
-        """What a note says; None as long as it is not whole."""
+        """What a note says; None, and a warning, as long as it cannot be read."""
         match = _NAME.fullmatch(name)
         assert match is not None
         try:
             with (self.path / name).open("rb") as file:
                 data = file.read(_NOTE_BYTES_MAX)
             if hashlib.sha256(data).hexdigest()[:16] != match[2]:
+                self._unreadable[name] = "is not whole yet, or is damaged"
+                return None
+            if msgspec.json.decode(data, type=_Format).format > _FORMAT:
+                self._unreadable[name] = "was written by a newer localstore; upgrade localstore on this device"
                 return None
             note = msgspec.json.decode(data, type=_Note)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except FileNotFoundError:
+            return None  # gone since it was listed
+        except OSError as error:
+            self._unreadable[name] = f"cannot be read: {error.strerror or error}"
             return None
-        ours = note.format == _FORMAT and note.remote_id == self._remote_id
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        ours = note.remote_id == self._remote_id
         sound = all(parse_device(device) and number > 0 for device, number in note.numbers.items())
         return (match[3], note) if ours and sound and (match[3] == "trimmed" or _CONTENT.fullmatch(note.file)) else None
 
@@ -323,38 +326,61 @@ class FolderSnapshots:
         return True
 
     def _remove_history(self, numbers: Numbers) -> None:
-        """Oldest first, so that what is left has no gap."""
+        """Oldest first, so that what is left has no gap; and the directory, which its device makes again if it comes back."""
         for device, last in numbers.items():
             directory = self._part / device.hex()
-            try:
-                names = [
-                    parsed for parsed in map(parse_name, names_in(directory)) if parsed is not None and parsed.last <= last
-                ]
-            except FileNotFoundError:
-                continue
-            for name in sorted(names, key=lambda name: name.last):
-                (directory / str(name)).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # gone, another user's, or somebody reads there, where that matters: next time
+                names = [name for name in map(parse_name, names_in(directory)) if name is not None and name.last <= last]
+                for name in sorted(names, key=lambda name: name.last):
+                    (directory / str(name)).unlink(missing_ok=True)
+                self._remove_asides(directory)
+                directory.rmdir()
 
     def _remove_snapshots(self, kept: Sequence[Snapshot], outdated: Sequence[Snapshot]) -> None:
         """Those older than all that are kept, also such whose notes were never written; and notes that nothing needs."""
         oldest = min(snapshot.order for snapshot in kept)
         for name in names_in(self.path):
             if (match := _CONTENT.fullmatch(name)) and int(match[1]) < oldest:
-                with contextlib.suppress(OSError):  # somebody reads it, where that matters: next time
-                    (self.path / name).unlink()
+                self._remove(name)
         for snapshot in outdated:
             if snapshot.order < oldest:
-                (self.path / snapshot.name).unlink(missing_ok=True)
+                self._remove(snapshot.name)
 
     def _remove_marks(self) -> None:
         """Those that say nothing that a later one does not say."""
         for index, mark in enumerate(self._marks):
             later = self._marks[index + 1 :]
             if any(_covers(other.numbers, mark.numbers) and self._is_past_grace(other) for other in later):
-                (self.path / mark.name).unlink(missing_ok=True)
+                self._remove(mark.name)
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(OSError):  # gone, or as with history
+            (self.path / name).unlink()
+
+    def _remove_asides(self, directory: Path) -> None:
+        """What devices left half written that did not come back for it. If one does write there now, it has to do so again."""
+        before = self._now_ms() - _DAY_MS
+        with contextlib.suppress(OSError):
+            for name in filter(is_aside, names_in(directory)):
+                if (directory / name).stat().st_mtime_ns // 1_000_000 < before:
+                    (directory / name).unlink()
 
     def _is_past_grace(self, mark: _Mark) -> bool:
         return self._now_ms() - mark.created_ms >= self._grace_ms
+
+
+def _numbers(note: _Note) -> Numbers:
+    return {bytes.fromhex(device): number for device, number in note.numbers.items()}
+
+
+def _times(written_ms: Sequence[int], now_ms: int) -> list[int]:
+    """When snapshots were written, by what their writers' clocks said. None is older than one before it; and one from the
+    future, of a clock that was wrong, is as old as the one that followed: else nothing would go until that time comes."""
+    following, plausible = now_ms, deque[int]()
+    for ms in reversed(written_ms):
+        following = ms if ms <= now_ms else following
+        plausible.appendleft(following)
+    return list(accumulate(plausible, max))
 
 
 def _covers(numbers: Numbers, others: Numbers) -> bool:

@@ -82,6 +82,7 @@ class _Line:
         """See what is there now."""
         self.snapshots.look()  # first: what goes meanwhile went for a reason that is known by then
         self.history.floors = self.snapshots.floors
+        self.history.own_floor = self.snapshots.holds(self.device)
         self.history.scan()
 
     def count_after(self, numbers: Mapping[Device, Number]) -> int:
@@ -240,11 +241,12 @@ class FolderAdapter:
         with reaching(self.folder):
             identity = identify(self.folder, hello, self._environment)
             self._is_local = is_local_disk(self.folder)
-            numbers_of(hello.cursor, identity.remote_id)
+            numbers = numbers_of(hello.cursor, identity.remote_id)
             part = self.folder / safe_name(hello.partition)
             days = hello.horizon_days or _KEEP_DAYS
             days = days if self._keep_days is None else self._keep_days
             history = FolderHistory(part, hello.device, self._environment.monotonic)
+            history.own_number = numbers.get(hello.device, 0)
             snapshots = FolderSnapshots(
                 part,
                 identity.remote_id,
@@ -305,7 +307,7 @@ class FolderAdapter:
             cursor=cursor_of(line.remote_id, after),
             more=found.more or line.history.is_trimmed_after(found.positions),
             remaining_bytes=found.remaining_bytes,
-            warnings=line.history.warnings,
+            warnings=line.history.warnings + line.snapshots.warnings,
             passed_over=line.history.passed_over,
         )
 

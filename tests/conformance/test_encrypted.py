@@ -32,7 +32,9 @@ class EncryptedMemoryWithSnapshots(_Encrypted, test_memory.MemoryWithSnapshotsUn
 class EncryptedMemoryWithUsers(_Encrypted, test_memory.MemoryWithUsersUnderTest): ...
 
 
-class EncryptedFolder(_Encrypted, test_folder.FolderUnderTest): ...
+class EncryptedFolder(_Encrypted, test_folder.FolderUnderTest):
+    def make_forgetful_adapter(self) -> EncryptedAdapter:
+        return EncryptedAdapter(super().make_forgetful_adapter(), SECRET)
 
 
 class EncryptedForgetful(_Encrypted, test_folder.Forgetful): ...

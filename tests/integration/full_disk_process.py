@@ -4,8 +4,10 @@ It mounts a small disk at ``DIRECTORY/disk`` and keeps the databases beside it. 
 """
 
 import secrets
+import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 from uuid import UUID
@@ -39,6 +41,40 @@ def main() -> None:
         upload(writer)
         download(reader)
         assert count(reader) == 3
+        with_snapshots(directory, disk, writer)
+
+
+def with_snapshots(directory: Path, disk: Path, writer: Realm) -> None:
+    """A snapshot for which there is no room, then no right, then both."""
+    before = files(disk)
+    with closing(app_of(disk, snapshot_every=1)) as making:
+        maker = opened(making, directory / "maker.db")
+        told_by(maker, "no room left")
+        assert files(disk) == before, "something was left half written"
+        assert count(maker) == 3
+        subprocess.run(["mount", "-o", "remount,ro,size=8m", str(disk)], check=True)
+    with closing(app_of(disk, snapshot_every=1)) as making:
+        maker = opened(making, directory / "maker.db")
+        told_by(maker, "read-only")
+        assert files(disk) == before
+        assert count(maker) == 3
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    with closing(app_of(disk, snapshot_every=1)) as making:
+        maker = opened(making, directory / "maker.db")
+        download(maker)
+        end = time.monotonic() + SECONDS
+        while not (found := list(disk.glob("shared/*/snapshots/*.json"))):
+            assert time.monotonic() < end, "no snapshot came"
+            time.sleep(0.01)
+    (snapshot,) = found[0].parent.glob("*.sqlite")
+    with closing(sqlite3.connect(snapshot)) as db:
+        assert {text for (text,) in db.execute("SELECT text FROM note")} == set(writer.exec(select(Note.text)).all())
+
+
+def told_by(realm: Realm, words: str) -> None:
+    for status in realm.sync_session.status_changes():
+        if status.why is Reason.OFFLINE and words in str(status.last_error):
+            return
 
 
 def on_a_full_disk(disk: Path, app: App, writer: Realm) -> None:
@@ -70,8 +106,9 @@ def stopped_by(realm: Realm, words: str) -> None:
             return
 
 
-def app_of(disk: Path) -> App:
-    return App.create("disks", remote=f"folder://{disk}/shared", settings=Settings(backoff_initial=3600, backoff_max=3600))
+def app_of(disk: Path, *, snapshot_every: int = 5000) -> App:
+    settings = Settings(backoff_initial=3600, backoff_max=3600, snapshot_every=snapshot_every)
+    return App.create("disks", remote=f"folder://{disk}/shared", settings=settings)
 
 
 def opened(app: App, path: Path) -> Realm:

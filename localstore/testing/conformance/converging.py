@@ -17,7 +17,7 @@ from localstore.testing.conformance.remote import RemoteUnderTest
 from localstore.testing.conformance.suite import Suite
 from localstore.testing.faulty import Call, Fault, FaultyAdapter, LoseAnswer, Raise, Repeat, SmallPage
 
-__all__ = ["ConvergingRules"]
+__all__ = ["ConvergingRules", "Note"]
 
 _SYNC_TIMEOUT = 30.0
 _BACKOFF = 0.01
