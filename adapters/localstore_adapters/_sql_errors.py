@@ -20,8 +20,8 @@ __all__ = ["translated"]
 
 _SAFE = "Local data is safe, and what is unsent stays in the outbox."
 _NOT_LET_IN = re.compile(
-    r"password authentication failed|authentication failed|no password supplied|no pg_hba\.conf entry|role \".*\" does not exist"
-    r"|role \".*\" is not permitted|permission denied for database",
+    r"authentication failed|no password supplied|no pg_hba\.conf entry|permission denied for database"
+    r"|role \".*\" does not exist|role \".*\" is not permitted",
     re.IGNORECASE,
 )  # what went wrong while connecting has no SQLSTATE
 _BUSY_STATES = ("40", "53", "55P03", "57014")  # lost a race, out of connections, waited too long for a lock or an answer

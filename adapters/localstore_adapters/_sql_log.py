@@ -1,7 +1,8 @@
 """One log in SQL: what a line's calls read and write, each in one transaction that the caller owns.
 
-Positions are given out under the lock of the partition's row, which is held until the commit: they become visible in their order,
-so that whoever has read up to one has missed none before it. What is read is read by one statement, which sees one moment.
+Positions are given out under the lock of the partition's row, which is held until the commit: they become visible in their
+order, so that whoever has read up to one has missed none before it. What is read is read by one statement, which sees one
+moment.
 This module knows no pool, no threads and no cancellation.
 """
 
@@ -19,9 +20,24 @@ from localstore.errors import Offline, ProtocolError, ResetRequired
 from localstore.wire import SealedChangeset, decode, encode
 from localstore_adapters._sql_tables import CHANGESET, DEVICE, PARTITION, REMOTE, SNAPSHOT
 
-__all__ = ["Line", "Place", "append", "check_place", "cursor_of", "has_news", "last_number", "make_remote", "page", "place_of", "trim"]
+__all__ = [
+    "Line",
+    "Place",
+    "append",
+    "cursor_of",
+    "emptied",
+    "has_news",
+    "line_of",
+    "locked",
+    "look",
+    "make_partition",
+    "make_remote",
+    "page",
+    "place_of",
+    "trim",
+    "welcome_of",
+]
 
-_MARK_BYTES = 8
 _TRIM_COUNT = 500  # let go of in one transaction: appenders wait for it
 
 
@@ -113,7 +129,7 @@ def welcome_of(connection: sa.Connection, line: Line, now: sa.ColumnElement[int]
 
 def append(
     connection: sa.Connection, line: Line, batch: Sequence[SealedChangeset], now: sa.ColumnElement[int], mark: bytes, most: int
-) -> tuple[PushResult, int]:
+) -> tuple[PushResult, int, int]:
     """Store what is not stored yet of a batch, in a transaction that writes.
 
     Args:
@@ -121,10 +137,11 @@ def append(
         most: bytes of a changeset that is not refused.
 
     Returns:
-        The answer, and where the head is now; 0 when nothing was stored.
+        The answer, how many were stored, and the position of the last.
     """
-    partition = _locked(connection, line)
-    last: int = connection.scalar(sa.select(_number_of(line))) or 0
+    partition = locked(connection, line)
+    now_ms, number = connection.execute(sa.select(now, _number_of(line))).one()
+    last: int = number or 0
     if batch[0].number > last + 1:
         raise ResetRequired("device forked", hint=f"The remote has its changesets up to {last} only.")
     fresh = batch[max(0, last + 1 - batch[0].number) :]
@@ -133,12 +150,13 @@ def append(
     refused = next((sealed for sealed in fresh if sealed.byte_count > most), None)
     taken = fresh if refused is None else fresh[: refused.number - fresh[0].number]
     if taken:
-        _insert_all(connection, line, partition, taken, now, mark)
-    head = partition.head + len(taken) if taken else 0
+        _insert_all(connection, line, partition, taken, now_ms, mark)
+    head = partition.head + len(taken)
     if refused is None:
-        return PushResult(acknowledged=batch[-1].number), head
+        return PushResult(acknowledged=batch[-1].number), len(taken), head
     reason = f"It has {refused.byte_count} bytes; this remote takes up to {most}."
-    return PushResult(acknowledged=refused.number - 1, refusals=(Refusal(number=refused.number, reason=reason),)), head
+    refusals = (Refusal(number=refused.number, reason=reason),)
+    return PushResult(acknowledged=refused.number - 1, refusals=refusals), len(taken), head
 
 
 def page(connection: sa.Connection, line: Line, cursor: Cursor | None, limit: Limit) -> Page:
@@ -173,21 +191,23 @@ def page(connection: sa.Connection, line: Line, cursor: Cursor | None, limit: Li
     )
 
 
-def look(connection: sa.Connection, line: Line, place: Place) -> Any:
-    """The partition's row, after seeing that its history goes on from a place."""
+def look(connection: sa.Connection, line: Line, place: Place | None) -> Any:
+    """The partition's row, after seeing that it is the line's, and goes on from a place if one is given."""
     at = CHANGESET.alias("at")
-    query = sa.select(*_STATE, at.c.mark.label("at_mark")).select_from(_joined(line, place, at))
+    query = sa.select(*_STATE, at.c.mark.label("at_mark")).select_from(_joined(line, place or Place(), at))
     row = connection.execute(query).first()
     check_place(row, line, place)
     return row
 
 
-def check_place(row: Any, line: Line, place: Place) -> None:
-    """Whether the history is the line's, and goes on from a place, by what was read of it."""
+def check_place(row: Any, line: Line, place: Place | None) -> None:
+    """Whether the history is the line's, and goes on from a place if one is given, by what was read of it."""
     if row is None:
         raise emptied(line.where)
     if row.remote_id != line.remote_id or row.head is None:
         raise ResetRequired("remote replaced", hint=f"{line.where} holds another history now.")
+    if place is None:
+        return
     if place.position > row.head:
         raise ResetRequired("remote restored", hint="The device has read more than there is.")
     if place.position < row.trimmed:
@@ -201,23 +221,21 @@ def emptied(where: str) -> Offline:
     """What is said to who knows a history that is not there."""
     return Offline(
         f"The database {where} has no history any more: it was emptied, or is being restored. Local data is safe.",
-        hint="Restore it; if it was emptied for good, let a device that never used it connect first: the others then begin anew.",
+        hint="Restore it; if it was emptied for good, let a device that never used it connect first: the others begin anew.",
     )
 
 
 def has_news(connection: sa.Connection, line: Line, cursor: Cursor | None) -> bool:
     """Whether another device's changesets come after the cursor."""
+    look(connection, line, None)
     after = CHANGESET.c.position > place_of(cursor, line.remote_id).position
     others = sa.exists().where(CHANGESET.c.partition == line.partition, after, CHANGESET.c.device != line.device)
-    row = connection.execute(sa.select(REMOTE.c.remote_id, others.label("others"))).first()
-    if row is None or row.remote_id != line.remote_id:
-        raise Offline(f"The log in {line.where} is not the one this line was connected to.")
-    return bool(row.others)
+    return bool(connection.scalar(sa.select(others)))
 
 
 def trim(connection: sa.Connection, line: Line, before: Place, now: sa.ColumnElement[int], keep_ms: int) -> bool:
     """Let go of some changesets up to a place that are old enough and in every whole snapshot; whether there may be more."""
-    partition = _locked(connection, line)
+    partition = locked(connection, line)
     in_snapshots = connection.scalar(
         sa.select(sa.func.min(SNAPSHOT.c.position)).where(
             SNAPSHOT.c.partition == line.partition, SNAPSHOT.c.serial.is_not(None)
@@ -257,14 +275,12 @@ def _joined(line: Line, place: Place, at: Any) -> sa.Join:
     return REMOTE.outerjoin(PARTITION, PARTITION.c.id == line.partition).outerjoin(at, there)
 
 
-def _locked(connection: sa.Connection, line: Line) -> Any:
+def locked(connection: sa.Connection, line: Line) -> Any:
     """The partition's row, which is ours until the transaction ends. SQLite has locked everything already."""
     query = sa.select(REMOTE.c.remote_id, *PARTITION.c).where(PARTITION.c.id == line.partition).with_for_update(of=PARTITION)
     row = connection.execute(query).first()
-    if row is None:
-        check_place(connection.execute(sa.select(REMOTE.c.remote_id, sa.null().label("head"))).first(), line, Place())
-    elif row.remote_id != line.remote_id:
-        raise ResetRequired("remote replaced", hint=f"{line.where} holds another history now.")
+    if row is None or row.remote_id != line.remote_id:
+        look(connection, line, None)  # says which of the two it is
     return row
 
 
@@ -287,9 +303,8 @@ def _check_same(connection: sa.Connection, line: Line, batch: Sequence[SealedCha
 
 
 def _insert_all(
-    connection: sa.Connection, line: Line, partition: Any, taken: Sequence[SealedChangeset], now: sa.ColumnElement[int], mark: bytes
+    connection: sa.Connection, line: Line, partition: Any, taken: Sequence[SealedChangeset], now_ms: int, mark: bytes
 ) -> None:
-    now_ms = connection.scalar(sa.select(now))
     total, rows = partition.total, []
     for position, sealed in enumerate(taken, partition.head + 1):
         total += sealed.byte_count

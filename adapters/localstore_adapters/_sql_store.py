@@ -1,7 +1,7 @@
 """A database that holds a log, as this process uses it: one small pool of connections, and as many threads, for all its lines.
 
-Blocking work runs in threads of its own, so that a database that hangs holds up no event loop, and nobody else's threads. What a
-call began is left to end when the call is cancelled; it is one transaction. Connections are made when the first line is
+Blocking work runs in threads of its own, so that a database that hangs holds up no event loop, and nobody else's threads. What
+a call began is left to end when the call is cancelled; it is one transaction. Connections are made when the first line is
 connected and closed when the last one is.
 This module knows no changesets.
 """
@@ -11,44 +11,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sqlite3
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.pool import QueuePool
 
 from localstore.environment import Environment
 from localstore.errors import Offline
 from localstore.wire import MAX_CHANGESET_BYTES
+from localstore_adapters._sql_engine import WRITES, gone, inode_of, make_engine, make_file
 from localstore_adapters._sql_errors import translated
+from localstore_adapters._sql_hints import Hints
 from localstore_adapters._sql_layout import upgrade
-from localstore_adapters._sql_url import Address, address_of
+from localstore_adapters._sql_url import address_of
 
-__all__ = ["SqlStore", "make_file"]
+__all__ = ["SqlStore"]
 
 _T = TypeVar("_T")
 _WORLD = Environment()
 _CONNECTIONS = 8
-_WAIT_SECONDS = 10  # for a lock, a connection, a host
-_POSTGRES_OPTIONS: dict[str, Any] = {
-    "connect_timeout": _WAIT_SECONDS,
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
-    "application_name": "localstore",
-}
-_POSTGRES_SETTINGS = f"""
-    SET lock_timeout = '{_WAIT_SECONDS}s'; SET statement_timeout = '60s'; SET idle_in_transaction_session_timeout = '15s';
-    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
-"""  # whoever stops in the middle of a transaction lets go of its lock; nothing is acknowledged that is not on the disk
-_WRITES = "localstore_writes"
 
 
 @dataclass
@@ -92,6 +77,7 @@ class SqlStore:
         self.environment = environment
         self.max_changeset_bytes = max_changeset_bytes
         self.keep_days = keep_days
+        self.hints = Hints(self, environment.random_bytes(4).hex())
         self._connections = connections
         self._lock = threading.Lock()
         self._writing = threading.Lock()
@@ -178,11 +164,18 @@ class SqlStore:
         """A transaction. SQLite has one writer at a time; those of this process queue up fairly, and one connection writes."""
         turn = contextlib.nullcontext() if self.is_postgres else self._writing
         with translated(self.address), turn, self._engine().connect() as connection:
-            connection = connection.execution_options(**{_WRITES: True})
+            connection = connection.execution_options(**{WRITES: True})
             with connection.begin():
                 yield connection
             if self.address.path is not None and connection.info["inode"] != inode_of(self.address.path):
                 raise gone(self.address)  # nothing is acknowledged that went to a file that nobody finds again
+
+    def connect_apart(self) -> Any:
+        """A connection of the driver's that does not belong to the pool. The caller closes it."""
+        with translated(self.address):
+            connection = self._engine().raw_connection()
+            connection.detach()
+            return connection.dbapi_connection
 
     def migrate(self) -> None:
         """Make the tables, or bring them to this library's layout."""
@@ -200,93 +193,6 @@ class SqlStore:
         if self._open is None:
             raise Offline(f"No line to {self.address.shown} is connected.", hint="Connect first.")
         return self._open.engine
-
-
-def make_engine(address: Address, connections: int) -> sa.Engine:
-    """A pool of connections, none of which is made yet."""
-    options: dict[str, Any] = {
-        "poolclass": QueuePool,
-        "pool_size": connections,
-        "max_overflow": 2,  # whoever holds the connections while others are at work
-        "pool_timeout": _WAIT_SECONDS,
-        "pool_use_lifo": True,
-        "hide_parameters": True,
-        "enable_from_linting": False,  # every partition belongs to the one remote there is
-    }
-    if address.path is None:
-        given = address.url.query
-        arguments = {name: value for name, value in _POSTGRES_OPTIONS.items() if name not in given}
-        engine = sa.create_engine(address.url, connect_args=arguments, **options)
-        sa.event.listen(engine, "connect", _prepare_postgres)
-        return engine
-    path = address.path
-    engine = sa.create_engine(address.url, creator=lambda: open_file(path), **options)
-
-    def note_file(connection: Any, record: Any) -> None:
-        record.info["inode"] = connection.inode
-
-    def check_file(_: object, record: Any, __: object) -> None:
-        inode = inode_of(path)
-        if inode is None:
-            raise gone(address)
-        if inode != record.info["inode"]:
-            raise sa.exc.InvalidatePoolError("The file was exchanged.")  # all are made anew
-
-    sa.event.listen(engine, "connect", note_file)
-    sa.event.listen(engine, "checkout", check_file)
-    sa.event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def inode_of(path: Path) -> tuple[int, int] | None:
-    """Which file is at a path; None when there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def gone(address: Address) -> Offline:
-    return Offline(
-        f"The file {address.shown} is not there. Local data is safe, and what is unsent stays in the outbox.",
-        hint="Bring it back; sync then goes on by itself.",
-    )
-
-
-class _File(sqlite3.Connection):
-    """A connection that knows which file it has open."""
-
-    inode: tuple[int, int] | None = None
-
-
-def open_file(path: Path, mode: str = "rw") -> _File:
-    """A connection to a file that is there; nothing is made in its place."""
-    before = inode_of(path)
-    options: dict[str, Any] = {"timeout": _WAIT_SECONDS, "isolation_level": None, "check_same_thread": False, "factory": _File}
-    connection: _File = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, **options)
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.inode = inode_of(path)
-    if before not in (None, connection.inode):
-        connection.close()
-        raise sqlite3.OperationalError("it was exchanged while it was opened")
-    return connection
-
-
-def make_file(path: Path) -> None:
-    """An SQLite file that is ready for readers beside a writer, if there is none."""
-    with contextlib.closing(open_file(path, "rwc")) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
-
-
-def _prepare_postgres(connection: Any, _: object) -> None:
-    was, connection.autocommit = connection.autocommit, True
-    connection.execute(_POSTGRES_SETTINGS)
-    connection.autocommit = was
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN")
 
 
 def _settle(done: asyncio.Future[_T], job: Future[_T]) -> None:

@@ -1,14 +1,14 @@
 """The tables of a log in an SQL database, as they are now. How they came to be is told by ``_sql_revisions``.
 
-Positions of a partition are dense: the n-th changeset that was stored has position n. A mark is chance, one for each batch: after
-going back to a backup the same position has another one. ``total`` counts bytes from the beginning of the partition.
+Positions of a partition are dense: the n-th changeset that was stored has position n. A mark is chance, one for each batch:
+after going back to a backup the same position has another one. ``total`` counts bytes from the beginning of the partition.
 """
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-__all__ = ["CHANGESET", "CHUNK", "DEVICE", "PARTITION", "REMOTE", "SNAPSHOT"]
+__all__ = ["CHANGESET", "CHUNK", "DEVICE", "LOG_TABLES", "PARTITION", "REMOTE", "SNAPSHOT"]
 
 _TABLES = sa.MetaData()
 _Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -71,3 +71,4 @@ CHUNK = sa.Table(
     sa.Column("number", sa.BigInteger, primary_key=True),
     sa.Column("content", sa.LargeBinary, nullable=False),
 )
+LOG_TABLES = (REMOTE, PARTITION, DEVICE, CHANGESET, SNAPSHOT, CHUNK)

@@ -56,17 +56,20 @@ def address_of(url: str) -> Address:
     except (sa.exc.ArgumentError, ValueError):
         parsed = None
     if parsed is None or scheme not in ("sqlite", "postgresql"):
-        raise ValueError(f"{redacted(url)!r} is no URL of a database. Write it as 'sqlite:///hub.db' or 'postgresql://host/name'.")
+        raise ValueError(
+            f"{redacted(url)!r} is no URL of a database. Write it as 'sqlite:///hub.db' or 'postgresql://host/name'."
+        )
     return _sqlite(parsed, url) if scheme == "sqlite" else _postgresql(parsed, url)
 
 
 def _sqlite(parsed: sa.URL, url: str) -> Address:
-    if parsed.host or parsed.query or not parsed.database or parsed.database == ":memory:" or parsed.database.startswith("file:"):
+    database = parsed.database or ""
+    if parsed.host or parsed.query or not database or database.startswith((":memory:", "file:")):
         raise ValueError(
-            f"{redacted(url)!r} names no file. Write its path after three slashes, as in 'sqlite:///hub.db', or after four when "
-            "it is absolute."
+            f"{redacted(url)!r} names no file. Write its path after three slashes, as in 'sqlite:///hub.db', or after four when it"
+            " is absolute."
         )
-    path = Path(parsed.database).absolute()
+    path = Path(database).absolute()
     return Address(sa.URL.create("sqlite", database=str(path)), f"sqlite:///{path}", path)
 
 

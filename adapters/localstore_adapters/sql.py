@@ -1,20 +1,37 @@
 """A log in an SQL database as a remote: ``sqlite:///file.db`` and ``postgresql://user@host/name``.
 
 All lines of a process to one database share a small pool of connections (``_sql_store``). What a call reads and writes is in
-``_sql_log`` and ``_sql_snapshots``, each in one transaction; how news is heard of, in ``_sql_hints``. This module puts them under
-the contract: one call of a line at a time, in a thread, and cancelled at any await without anything half done.
+``_sql_log`` and ``_sql_snapshots``, each in one transaction; how news is heard of, in ``_sql_hints``. This module puts them
+under the contract: one call of a line at a time, in a thread, and cancelled at any await without anything half done.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
-from localstore.adapter import Capabilities, Cursor, Hello, Limit, Page, PushResult, SyncAdapter, Welcome
-from localstore.errors import Offline, ProtocolError
+from localstore.adapter import (
+    Capabilities,
+    Cursor,
+    Hello,
+    Hint,
+    Limit,
+    Page,
+    PushResult,
+    SnapshotInfo,
+    SupportsPing,
+    SupportsSnapshots,
+    SupportsWatch,
+    SyncAdapter,
+    Welcome,
+)
+from localstore.errors import Offline, ProtocolError, SyncError
 from localstore.wire import SealedChangeset
 from localstore_adapters import _sql_log as log
+from localstore_adapters import _sql_snapshots as snapshots
+from localstore_adapters._sql_hints import Bell
 from localstore_adapters._sql_layout import LAYOUT, layout_of
 from localstore_adapters._sql_store import SqlStore
 
@@ -24,6 +41,7 @@ _T = TypeVar("_T")
 _KEEP_DAYS = 30.0
 _POLL_SECONDS = 30.0
 _MARK_BYTES = 8
+_DAY_MS = 86_400_000
 
 
 def migrate(url: str) -> None:
@@ -57,14 +75,15 @@ class SqlAdapter:
         self._line: log.Line | None = None
         self._keep_days = _KEEP_DAYS
         self._job: asyncio.Future[object] | None = None
+        self._bells: dict[Bell, None] = {}
 
     @classmethod
     def from_url(cls, url: str) -> SqlAdapter:
         """A line to the database that a URL names.
 
         Args:
-            url: ``sqlite:///relative/file.db``, ``sqlite:////absolute/file.db`` or ``postgresql://user:password@host/name``, with
-                libpq's parameters after a question mark; special characters percent-encoded.
+            url: ``sqlite:///relative/file.db``, ``sqlite:////absolute/file.db`` or ``postgresql://user:password@host/name``,
+                with libpq's parameters after a question mark; special characters percent-encoded.
         """
         return cls(SqlStore.shared(url))
 
@@ -74,6 +93,9 @@ class SqlAdapter:
             ordered=True,
             poll_seconds=_POLL_SECONDS,
             max_changeset_bytes=self._store.max_changeset_bytes,
+            watch=True,
+            ping=self._store.address.path is None,
+            snapshots=True,
         )
 
     async def connect(self, hello: Hello) -> Welcome:
@@ -92,15 +114,67 @@ class SqlAdapter:
     async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
         return await self._in_turn(self._pull, self._connected(), cursor, limit)
 
+    async def watch(self, cursor: Cursor | None) -> AsyncGenerator[Hint]:
+        line = self._connected()
+        bell = Bell(line.partition, line.device)
+        self._bells[bell] = None
+        try:
+            with self._store.hints.listening(bell):  # before looking, so that nothing falls in between
+                if await self._store.run(self._has_news, line, cursor):
+                    yield Hint()
+                while True:
+                    await bell.wait()
+                    if self._line != line:
+                        return
+                    yield Hint()
+        finally:
+            del self._bells[bell]
+
+    async def ping(self) -> None:
+        line = self._connected()
+        await self._store.run(self._has_news, line, None)
+
+    async def latest_snapshot(self) -> SnapshotInfo | None:
+        return await self._in_turn(self._latest_snapshot, self._connected())
+
+    async def read_snapshot(self, info: SnapshotInfo) -> AsyncGenerator[bytes]:
+        self._connected()
+        number = 0
+        while chunk := await self._in_turn(self._read_chunk, info, number):
+            yield chunk
+            number += 1
+
+    async def write_snapshot(self, cursor: Cursor, chunks: AsyncIterator[bytes]) -> None:
+        line = self._connected()
+        place = log.place_of(cursor, line.remote_id)
+        written = await self._in_turn(self._begin_snapshot, line)
+        try:
+            async for chunk in _in_size(chunks, snapshots.CHUNK_BYTES):
+                await self._in_turn(self._add_chunk, line, written, chunk)
+            await self._in_turn(self._publish, line, written, place)
+        except BaseException:
+            await self._in_turn(self._discard, written)
+            raise
+
+    async def trim(self, before: Cursor) -> None:
+        line = self._connected()
+        place = log.place_of(before, line.remote_id)
+        while await self._in_turn(self._trim, line, place):
+            pass
+
     async def close(self) -> None:
         self._line = None
+        for bell in self._bells:
+            bell.ring()
         if self._is_held:
             self._is_held = False
             await asyncio.wait([self._store.run(self._store.let_go)])
 
     def _connected(self) -> log.Line:
         if self._line is None:
-            raise Offline(f"This line to {self._store.address.shown} is not connected. Nothing was sent.", hint="Connect first.")
+            raise Offline(
+                f"This line to {self._store.address.shown} is not connected. Nothing was sent.", hint="Connect first."
+            )
         return self._line
 
     async def _in_turn(self, work: Callable[..., _T], *arguments: object) -> _T:
@@ -161,12 +235,49 @@ class SqlAdapter:
         store = self._store
         mark = store.environment.random_bytes(_MARK_BYTES)
         with store.writing() as connection:
-            result, head = log.append(connection, line, batch, store.now, mark, store.max_changeset_bytes)
+            result, count, head = log.append(connection, line, batch, store.now, mark, store.max_changeset_bytes)
+        if count:
+            store.hints.stored(line.partition, head, count, line.device)
         return result
 
     def _pull(self, line: log.Line, cursor: Cursor | None, limit: Limit) -> Page:
         with self._store.reading() as connection:
             return log.page(connection, line, cursor, limit)
+
+    def _has_news(self, line: log.Line, cursor: Cursor | None) -> bool:
+        with self._store.reading() as connection:
+            return log.has_news(connection, line, cursor)
+
+    def _latest_snapshot(self, line: log.Line) -> SnapshotInfo | None:
+        with self._store.reading() as connection:
+            return snapshots.latest(connection, line)
+
+    def _read_chunk(self, info: SnapshotInfo, number: int) -> bytes:
+        with self._store.reading() as connection:
+            return snapshots.read_chunk(connection, info, number)
+
+    def _begin_snapshot(self, line: log.Line) -> snapshots.Written:
+        name = self._store.environment.random_bytes(16).hex()
+        with self._store.writing() as connection:
+            return snapshots.begin(connection, line, name, self._store.now)
+
+    def _add_chunk(self, line: log.Line, written: snapshots.Written, chunk: bytes) -> None:
+        with self._store.writing() as connection:
+            snapshots.add_chunk(connection, line, written, chunk)
+        written.chunks += 1
+        written.byte_count += len(chunk)
+
+    def _publish(self, line: log.Line, written: snapshots.Written, place: log.Place) -> None:
+        with self._store.writing() as connection:
+            snapshots.publish(connection, line, written, place)
+
+    def _discard(self, written: snapshots.Written) -> None:
+        with contextlib.suppress(SyncError), self._store.writing() as connection:  # what went wrong is what is told
+            snapshots.discard(connection, written)
+
+    def _trim(self, line: log.Line, place: log.Place) -> bool:
+        with self._store.writing() as connection:
+            return log.trim(connection, line, place, self._store.now, int(self._keep_days * _DAY_MS))
 
 
 def _is_run(device: bytes, batch: Sequence[SealedChangeset]) -> bool:
@@ -175,4 +286,17 @@ def _is_run(device: bytes, batch: Sequence[SealedChangeset]) -> bool:
     return bool(batch) and numbers == list(range(batch[0].number, batch[0].number + len(batch)))
 
 
-_: type[SyncAdapter] = SqlAdapter
+async def _in_size(chunks: AsyncIterator[bytes], size: int) -> AsyncGenerator[bytes]:
+    """The same bytes in chunks of one size, but for the last."""
+    held = bytearray()
+    async for chunk in chunks:
+        for start in range(0, len(chunk), size):
+            held += chunk[start : start + size]
+            if len(held) >= size:
+                yield bytes(held[:size])
+                del held[:size]
+    if held:
+        yield bytes(held)
+
+
+_: tuple[type[SyncAdapter], type[SupportsWatch], type[SupportsPing], type[SupportsSnapshots]] = (SqlAdapter,) * 4
