@@ -66,8 +66,8 @@ def _sqlite(parsed: sa.URL, url: str) -> Address:
     database = parsed.database or ""
     if parsed.host or parsed.query or not database or database.startswith((":memory:", "file:")):
         raise ValueError(
-            f"{redacted(url)!r} names no file. Write its path after three slashes, as in 'sqlite:///hub.db', or after four when it"
-            " is absolute."
+            f"{redacted(url)!r} names no file. Write its path after three slashes, as in 'sqlite:///hub.db', or after four when"
+            " it is absolute."
         )
     path = Path(database).absolute()
     return Address(sa.URL.create("sqlite", database=str(path)), f"sqlite:///{path}", path)
