@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool
 
 from localstore.errors import Offline
+from localstore_adapters._sql_statements import CLOCK_FUNCTION
 from localstore_adapters._sql_url import Address
 
 __all__ = ["WRITES", "gone", "inode_of", "make_engine", "make_file", "open_file"]
@@ -36,8 +38,14 @@ _POSTGRES_SETTINGS = f"""
 """  # whoever stops in the middle of a transaction lets go of its lock; nothing is acknowledged that is not on the disk
 
 
-def make_engine(address: Address, connections: int) -> sa.Engine:
-    """A pool of connections, none of which is made yet."""
+def make_engine(address: Address, connections: int, now_ms: Callable[[], int]) -> sa.Engine:
+    """A pool of connections, none of which is made yet.
+
+    Args:
+        address: where to.
+        connections: how many.
+        now_ms: the clock of an SQLite file.
+    """
     options: dict[str, Any] = {
         "poolclass": QueuePool,
         "pool_size": connections,
@@ -58,6 +66,7 @@ def make_engine(address: Address, connections: int) -> sa.Engine:
 
     def note_file(connection: Any, record: Any) -> None:
         record.info["inode"] = connection.inode
+        connection.create_function(CLOCK_FUNCTION, 0, now_ms)
 
     def check_file(_: object, record: Any, __: object) -> None:
         inode = inode_of(path)

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from localstore.adapter import SnapshotInfo
 from localstore.errors import Offline, SnapshotUnusable
 from localstore_adapters._sql_log import Line, Place, cursor_of, locked, look
+from localstore_adapters._sql_statements import NOW
 from localstore_adapters._sql_tables import CHUNK, SNAPSHOT
 
 __all__ = ["CHUNK_BYTES", "Written", "add_chunk", "begin", "discard", "latest", "publish", "read_chunk"]
@@ -32,10 +33,10 @@ class Written:
     byte_count: int = 0
 
 
-def begin(connection: sa.Connection, line: Line, name: str, now: sa.ColumnElement[int]) -> Written:
+def begin(connection: sa.Connection, line: Line, name: str) -> Written:
     """Make room for a snapshot, and clear away what others broke off long ago."""
     look(connection, line, None)
-    now_ms: int = connection.execute(sa.select(now)).scalar_one()
+    now_ms: int = connection.execute(sa.select(NOW)).scalar_one()
     old = sa.select(SNAPSHOT.c.name).where(SNAPSHOT.c.serial.is_(None), SNAPSHOT.c.begun_ms < now_ms - _BROKEN_OFF_MS)
     _remove(connection, [row.name for row in connection.execute(old)])
     connection.execute(sa.insert(SNAPSHOT).values(name=name, partition=line.partition, begun_ms=now_ms))

@@ -98,13 +98,6 @@ class SqlStore:
     def is_postgres(self) -> bool:
         return self.address.path is None
 
-    @property
-    def now(self) -> sa.ColumnElement[int]:
-        """The clock of the log, in milliseconds: the server's where there is one, as devices' clocks differ."""
-        if self.is_postgres:
-            return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()) * 1000, sa.BigInteger)
-        return sa.literal(self.environment.now_ms(), sa.BigInteger)
-
     # Used by lines and hints, from any thread.
 
     def hold(self) -> None:
@@ -113,7 +106,7 @@ class SqlStore:
             self._uses += 1
             if self._open is None:
                 threads = ThreadPoolExecutor(self._connections, thread_name_prefix="localstore-sql")
-                self._open = _Open(make_engine(self.address, self._connections), threads)
+                self._open = _Open(make_engine(self.address, self._connections, self.environment.now_ms), threads)
 
     def let_go(self) -> None:
         """The opposite of ``hold``. The last one closes all connections."""
@@ -155,7 +148,7 @@ class SqlStore:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A connection for reading; on PostgreSQL each statement sees what is committed when it begins."""
+        """A connection for reading; on PostgreSQL each of its statements is a transaction."""
         with translated(self.address), self._engine().connect() as connection:
             yield connection.execution_options(isolation_level="AUTOCOMMIT") if self.is_postgres else connection
 

@@ -194,7 +194,7 @@ class SqlAdapter:
         with store.reading() as connection:
             if hello.cursor is not None:
                 log.look(connection, line, log.place_of(hello.cursor, line.remote_id))
-            last_number, now_ms, has_snapshots = log.welcome_of(connection, line, store.now)
+            last_number, now_ms, has_snapshots = log.welcome_of(connection, line)
         self._keep_days = hello.horizon_days or _KEEP_DAYS if store.keep_days is None else store.keep_days
         horizon_days = self._keep_days if has_snapshots else None  # where nobody makes any, nothing is forgotten
         return line, Welcome(remote_id=line.remote_id, last_number=last_number, time_ms=now_ms, horizon_days=horizon_days)
@@ -224,7 +224,7 @@ class SqlAdapter:
         store = self._store
         with store.writing() as connection:
             if hello.remote_id is None and hello.cursor is None:
-                log.make_remote(connection, hello.app, store.environment.random_bytes(16).hex(), store.now)
+                log.make_remote(connection, hello.app, store.environment.random_bytes(16).hex())
             log.make_partition(connection, hello.partition)
             line = log.line_of(connection, hello, store.address.shown)
             if line is None:
@@ -232,10 +232,16 @@ class SqlAdapter:
         return line
 
     def _push(self, line: log.Line, batch: Sequence[SealedChangeset]) -> PushResult:
-        store = self._store
+        store, most = self._store, self._store.max_changeset_bytes
         mark = store.environment.random_bytes(_MARK_BYTES)
+        if store.is_postgres and all(sealed.byte_count <= most for sealed in batch):
+            with store.reading() as connection:
+                head = log.append_at_once(connection, line, batch, mark)
+            if head is not None:
+                store.hints.stored(line.partition, head, len(batch), line.device)
+                return PushResult(acknowledged=batch[-1].number)
         with store.writing() as connection:
-            result, count, head = log.append(connection, line, batch, store.now, mark, store.max_changeset_bytes)
+            result, count, head = log.append(connection, line, batch, mark, most)
         if count:
             store.hints.stored(line.partition, head, count, line.device)
         return result
@@ -259,7 +265,7 @@ class SqlAdapter:
     def _begin_snapshot(self, line: log.Line) -> snapshots.Written:
         name = self._store.environment.random_bytes(16).hex()
         with self._store.writing() as connection:
-            return snapshots.begin(connection, line, name, self._store.now)
+            return snapshots.begin(connection, line, name)
 
     def _add_chunk(self, line: log.Line, written: snapshots.Written, chunk: bytes) -> None:
         with self._store.writing() as connection:
@@ -277,7 +283,7 @@ class SqlAdapter:
 
     def _trim(self, line: log.Line, place: log.Place) -> bool:
         with self._store.writing() as connection:
-            return log.trim(connection, line, place, self._store.now, int(self._keep_days * _DAY_MS))
+            return log.trim(connection, line, place, int(self._keep_days * _DAY_MS))
 
 
 def _is_run(device: bytes, batch: Sequence[SealedChangeset]) -> bool:

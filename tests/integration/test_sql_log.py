@@ -197,11 +197,7 @@ def test_a_restored_backup_is_noticed_also_when_its_history_has_grown_again(tmp_
     async def story() -> None:
         async with connected(store) as writer, connected(store) as reader:
             await writer.push(1, 3)
-            with (
-                contextlib.closing(sqlite3.connect(path)) as source,
-                contextlib.closing(sqlite3.connect(tmp_path / "b")) as copy,
-            ):
-                source.backup(copy)
+            _back_up(path, tmp_path / "backup")
             await writer.push(4, 5)
             await reader.read()
         _replace(path, tmp_path / "backup")
