@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import event, exc
 from sqlalchemy.pool import QueuePool
 
 from localstore.errors import Offline
@@ -59,7 +60,7 @@ def make_engine(address: Address, connections: int, now_ms: Callable[[], int]) -
         given = address.url.query
         arguments = {name: value for name, value in _POSTGRES_OPTIONS.items() if name not in given}
         engine = sa.create_engine(address.url, connect_args=arguments, **options)
-        sa.event.listen(engine, "connect", _prepare_postgres)
+        event.listen(engine, "connect", _prepare_postgres)
         return engine
     path = address.path
     engine = sa.create_engine(address.url, creator=lambda: open_file(path), **options)
@@ -73,11 +74,11 @@ def make_engine(address: Address, connections: int, now_ms: Callable[[], int]) -
         if inode is None:
             raise gone(address)
         if inode != record.info["inode"]:
-            raise sa.exc.InvalidatePoolError("The file was exchanged.")  # all are made anew
+            raise exc.InvalidatePoolError("The file was exchanged.")  # all are made anew
 
-    sa.event.listen(engine, "connect", note_file)
-    sa.event.listen(engine, "checkout", check_file)
-    sa.event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "connect", note_file)
+    event.listen(engine, "checkout", check_file)
+    event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
@@ -107,7 +108,8 @@ def open_file(path: Path, mode: str = "rw") -> _File:
     """A connection to a file that is there; nothing is made in its place."""
     before = inode_of(path)
     options: dict[str, Any] = {"timeout": _WAIT_SECONDS, "isolation_level": None, "check_same_thread": False, "factory": _File}
-    connection: _File = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, **options)
+    connection = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, **options)
+    assert isinstance(connection, _File)
     connection.execute("PRAGMA synchronous = FULL")
     connection.inode = inode_of(path)
     if before not in (None, connection.inode):

@@ -8,6 +8,7 @@ What follows blocks; each call is one transaction that the caller owns.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -88,7 +89,7 @@ def latest(connection: sa.Connection, line: Line) -> SnapshotInfo | None:
     return SnapshotInfo(name=row.name, cursor=cursor_of(line, place), byte_count=row.byte_count, later=later)
 
 
-def read_chunk(connection: sa.Connection, info: SnapshotInfo, number: int) -> bytes:
+def read_chunk(connection: sa.Connection, line: Line, info: SnapshotInfo, number: int) -> bytes:
     """A chunk by its number; nothing after the last one.
 
     Raises:
@@ -96,13 +97,14 @@ def read_chunk(connection: sa.Connection, info: SnapshotInfo, number: int) -> by
     """
     here = sa.and_(CHUNK.c.snapshot == SNAPSHOT.c.name, CHUNK.c.number == number)
     query = sa.select(SNAPSHOT.c.chunks, CHUNK.c.content).select_from(SNAPSHOT.outerjoin(CHUNK, here))
-    row = connection.execute(query.where(SNAPSHOT.c.name == info.name)).first()
+    mine = (SNAPSHOT.c.name == info.name, SNAPSHOT.c.partition == line.partition, SNAPSHOT.c.serial.is_not(None))
+    row = connection.execute(query.where(*mine)).first()
     if row is None or (row.content is None and number < (row.chunks or 0)):
         raise SnapshotUnusable(f"The remote does not have {info.name} any more.", hint="Ask for the latest again.")
     return row.content or b""
 
 
-def _newest_first(line: Line) -> sa.Select[tuple[str, int, bytes, int]]:
+def _newest_first(line: Line) -> sa.Select[Any, Any, Any, Any]:
     columns = (SNAPSHOT.c.name, SNAPSHOT.c.position, SNAPSHOT.c.mark, SNAPSHOT.c.byte_count)
     whole = sa.and_(SNAPSHOT.c.partition == line.partition, SNAPSHOT.c.serial.is_not(None))
     return sa.select(*columns).where(whole).order_by(SNAPSHOT.c.serial.desc())

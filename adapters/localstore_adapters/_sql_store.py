@@ -40,8 +40,9 @@ _CONNECTIONS = 8
 class _Open:
     """What there is while lines are connected."""
 
-    engine: sa.Engine
     threads: ThreadPoolExecutor
+    engine: sa.Engine | None = None  # made in one of the threads: it may be the first to load the driver
+    making: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass
@@ -105,8 +106,7 @@ class SqlStore:
         with self._lock:
             self._uses += 1
             if self._open is None:
-                threads = ThreadPoolExecutor(self._connections, thread_name_prefix="localstore-sql")
-                self._open = _Open(make_engine(self.address, self._connections, self.environment.now_ms), threads)
+                self._open = _Open(ThreadPoolExecutor(self._connections, thread_name_prefix="localstore-sql"))
 
     def let_go(self) -> None:
         """The opposite of ``hold``. The last one closes all connections."""
@@ -116,7 +116,8 @@ class SqlStore:
                 return
             ending, self._open = self._open, None
         if ending is not None:
-            ending.engine.dispose()
+            if ending.engine is not None:
+                ending.engine.dispose()
             ending.threads.shutdown(wait=False)
 
     def submit(self, work: Callable[..., _T], *arguments: object) -> Future[_T]:
@@ -130,7 +131,11 @@ class SqlStore:
             finally:
                 self.let_go()
 
-        return self._open.threads.submit(held)
+        try:
+            return self._open.threads.submit(held)
+        except RuntimeError as error:  # the interpreter is ending and starts no more threads: nobody is left to be told
+            self.let_go()
+            raise asyncio.CancelledError("the interpreter is ending") from error
 
     def run(self, work: Callable[..., _T], *arguments: object) -> asyncio.Future[_T]:
         """The same for an event loop. The work goes on when nobody waits for it any more."""
@@ -183,9 +188,13 @@ class SqlStore:
         return self.address.path is not None and inode_of(self.address.path) is None
 
     def _engine(self) -> sa.Engine:
-        if self._open is None:
+        opened = self._open
+        if opened is None:
             raise Offline(f"No line to {self.address.shown} is connected.", hint="Connect first.")
-        return self._open.engine
+        with opened.making:
+            if opened.engine is None:
+                opened.engine = make_engine(self.address, self._connections, self.environment.now_ms)
+            return opened.engine
 
 
 def _settle(done: asyncio.Future[_T], job: Future[_T]) -> None:

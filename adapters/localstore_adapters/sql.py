@@ -138,9 +138,8 @@ class SqlAdapter:
         return await self._in_turn(self._latest_snapshot, self._connected())
 
     async def read_snapshot(self, info: SnapshotInfo) -> AsyncGenerator[bytes]:
-        self._connected()
-        number = 0
-        while chunk := await self._in_turn(self._read_chunk, info, number):
+        line, number = self._connected(), 0
+        while chunk := await self._in_turn(self._read_chunk, line, info, number):
             yield chunk
             number += 1
 
@@ -258,9 +257,9 @@ class SqlAdapter:
         with self._store.reading() as connection:
             return snapshots.latest(connection, line)
 
-    def _read_chunk(self, info: SnapshotInfo, number: int) -> bytes:
+    def _read_chunk(self, line: log.Line, info: SnapshotInfo, number: int) -> bytes:
         with self._store.reading() as connection:
-            return snapshots.read_chunk(connection, info, number)
+            return snapshots.read_chunk(connection, line, info, number)
 
     def _begin_snapshot(self, line: log.Line) -> snapshots.Written:
         name = self._store.environment.random_bytes(16).hex()
@@ -305,4 +304,5 @@ async def _in_size(chunks: AsyncIterator[bytes], size: int) -> AsyncGenerator[by
         yield bytes(held)
 
 
-_: tuple[type[SyncAdapter], type[SupportsWatch], type[SupportsPing], type[SupportsSnapshots]] = (SqlAdapter,) * 4
+_contract: tuple[type[SyncAdapter], type[SupportsSnapshots]] = (SqlAdapter, SqlAdapter)
+_powers: tuple[type[SupportsWatch], type[SupportsPing]] = (SqlAdapter, SqlAdapter)

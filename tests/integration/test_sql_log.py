@@ -246,6 +246,54 @@ def test_other_processes_are_heard_of(url: str) -> None:
     run(story())
 
 
+def test_a_listener_that_loses_the_server_wakes_everybody_and_listens_again(postgres: PostgresServer) -> None:
+    here, elsewhere = SqlStore(postgres.url(postgres.database)), SqlStore(postgres.url(postgres.database))
+
+    async def story() -> None:
+        async with connected(here, partition="lost") as watcher, connected(elsewhere, partition="lost") as writer:
+            assert isinstance(watcher.adapter, SqlAdapter)
+            hints = watcher.adapter.watch(watcher.cursor)
+            assert isinstance(await anext(hints), Hint)  # it listens from now on
+            postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+            assert isinstance(await anext(hints), Hint)
+            for number in range(1, 4):
+                coming = asyncio.ensure_future(anext(hints))
+                await writer.push(number, number)
+                assert isinstance(await coming, Hint)
+            await hints.aclose()
+
+    run(story())
+
+
+def test_a_snapshot_of_another_partition_is_not_given(url: str) -> None:
+    store = SqlStore(url)
+
+    async def story() -> None:
+        async with connected(store, partition="mine") as one, connected(store, partition="yours") as other:
+            await one.push(1, 1)
+            await one.read()
+            info = await snapshot(one, b"mine alone")
+            assert isinstance(other.adapter, SqlAdapter)
+            with pytest.raises(SnapshotUnusable):
+                await anext(other.adapter.read_snapshot(info))
+
+    run(story())
+
+
+def test_a_cursor_of_another_partition_is_not_taken(url: str) -> None:
+    store = SqlStore(url)
+
+    async def story() -> None:
+        async with connected(store, partition="mine") as one, connected(store, partition="yours") as other:
+            await one.push(1, 2)
+            await other.push(1, 2)
+            await one.read()
+            with pytest.raises(ResetRequired):
+                await other.adapter.pull(one.cursor, Limit())
+
+    run(story())
+
+
 def test_a_store_closes_everything_with_its_last_line(url: str) -> None:
     store = SqlStore(url)
 
