@@ -21,9 +21,7 @@ __all__ = ["CASES"]
 
 WRITER, READER = b"W" * 16, b"R" * 16
 BATCH_COUNT = 1_000
-PLAIN = (
-    "CREATE TABLE plain (position INTEGER PRIMARY KEY, device {blob}, number INTEGER, sealed {blob})"
-)
+PLAIN = "CREATE TABLE plain (position INTEGER PRIMARY KEY, device {blob}, number INTEGER, sealed {blob})"
 INSERT = "INSERT INTO plain (position, device, number, sealed) VALUES (?, ?, ?, ?)"
 Database = Callable[[Path], Any]
 """Where a log can be: gives a URL for as long as it is entered."""

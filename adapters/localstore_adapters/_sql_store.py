@@ -41,6 +41,7 @@ class _Open:
     """What there is while lines are connected."""
 
     threads: ThreadPoolExecutor
+    writers: ThreadPoolExecutor  # of an SQLite file one: who waits for another process's lock holds up no reader
     engine: sa.Engine | None = None  # made in one of the threads: it may be the first to load the driver
     making: threading.Lock = field(default_factory=threading.Lock)
 
@@ -106,7 +107,8 @@ class SqlStore:
         with self._lock:
             self._uses += 1
             if self._open is None:
-                self._open = _Open(ThreadPoolExecutor(self._connections, thread_name_prefix="localstore-sql"))
+                threads = _threads(self._connections)
+                self._open = _Open(threads, threads if self.is_postgres else _threads(1))
 
     def let_go(self) -> None:
         """The opposite of ``hold``. The last one closes all connections."""
@@ -119,9 +121,15 @@ class SqlStore:
             if ending.engine is not None:
                 ending.engine.dispose()
             ending.threads.shutdown(wait=False)
+            ending.writers.shutdown(wait=False)
 
-    def submit(self, work: Callable[..., _T], *arguments: object) -> Future[_T]:
-        """Do blocking work in a thread. Connections live as long as it does."""
+    def submit(self, work: Callable[..., _T], *arguments: object, writes: bool = False) -> Future[_T]:
+        """Do blocking work in a thread. Connections live as long as it does.
+
+        Args:
+            work, arguments: what to do.
+            writes: whether it is a transaction that writes.
+        """
         self.hold()
         assert self._open is not None
 
@@ -132,12 +140,12 @@ class SqlStore:
                 self.let_go()
 
         try:
-            return self._open.threads.submit(held)
+            return (self._open.writers if writes else self._open.threads).submit(held)
         except RuntimeError as error:  # the interpreter is ending and starts no more threads: nobody is left to be told
             self.let_go()
             raise asyncio.CancelledError("the interpreter is ending") from error
 
-    def run(self, work: Callable[..., _T], *arguments: object) -> asyncio.Future[_T]:
+    def run(self, work: Callable[..., _T], *arguments: object, writes: bool = False) -> asyncio.Future[_T]:
         """The same for an event loop. The work goes on when nobody waits for it any more."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[_T] = loop.create_future()
@@ -146,7 +154,7 @@ class SqlStore:
             with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is waiting
                 loop.call_soon_threadsafe(_settle, done, job)
 
-        self.submit(work, *arguments).add_done_callback(tell)
+        self.submit(work, *arguments, writes=writes).add_done_callback(tell)
         return done
 
     # What follows blocks.
@@ -195,6 +203,10 @@ class SqlStore:
             if opened.engine is None:
                 opened.engine = make_engine(self.address, self._connections, self.environment.now_ms)
             return opened.engine
+
+
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="localstore-sql")
 
 
 def _settle(done: asyncio.Future[_T], job: Future[_T]) -> None:

@@ -109,7 +109,7 @@ class SqlAdapter:
         line = self._connected()
         if not _is_run(line.device, batch):
             raise ValueError("A batch is a run of consecutive numbers of the connected device, and not empty.")
-        return await self._in_turn(self._push, line, batch)
+        return await self._in_turn(self._push, line, batch, writes=True)
 
     async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
         return await self._in_turn(self._pull, self._connected(), cursor, limit)
@@ -146,19 +146,19 @@ class SqlAdapter:
     async def write_snapshot(self, cursor: Cursor, chunks: AsyncIterator[bytes]) -> None:
         line = self._connected()
         place = log.place_of(cursor, line.remote_id)
-        written = await self._in_turn(self._begin_snapshot, line)
+        written = await self._in_turn(self._begin_snapshot, line, writes=True)
         try:
             async for chunk in _in_size(chunks, snapshots.CHUNK_BYTES):
-                await self._in_turn(self._add_chunk, line, written, chunk)
-            await self._in_turn(self._publish, line, written, place)
+                await self._in_turn(self._add_chunk, line, written, chunk, writes=True)
+            await self._in_turn(self._publish, line, written, place, writes=True)
         except BaseException:
-            await self._in_turn(self._discard, written)
+            await self._in_turn(self._discard, written, writes=True)
             raise
 
     async def trim(self, before: Cursor) -> None:
         line = self._connected()
         place = log.place_of(before, line.remote_id)
-        while await self._in_turn(self._trim, line, place):
+        while await self._in_turn(self._trim, line, place, writes=True):
             pass
 
     async def close(self) -> None:
@@ -176,11 +176,11 @@ class SqlAdapter:
             )
         return self._line
 
-    async def _in_turn(self, work: Callable[..., _T], *arguments: object) -> _T:
+    async def _in_turn(self, work: Callable[..., _T], *arguments: object, writes: bool = False) -> _T:
         """Do blocking work beside the event loop, one job at a time: what a cancelled call has left is waited for."""
         while self._job is not None and not self._job.done():
             await asyncio.wait([self._job])
-        job = self._store.run(work, *arguments)
+        job = self._store.run(work, *arguments, writes=writes)
         self._job = job  # type: ignore[assignment]
         await asyncio.wait([job])
         return job.result()

@@ -314,15 +314,55 @@ def test_a_writer_that_holds_the_file_holds_up_no_reader_and_no_event_loop(tmp_p
     store = SqlStore(f"sqlite:///{path}")
 
     async def story() -> None:
-        async with connected(store) as writer, connected(store) as reader:
-            await writer.push(1, 1)
+        async with contextlib.AsyncExitStack() as stack:
+            reader, *writers = [await stack.enter_async_context(connected(store)) for _ in range(21)]
+            await writers[0].push(1, 1)
             with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as somebody:
                 somebody.execute("BEGIN IMMEDIATE")
-                pushing = asyncio.ensure_future(writer.push(2, 2))
-                assert await reader.read() == writer.make(1, 1)
-                assert not pushing.done()
+                pushing = [asyncio.ensure_future(writer.push(1, 2)) for writer in writers]
+                assert await reader.read() == writers[0].make(1, 1)
+                assert not any(push.done() for push in pushing)
                 somebody.execute("COMMIT")
-            assert (await pushing).acknowledged == 2
+            assert [(await push).acknowledged for push in pushing] == [2] * 20
+
+    run(story())
+
+
+def test_many_lines_of_a_process_take_few_connections(postgres: PostgresServer) -> None:
+    store = SqlStore(postgres.url(postgres.database))
+
+    async def story() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            lines = [await stack.enter_async_context(connected(store, partition=f"team {n % 7}")) for n in range(60)]
+            await asyncio.gather(*(line.push(1, 3) for line in lines))
+            with store.reading() as connection:
+                count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'localstore'"
+                assert connection.exec_driver_sql(count).scalar_one() <= 8
+            for line in lines:
+                assert len(await line.read()) == 3 * len([o for o in lines if o.hello.partition == line.hello.partition]) - 3
+
+    run(story())
+
+
+def test_a_role_needs_to_read_and_write_the_tables_and_no_more(postgres: PostgresServer) -> None:
+    with contextlib.suppress(Exception):
+        postgres.execute("CREATE ROLE till LOGIN")
+    tables = ", ".join([VERSION_TABLE, *(table.name for table in LOG_TABLES)])
+    postgres.execute(f"GRANT SELECT ON {tables} TO till", postgres.database)
+    store = SqlStore(postgres.url(postgres.database, "till"), keep_days=0)
+
+    async def story() -> None:
+        with pytest.raises(Unauthorized):
+            async with connected(store, partition="of the till"):
+                pass
+        postgres.execute(f"GRANT INSERT, UPDATE, DELETE ON {tables} TO till", postgres.database)
+        async with connected(store, partition="of the till") as line:
+            await line.push(1, 3)
+            await line.push(2, 4)
+            await line.read()
+            info = await snapshot(line, b"all")
+            assert isinstance(line.adapter, SqlAdapter)
+            await line.adapter.trim(info.cursor)
 
     run(story())
 
