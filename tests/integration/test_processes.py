@@ -21,8 +21,8 @@ def test_a_writer_killed_again_and_again_loses_nothing_it_acknowledged(tmp_path:
     acknowledged: list[str] = []
     with ExitStack() as running:
         everybody = [running.enter_context(device(file, remote, READINGS)) for file in files[:2]]
-        for _ in range(3):
-            with device(files[2], remote, READINGS) as victim:
+        for third in (1, 2, 3):  # each leaves more to write than is waited for, however late the kill comes
+            with device(files[2], remote, third * READINGS // 3) as victim:
                 victim.write(chance.randint(1, 15))
                 victim.kill()
                 acknowledged += victim.written
