@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from localstore.adapter import Credentials, Tokens
 from localstore.errors import Unauthorized
 from localstore.hub.access import Access
-from localstore.hub.accounts import grants, people
+from localstore.hub.accounts import grants, layout, people
 from localstore.hub.accounts.database import Database
 from localstore.hub.accounts.options import AccountsOptions
 from localstore.hub.accounts.sql_accounts import SqlAccounts
@@ -62,6 +62,7 @@ class World:
         self._seeds = iter(range(1_000_000))
         self.environment = self._environment()
         self.database = Database(self.url, self.environment)
+        self.do(layout.check)
 
     def _environment(self) -> Any:
         return environment(self.clock, seed=next(self._seeds))
@@ -81,6 +82,9 @@ class World:
         """What an administrator does, on the database alone."""
         with self.database.writing() as connection:
             return function(connection, *args, **kwargs)
+
+    def execute(self, statement: str) -> None:
+        self.do(lambda connection: connection.exec_driver_sql(statement))
 
     def add_user(self, email: str = "emma@example.com", password: str = PASSWORD) -> str:
         kept = self.hasher.hash(password.encode())
