@@ -212,9 +212,11 @@ def revoke_key(connection: sa.Connection, prefix: str, now_ms: int) -> None:
     Raises:
         ValueError: there is no such key.
     """
-    condition = _key.c.prefix == prefix
-    done = connection.execute(sa.update(_key).where(condition).values(revoked_ms=sa.func.coalesce(_key.c.revoked_ms, now_ms)))
-    if done.rowcount == 0:
+    since = {"revoked_ms": sa.func.coalesce(_key.c.revoked_ms, now_ms)}
+    if (
+        not prefix.isprintable()
+        or connection.execute(sa.update(_key).where(_key.c.prefix == prefix).values(**since)).rowcount == 0
+    ):
         raise ValueError(f"There is no key {shown(prefix)}. Nothing was changed.")
     end_all(connection, key_prefix=prefix)
 
