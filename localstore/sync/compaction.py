@@ -61,7 +61,7 @@ class Compaction:
             SyncError: the remote could not be asked, or does not take it. It is not tried again soon.
         """
         every = self._parts.limits.snapshot_every
-        if not every or not self._line.keeps_snapshots:
+        if not every or not self._line.wants_snapshots:
             return
         seen = await in_thread(self._environment, activity, self._parts.store)
         if self._looked_at is not None and seen.changesets - self._looked_at < max(1, every // _LOOKS):
