@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,12 +13,19 @@ from localstore.hub.accounts import people
 from localstore.hub.accounts.limits import Limit
 from localstore.hub.accounts.passwords import AT_ONCE, WAITING_MAX, PasswordCheck
 from localstore.testing.clock import ManualClock, environment
-from tests.unit.accounts_kit import ADDRESS, PASSWORD, CountingHasher, World, can_refresh, is_good, log_in, run
+from tests.postgres_server import PostgresServer, running
+from tests.unit.accounts_kit import ADDRESS, PASSWORD, CountingHasher, World, can_refresh, database_url, is_good, log_in, run
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(f"sqlite:///{tmp_path}/hub.db")
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    with running("-c fsync=off", "-c full_page_writes=off") as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    world = World(database_url(request.param, request))
     yield world
     world.close()
 

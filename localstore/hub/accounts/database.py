@@ -1,7 +1,7 @@
 """The accounts' database as one value: transactions for functions of a connection, run where they hold up no event loop.
 
 Any SQL database of the two kinds will do, the hub's log's too. What the functions do is none of its business. No error of it
-holds a value that was read or written, or the URL's password.
+holds the URL's password.
 """
 
 from __future__ import annotations
@@ -28,10 +28,7 @@ _T = TypeVar("_T")
 _AT_ONCE = 5
 """How many transactions one process has open at most; the others wait."""
 _WAIT_SECONDS = 10
-_POSTGRES = {
-    "connect_timeout": _WAIT_SECONDS,
-    "options": f"-c lock_timeout={_WAIT_SECONDS}s -c statement_timeout=30s -c idle_in_transaction_session_timeout=30s",
-}
+_POSTGRES_LIMITS = f"-c lock_timeout={_WAIT_SECONDS}s -c statement_timeout=30s -c idle_in_transaction_session_timeout=30s"
 
 
 class Database:
@@ -109,13 +106,15 @@ def _errors() -> Iterator[None]:
 def _postgres(url: str) -> sa.Engine:
     if importlib.util.find_spec("psycopg") is None:
         raise ImportError("Accounts in PostgreSQL need psycopg: pip install 'localstore-sync[postgres]'")
+    parsed = _parsed(url)
+    options = f"{_POSTGRES_LIMITS} {parsed.query.get('options', '')}"  # what the URL says goes before
     return sa.create_engine(
-        _parsed(url).set(drivername="postgresql+psycopg"),
+        parsed.set(drivername="postgresql+psycopg"),
         pool_size=_AT_ONCE,
         max_overflow=0,
         pool_timeout=_WAIT_SECONDS,
         pool_pre_ping=True,  # a restarted server is nobody's business
-        connect_args=_POSTGRES,
+        connect_args={"connect_timeout": _WAIT_SECONDS, "options": options},
         hide_parameters=True,
     )
 

@@ -80,8 +80,6 @@ device = _table(
 
 def insert_unless_there(connection: sa.Connection, table: sa.Table, **values: object) -> bool:
     """Insert a row; False when its primary key is taken, also by somebody who inserts it at the same time."""
-    if connection.dialect.name == "postgresql":
-        done = connection.execute(postgresql.insert(table).values(**values).on_conflict_do_nothing())
-    else:
-        done = connection.execute(sqlite.insert(table).values(**values).on_conflict_do_nothing())
-    return done.rowcount == 1
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    done = insert(table).values(**values).on_conflict_do_nothing().returning(*table.primary_key.columns)
+    return connection.execute(done).first() is not None
