@@ -100,6 +100,8 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+        if getattr(getattr(error, "orig", None), "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:  # the statement's own fault
+            raise
         raise Busy("The accounts cannot be asked now: their database does not answer, or is busy.", retry_after=1.0) from error
 
 
