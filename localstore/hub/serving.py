@@ -74,7 +74,7 @@ def _protocol() -> Any:
     return HttpToolsProtocol
 
 
-_PROTOCOL = _protocol()
+_PROTOCOL: Any = _protocol()
 
 
 def _patient_for(seconds: float) -> type[asyncio.Protocol]:
