@@ -1,6 +1,7 @@
 """Who somebody is and what they may do: the seam between the hub's endpoints and its accounts.
 
-Endpoints know only what is here; how accounts keep users, tokens and grants is theirs. This module must know neither HTTP nor SQL.
+Endpoints know only what is here; how accounts keep users, tokens and grants is theirs. This module must know neither HTTP nor
+SQL.
 """
 
 from __future__ import annotations

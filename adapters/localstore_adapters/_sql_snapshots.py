@@ -1,0 +1,117 @@
+"""Snapshots of a log in SQL: stored in chunks under a name of chance, and the latest once they are whole.
+
+A chunk is written in a transaction of its own, so that nobody waits for a snapshot. The two newest stay, for who is reading the
+one before; what broke off is cleared away a day later, if its writer could not.
+What follows blocks; each call is one transaction that the caller owns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from localstore.adapter import SnapshotInfo
+from localstore.errors import Offline, SnapshotUnusable
+from localstore_adapters._sql_log import Line, Place, cursor_of, locked, look
+from localstore_adapters._sql_tables import CHUNK, SNAPSHOT
+
+__all__ = ["CHUNK_BYTES", "Written", "add_chunk", "begin", "discard", "latest", "publish", "read_chunk"]
+
+CHUNK_BYTES = 1 << 20
+_KEPT = 2
+_BROKEN_OFF_MS = 86_400_000
+
+
+@dataclass
+class Written:
+    """A snapshot that is being written, as far as it is."""
+
+    name: str
+    chunks: int = 0
+    byte_count: int = 0
+
+
+def begin(connection: sa.Connection, line: Line, name: str, now: sa.ColumnElement[int]) -> Written:
+    """Make room for a snapshot, and clear away what others broke off long ago."""
+    look(connection, line, None)
+    now_ms: int = connection.execute(sa.select(now)).scalar_one()
+    old = sa.select(SNAPSHOT.c.name).where(SNAPSHOT.c.serial.is_(None), SNAPSHOT.c.begun_ms < now_ms - _BROKEN_OFF_MS)
+    _remove(connection, [row.name for row in connection.execute(old)])
+    connection.execute(sa.insert(SNAPSHOT).values(name=name, partition=line.partition, begun_ms=now_ms))
+    return Written(name)
+
+
+def add_chunk(connection: sa.Connection, line: Line, written: Written, content: bytes) -> None:
+    """The next chunk, where the snapshot still is."""
+    row = sa.select(SNAPSHOT.c.name, sa.literal(written.chunks), sa.literal(content)).where(SNAPSHOT.c.name == written.name)
+    added = connection.execute(sa.insert(CHUNK).from_select(["snapshot", "number", "content"], row))
+    if not added.rowcount:
+        raise _cleared_away(line)
+
+
+def publish(connection: sa.Connection, line: Line, written: Written, place: Place) -> None:
+    """Make a snapshot the latest, and let go of all but the one before it.
+
+    Raises:
+        ResetRequired: history does not go on from its place.
+    """
+    locked(connection, line)
+    look(connection, line, place)
+    serials = sa.select(sa.func.coalesce(sa.func.max(SNAPSHOT.c.serial), 0) + 1).where(SNAPSHOT.c.partition == line.partition)
+    values = {
+        "serial": connection.scalar(serials),
+        "position": place.position,
+        "mark": place.mark,
+        "byte_count": written.byte_count,
+        "chunks": written.chunks,
+    }
+    if not connection.execute(sa.update(SNAPSHOT).where(SNAPSHOT.c.name == written.name).values(values)).rowcount:
+        raise _cleared_away(line)
+    _remove(connection, [row.name for row in connection.execute(_newest_first(line).offset(_KEPT))])
+
+
+def discard(connection: sa.Connection, written: Written) -> None:
+    """Clear a snapshot away that is not whole."""
+    query = sa.select(SNAPSHOT.c.name).where(SNAPSHOT.c.name == written.name, SNAPSHOT.c.serial.is_(None))
+    _remove(connection, [row.name for row in connection.execute(query)])
+
+
+def latest(connection: sa.Connection, line: Line) -> SnapshotInfo | None:
+    head = look(connection, line, None).head
+    row = connection.execute(_newest_first(line).limit(1)).first()
+    if row is None:
+        return None
+    place = Place(row.position, row.mark)
+    later = max(0, head - place.position)
+    return SnapshotInfo(name=row.name, cursor=cursor_of(line, place), byte_count=row.byte_count, later=later)
+
+
+def read_chunk(connection: sa.Connection, info: SnapshotInfo, number: int) -> bytes:
+    """A chunk by its number; nothing after the last one.
+
+    Raises:
+        SnapshotUnusable: a newer snapshot has taken its place.
+    """
+    here = sa.and_(CHUNK.c.snapshot == SNAPSHOT.c.name, CHUNK.c.number == number)
+    query = sa.select(SNAPSHOT.c.chunks, CHUNK.c.content).select_from(SNAPSHOT.outerjoin(CHUNK, here))
+    row = connection.execute(query.where(SNAPSHOT.c.name == info.name)).first()
+    if row is None or (row.content is None and number < (row.chunks or 0)):
+        raise SnapshotUnusable(f"The remote does not have {info.name} any more.", hint="Ask for the latest again.")
+    return row.content or b""
+
+
+def _newest_first(line: Line) -> sa.Select[tuple[str, int, bytes, int]]:
+    columns = (SNAPSHOT.c.name, SNAPSHOT.c.position, SNAPSHOT.c.mark, SNAPSHOT.c.byte_count)
+    whole = sa.and_(SNAPSHOT.c.partition == line.partition, SNAPSHOT.c.serial.is_not(None))
+    return sa.select(*columns).where(whole).order_by(SNAPSHOT.c.serial.desc())
+
+
+def _remove(connection: sa.Connection, names: list[str]) -> None:
+    if names:
+        connection.execute(sa.delete(CHUNK).where(CHUNK.c.snapshot.in_(names)))
+        connection.execute(sa.delete(SNAPSHOT).where(SNAPSHOT.c.name.in_(names)))
+
+
+def _cleared_away(line: Line) -> Offline:
+    return Offline(f"The snapshot that was being written to {line.where} was cleared away. The one before is there.")
