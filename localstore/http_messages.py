@@ -252,7 +252,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str | None = None
 
 
-class TooLong(ProtocolError):
+class TooLong(ProtocolError):  # noqa: N818 - as all that is named by what to do
     """A body is longer than it may be."""
 
 
@@ -288,8 +288,8 @@ def problem_of(error: SyncError) -> Problem:
         message=error.message,
         hint=error.hint,
         retry_after=error.retry_after if isinstance(error, Busy) else None,
-        reason=reset and reset.reason,
-        reset=reset and reset.kind.name,
+        reason=None if reset is None else reset.reason,
+        reset=None if reset is None else reset.kind.name,
         may_recover=reset is None or reset.may_recover,
         number=error.number if isinstance(error, Refused) else None,
     )
@@ -315,7 +315,7 @@ def encode_message(message: msgspec.Struct, media: str = MESSAGE_PACK) -> bytes:
     return msgspec.json.encode(message) if media == JSON else _packer.encode(message)
 
 
-def decode_message(kind: type[T], data: bytes | memoryview, media: str = MESSAGE_PACK) -> T:
+def decode_message(kind: type[T], data: bytes | bytearray, media: str = MESSAGE_PACK) -> T:
     """The opposite of ``encode_message``.
 
     Raises:

@@ -1,7 +1,7 @@
 """What the URL of a hub says: where it is, and how to get there. Pure.
 
-``https://host/app?users=no&watch=poll&ca=/path/ca.pem&proxy=http://proxy:3128``: what follows the ``?`` is for the adapter alone and
-never sent. This module knows no network.
+``https://host/app?users=no&watch=poll&ca=/path/ca.pem&proxy=http://proxy:3128``: what follows the ``?`` is for the adapter
+alone and never sent. This module knows no network.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class HttpOptions:
     Attributes:
         base: where it is, without a slash at the end; all calls are below it.
         users: whether the hub has users.
-        watch: how news is heard of: by a stream of events, by long polls, by a stream that gives way to polls when it is held up
-            on its way, or not at all.
+        watch: how news is heard of: by a stream of events, by long polls, by a stream that gives way to polls when it is held
+            up on its way, or not at all.
         ca: a PEM file with the certificates to trust, instead of the system's.
         proxy: URL of a proxy; None for what the environment says (``HTTPS_PROXY``, ``NO_PROXY``), ``""`` for none.
         timeout: seconds to wait for each part of an answer, besides the session's limits; None leaves it to these.

@@ -1,7 +1,7 @@
 """One HTTP client, as calls that give messages or raise the contract's errors. Nothing else here knows httpx2.
 
-An answer counts as a hub's when it says the protocol's version; whatever else answers, such as a login page of a hotel's network or a
-proxy whose hub is away, means that the hub is out of reach. No error quotes a token, a URL's query or a body.
+An answer counts as a hub's when it says the protocol's version; whatever else answers, such as a login page of a hotel's
+network or a proxy whose hub is away, means that the hub is out of reach. No error quotes a token, a URL's query or a body.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TypeVar
 import httpx2
 import msgspec
 
+from localstore import version
 from localstore.errors import Busy, Offline, ProtocolError, SyncError
 from localstore.http_messages import (
     MESSAGE_PACK,
@@ -28,7 +29,6 @@ from localstore.http_messages import (
     error_of,
     is_worth_compressing,
 )
-from localstore.version import VERSION as localstore_version
 from localstore_adapters._http_options import HttpOptions
 
 __all__ = ["TooLarge", "Wire"]
@@ -40,7 +40,7 @@ _PROBLEM_BYTES = 64 * 1024
 _GATEWAY = (502, 503, 504)
 
 
-class TooLarge(SyncError):
+class TooLarge(SyncError):  # noqa: N818 - as all that is named by what to do
     """The request is larger than the hub takes, or something on the way to it."""
 
     def __init__(self, message: str, *, by_hub: bool, hint: str = "") -> None:
@@ -68,7 +68,11 @@ class Wire:
                     max_connections=_CONNECTIONS_MAX, max_keepalive_connections=2, keepalive_expiry=_KEEP_SECONDS
                 ),
                 follow_redirects=False,
-                headers={"user-agent": f"localstore/{localstore_version}", VERSION_HEADER: str(VERSION), "accept": MESSAGE_PACK},
+                headers={
+                    "user-agent": f"localstore/{version.VERSION}",
+                    VERSION_HEADER: str(VERSION),
+                    "accept": MESSAGE_PACK,
+                },
             )
         except (httpx2.InvalidURL, ValueError, ImportError) as error:
             raise ProtocolError(f"The proxy of the hub {self._base} cannot be used: {type(error).__name__}.") from None
@@ -77,7 +81,14 @@ class Wire:
         await self._client.aclose()
 
     async def post(
-        self, name: str, message: msgspec.Struct | None, reply: type[T], limit: int, *, token: str | None = None, changesets: int = 0
+        self,
+        name: str,
+        message: msgspec.Struct | None,
+        reply: type[T],
+        limit: int,
+        *,
+        token: str | None = None,
+        changesets: int = 0,
     ) -> T:
         """Ask for something, and have the answer.
 
@@ -104,7 +115,9 @@ class Wire:
         async with self._answered("GET", name, {"accept-encoding": "zstd"}, token, params=query) as response:
             return None if response.status_code == 204 else decode_message(reply, await _body(response, limit))
 
-    async def send(self, name: str, query: Mapping[str, str], chunks: AsyncIterator[bytes] | None, *, token: str | None) -> None:
+    async def send(
+        self, name: str, query: Mapping[str, str], chunks: AsyncIterator[bytes] | None, *, token: str | None
+    ) -> None:
         """Post bytes as they come."""
         content = chunks if chunks is not None else b""
         async with self._answered("POST", name, {}, token, params=query, content=content) as response:
@@ -198,7 +211,7 @@ class Wire:
                 hint="Raise the limit of the proxy in front of the hub, as client_max_body_size of nginx.",
             )
         if status in _GATEWAY or status == 429:
-            seconds = float(retry_after) if (retry_after or "").isdecimal() else None
+            seconds = float(retry_after) if retry_after is not None and retry_after.isdecimal() else None
             return Busy(f"The hub behind {self._base} does not answer now (status {status}).", retry_after=seconds)
         return Offline(
             f"What answers at {self._base} is no hub (status {status}). Local data is untouched.",
@@ -229,4 +242,3 @@ async def _body(response: httpx2.Response, limit: int) -> bytes | bytearray:
     if coding != "identity":
         raise ProtocolError("The hub's answer has an encoding that was not asked for.")
     return data
-

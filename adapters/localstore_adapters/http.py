@@ -1,7 +1,7 @@
 """Sync through a hub: ``https://host/app``, with users, news within milliseconds, and snapshots.
 
-The adapter is a thin line: messages over and back, errors by what the session must do. It keeps no state but what ``connect`` said,
-and any call may be broken off: the connections it used are thrown away then, and others made for the next.
+The adapter is a thin line: messages over and back, errors by what the session must do. It keeps no state but what ``connect``
+said, and any call may be broken off: the connections it used are thrown away then, and others made for the next.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ class HttpAdapter:
         """A line to the hub that a URL names.
 
         Args:
-            url: ``https://host/app``, or ``http://`` on a network that can be trusted; after a ``?`` ``users=no`` for a hub that has
-                none, ``watch=auto|events|poll|no``, ``ca=<PEM file>``, ``proxy=<URL>`` and ``timeout=<seconds>``.
+            url: ``https://host/app``, or ``http://`` on a network that can be trusted; after a ``?`` ``users=no`` for a hub
+                that has none, ``watch=auto|events|poll|no``, ``ca=<PEM file>``, ``proxy=<URL>`` and ``timeout=<seconds>``.
         """
         return cls(read_url(url))
 
@@ -220,7 +220,7 @@ class HttpAdapter:
                 while (hint := await _unless(stop, hints)) is not None:
                     yield hint
         except SyncError as error:
-            yield Hint("lost")  # that it went away is news as well: the next call sees why
+            yield Hint(reason="lost")  # that it went away is news as well: the next call sees why
             if isinstance(error, Offline):
                 raise
         finally:
@@ -263,9 +263,7 @@ class HttpAdapter:
             reply = await wire.get("snapshot", line.place, SnapshotReply, _CURSOR_BYTES, token=line.hello.token)
         if reply is None:
             return None
-        return SnapshotInfo(
-            name=reply.name, cursor=Cursor(reply.cursor), byte_count=reply.byte_count, later=reply.later
-        )
+        return SnapshotInfo(name=reply.name, cursor=Cursor(reply.cursor), byte_count=reply.byte_count, later=reply.later)
 
     async def read_snapshot(self, info: SnapshotInfo) -> AsyncGenerator[bytes]:
         """Its bytes. A connection that is lost on the way is made anew, and goes on where it was."""
@@ -304,7 +302,9 @@ class HttpAdapter:
 
     def _connected(self) -> _Line:
         if self._line is None:
-            raise Offline(f"This line to the hub {self._options.base} is not connected. Nothing was sent.", hint="Connect first.")
+            raise Offline(
+                f"This line to the hub {self._options.base} is not connected. Nothing was sent.", hint="Connect first."
+            )
         return self._line
 
     async def _post(

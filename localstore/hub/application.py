@@ -108,9 +108,7 @@ def create_hub(
         environment: time, randomness and sleep.
     """
     factory = Factory(make_log)
-    lines = Lines(
-        factory, settings.app, max_lines=settings.max_lines, max_calls=settings.max_calls, environment=environment
-    )
+    lines = Lines(factory, settings.app, max_lines=settings.max_lines, max_calls=settings.max_calls, environment=environment)
     events = Events(lines, environment)
     metrics = Metrics()
     metrics.observe("listeners", "Devices that wait for news.", lambda: float(events.listener_count))

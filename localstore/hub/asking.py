@@ -1,7 +1,7 @@
 """From a request to what an endpoint needs of it: who asks, what, and whether they may; and from its answer back to HTTP.
 
-In this order, so that each step costs a stranger's request as little as can be: how often an address asks, the protocol's version,
-the token, how often the user asks, and only then the body, which is never held beyond its limits.
+In this order, so that a stranger's request costs as little as can be: how often an address asks, the protocol's version, the
+token, how often the user asks, and only then the body, which is never held beyond its limits.
 """
 
 from __future__ import annotations
@@ -210,9 +210,13 @@ def check_version(asked: Asked) -> None:
     said = asked.request.headers.get(VERSION_HEADER, "")
     version = int(said) if said.isdecimal() and len(said) < 10 else 0
     if version < VERSION:
-        raise Declined(Problem(kind="too_old", message=f"This hub speaks version {VERSION} of its protocol, and none before it."))
+        raise Declined(
+            Problem(kind="too_old", message=f"This hub speaks version {VERSION} of its protocol, and none before it.")
+        )
     if version > VERSION:
-        raise Declined(Problem(kind="too_new", message=f"This hub speaks version {VERSION} of its protocol, and none after it."))
+        raise Declined(
+            Problem(kind="too_new", message=f"This hub speaks version {VERSION} of its protocol, and none after it.")
+        )
 
 
 def answer(asked: Asked, message: msgspec.Struct, *, changesets: int = 0, status: int = 200) -> Response:
@@ -245,6 +249,6 @@ def media_of(content_type: str | None) -> str:
 
 def _decoded(kind: type[T], data: bytes | bytearray, media: str, limit: int) -> T:
     try:
-        return decode_message(kind, memoryview(data), media)
+        return decode_message(kind, data, media)
     except ProtocolError as error:
         raise not_understood(error, limit) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -35,7 +35,7 @@ def serve(
     ] = False,
 ) -> None:
     """Serve devices until it is told to end. All else is set by LOCALSTORE_HUB_... in the environment."""
-    given = {"app": app_id, "store": store, "host": host, "port": port, "path": path}
+    given: dict[str, Any] = {"app": app_id, "store": store, "host": host, "port": port, "path": path}
     if store is not None and redacted(store) != store:
         _fail("The URL holds a secret, which everybody on this computer could see. Set LOCALSTORE_HUB_STORE instead.")
     try:
@@ -72,5 +72,3 @@ async def _serve(settings: HubSettings, make_log: AdapterFactory, open_to_all: b
 def _fail(message: str) -> NoReturn:
     typer.echo(f"localstore hub: {message}", err=True)
     raise typer.Exit(1)
-
-

@@ -9,10 +9,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from localstore.errors import Busy, LocalStoreError, Offline, ProtocolError, RateLimited, ResetRequired, SnapshotUnusable, SyncError, Unauthorized
+from localstore.errors import (
+    Busy,
+    LocalStoreError,
+    Offline,
+    ProtocolError,
+    RateLimited,
+    ResetRequired,
+    SnapshotUnusable,
+    SyncError,
+    Unauthorized,
+)
 from localstore.http_messages import Problem, TooLong, problem_of
 
-__all__ = ["Declined", "declined_by_accounts", "declined_by_log", "forbidden", "not_understood", "rate_limited", "too_large", "unexpected"]
+__all__ = [
+    "Declined",
+    "declined_by_accounts",
+    "declined_by_log",
+    "forbidden",
+    "not_understood",
+    "rate_limited",
+    "too_large",
+    "unexpected",
+]
 
 _log = logging.getLogger("localstore.hub")
 _BUSY_SECONDS = 1.0

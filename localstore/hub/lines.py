@@ -43,9 +43,7 @@ class Lines:
         environment: randomness.
     """
 
-    def __init__(
-        self, make: AdapterFactory, app: str, *, max_lines: int, max_calls: int, environment: Environment
-    ) -> None:
+    def __init__(self, make: AdapterFactory, app: str, *, max_lines: int, max_calls: int, environment: Environment) -> None:
         self.make = make
         self.app = app
         self._max_lines = max_lines

@@ -45,7 +45,9 @@ _PROBLEMS = {
 def document(path: str) -> bytes:
     """The document as JSON, for a hub that answers under a path."""
     kinds = {kind for _, _, *pair in _CALLS for kind in pair if kind} | {messages.Problem, messages.SnapshotReply}
-    _, components = msgspec.json.schema_components(sorted(kinds, key=lambda kind: kind.__name__), "#/components/schemas/{name}")
+    _, components = msgspec.json.schema_components(
+        sorted(kinds, key=lambda kind: kind.__name__), ref_template="#/components/schemas/{name}"
+    )
     paths = {f"{path}/v1/{name}": {"post": _call(name, told, asked, reply)} for name, told, asked, reply in _CALLS}
     paths |= {f"{path}/v1/{name}": value for name, value in _reading().items()}
     found = {

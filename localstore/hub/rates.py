@@ -24,9 +24,7 @@ class Rates:
         max_keys: how many buckets are kept; the longest unused is forgotten, and with it what its owner had asked.
     """
 
-    def __init__(
-        self, per_second: float, burst: float, monotonic: Callable[[], float], *, max_keys: int = _MAX_KEYS
-    ) -> None:
+    def __init__(self, per_second: float, burst: float, monotonic: Callable[[], float], *, max_keys: int = _MAX_KEYS) -> None:
         self._per_second = per_second
         self._burst = burst
         self._monotonic = monotonic

@@ -120,9 +120,7 @@ def _start(value: str | None) -> int:
     return int(found[1]) if found else 0
 
 
-async def _chunks(
-    stack: contextlib.AsyncExitStack, line: SyncAdapter, info: SnapshotInfo, start: int
-) -> AsyncGenerator[bytes]:
+async def _chunks(stack: contextlib.AsyncExitStack, line: SyncAdapter, info: SnapshotInfo, start: int) -> AsyncGenerator[bytes]:
     """A snapshot's bytes from a place on. When it breaks off the answer does, and the device sees that it is too short."""
     async with stack:
         assert isinstance(line, SupportsSnapshots)
@@ -135,5 +133,3 @@ async def _chunks(
         finally:
             if isinstance(chunks, AsyncGenerator):
                 await chunks.aclose()
-
-

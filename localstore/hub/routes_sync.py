@@ -94,9 +94,7 @@ async def pull(asked: Asked) -> Response:
         await asked.access(person, said.partition)
         await asked.own(person, said.partition, said.device)
         settings = asked.parts.settings
-        limit = Limit(
-            max_bytes=min(said.max_bytes, settings.page_bytes), max_count=min(said.max_count, settings.page_count)
-        )
+        limit = Limit(max_bytes=min(said.max_bytes, settings.page_bytes), max_count=min(said.max_count, settings.page_count))
         async with asked.parts.lines.using(asked.hello(said.partition, said.device, said.remote_id)) as line:
             page = await line.pull(None if said.cursor is None else Cursor(said.cursor), limit)
             reply = _reply(page)
@@ -143,15 +141,14 @@ def _checked(said: PushRequest, largest: int) -> tuple[list[SealedChangeset], Re
     """
     batch: list[SealedChangeset] = []
     refusal: Refusal | None = None
+    first: int | None = None
     for place, data in enumerate(said.batch):
         try:
             sealed = decode(data)
         except (MalformedChangeset, NewerFormat) as error:
             raise Declined.of(error) from error
-        expected = sealed.number if not place else first + place
-        if not place:
-            first = sealed.number
-        if sealed.device != said.device or sealed.number != expected:
+        first = sealed.number if first is None else first
+        if sealed.device != said.device or sealed.number != first + place:
             raise Declined.of(ProtocolError("A batch is a run of consecutive numbers of the device that sends it."))
         if refusal is None and (problem := _problem_with(sealed, largest)):
             refusal = Refusal(number=sealed.number, reason=problem)
@@ -207,5 +204,3 @@ def _reply(page: Page) -> PageReply:
         warnings=list(page.warnings),
         passed_over=list(page.passed_over),
     )
-
-

@@ -11,11 +11,6 @@ import uvicorn
 from localstore.hub.application import Hub
 from localstore.hub.settings import HubSettings
 
-try:
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as _Protocol
-except ImportError:  # there is no wheel of httptools everywhere; h11 does the same, slower
-    from uvicorn.protocols.http.h11_impl import H11Protocol as _Protocol  # type: ignore[assignment]
-
 __all__ = ["HubServer", "listen"]
 
 
@@ -69,10 +64,23 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _protocol() -> Any:
+    try:
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    except ImportError:  # there is no wheel of httptools everywhere; h11 does the same, slower
+        from uvicorn.protocols.http.h11_impl import H11Protocol
+
+        return H11Protocol
+    return HttpToolsProtocol
+
+
+_PROTOCOL: Any = _protocol()
+
+
 def _patient_for(seconds: float) -> type[asyncio.Protocol]:
     """uvicorn's protocol, for which a connection that sends no whole head of a request is idle, and ended soon."""
 
-    class Patient(_Protocol):
+    class Patient(_PROTOCOL):  # type: ignore[misc]
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._limit: asyncio.TimerHandle | None = None

@@ -47,8 +47,8 @@ class HubSettings(BaseSettings):
         max_calls: how many pushes and pulls are worked on at one time; others wait.
         max_lines: how many lines to the log are kept, one for each device that was there lately.
         max_connections: how many connections are held at one time.
-        user_rate, user_burst, address_rate, address_burst: requests a second of one user and from one address, and how many may come
-            at once; a rate of 0 sets no limit.
+        user_rate, user_burst, address_rate, address_burst: requests a second of one user and from one address, and how many may
+            come at once; a rate of 0 sets no limit.
         devices_write_snapshots: whether devices make the snapshots of a partition that they may write to.
         shutdown_timeout: how long it waits for what is under way when it is told to end.
 

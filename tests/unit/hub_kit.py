@@ -34,7 +34,9 @@ class RunningHub:
         environment: Environment | None = None,
         **settings: Any,
     ) -> None:
-        self.settings = HubSettings(**{"app": APP, "devices_write_snapshots": True, "user_rate": 0, "address_rate": 0, **settings})
+        self.settings = HubSettings(
+            **{"app": APP, "devices_write_snapshots": True, "user_rate": 0, "address_rate": 0, **settings}
+        )
         self.accounts = accounts or OpenAccounts()
         self._make_log = make_log
         self._environment = environment or Environment()
@@ -55,16 +57,14 @@ class RunningHub:
         self._port = listener.getsockname()[1]
         ready = threading.Event()
 
-        async def serve() -> None:
-            hub = create_hub(
-                self.settings, make_log=self._make_log, accounts=self.accounts, environment=self._environment
-            )
-            self._server = server = HubServer(hub, self.settings)
-            serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-            while not server.started and not serving.done():
-                await asyncio.sleep(0.005)
+        async def started() -> None:
             ready.set()
-            await serving
+
+        async def serve() -> None:
+            hub = create_hub(self.settings, make_log=self._make_log, accounts=self.accounts, environment=self._environment)
+            self._server = server = HubServer(hub, self.settings)
+            server.config.callback_notify = started
+            await server.serve(sockets=[listener])
 
         self._thread = threading.Thread(target=lambda: asyncio.run(serve()), name="hub", daemon=True)
         self._thread.start()
@@ -88,5 +88,3 @@ def running_hub(make_log: AdapterFactory | None = None, **arguments: Any) -> Gen
         yield hub
     finally:
         hub.stop()
-
-
