@@ -18,6 +18,7 @@ from typing import Annotated, NoReturn
 import sqlalchemy as sa
 import typer
 
+from localstore import registry
 from localstore.environment import Environment
 from localstore.errors import LocalStoreError
 from localstore.hub.access import Access
@@ -30,7 +31,6 @@ from localstore.urls import redacted
 
 __all__ = ["add_to", "database_url"]
 
-_URLS = ("accounts", "store")
 _ACCESS = ("none", "read", "write")
 
 user_app = typer.Typer(name="user", no_args_is_help=True, help="Who may log in.")
@@ -60,26 +60,30 @@ def add_to(app: typer.Typer) -> None:
     app.command()(migrate)
 
 
-def database_url(store: str | None, accounts: str | None) -> str:
+def database_url(store: str | None, accounts: str | None, *, names: tuple[str, ...] = ("accounts", "store")) -> str:
     """Where accounts are: by arguments, else by the environment, or a file in the directory of secrets.
 
     Raises:
         ValueError: an argument has a secret in it, or nothing is said.
     """
-    for given in (accounts, store):
-        if given is not None and redacted(given) != given:
+    for url in (accounts, store):
+        if url is not None and redacted(url) != url:
             raise ValueError(
                 "The URL holds a secret, which everybody on this computer could see. Set LOCALSTORE_HUB_STORE or"
                 " LOCALSTORE_HUB_ACCOUNTS instead."
             )
-    folder = os.environ.get("LOCALSTORE_HUB_SECRETS")
-    for name, given in zip(_URLS, (accounts, store), strict=True):
-        variable = f"LOCALSTORE_HUB_{name.upper()}"
-        file = Path(folder) / variable.lower() if folder else None
-        said = given or os.environ.get(variable) or (file.read_text().strip() if file is not None and file.is_file() else None)
-        if said:
+    given = {"accounts": accounts, "store": store}
+    for name in names:
+        if said := given[name] or _set(f"LOCALSTORE_HUB_{name.upper()}"):
             return said
     raise ValueError("It is not said where the accounts are. Add --store sqlite:///hub.db, or set LOCALSTORE_HUB_STORE.")
+
+
+def _set(variable: str) -> str | None:
+    """A variable of the environment, or the file of its name in the directory of secrets."""
+    folder = os.environ.get("LOCALSTORE_HUB_SECRETS")
+    file = Path(folder) / variable.lower() if folder else None
+    return os.environ.get(variable) or (file.read_text().strip() if file is not None and file.is_file() else None)
 
 
 @user_app.command("add")
@@ -184,10 +188,17 @@ def grants(store: Store = None, accounts: Accounts = None) -> None:
 
 
 def migrate(store: Store = None, accounts: Accounts = None) -> None:
-    """Bring the tables in the database to this version, or make them. Make a backup first."""
-    with _database(store, accounts, check=False) as transaction, transaction() as write:
-        done = layout.upgrade(write)
-    typer.echo(f"Accounts: {'upgraded' if done else 'nothing to do'}.")
+    """Bring the tables of the log and the accounts to this version, or make them. Make a backup first."""
+    with _database(store, accounts, check=False) as transaction:
+        with transaction() as write:
+            layout.upgrade(write)
+        typer.echo(f"Accounts are at {layout.LAYOUT}.")
+        try:
+            log = database_url(store, None, names=("store",))
+        except ValueError:  # it may be anywhere
+            return
+        if registry.migrate(log):
+            typer.echo("The log is up to date.")
 
 
 @contextlib.contextmanager

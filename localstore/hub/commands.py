@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from localstore.hub.accounts_commands import add_to
 from localstore.hub.settings import HubSettings
 from localstore.registry import AdapterFactory, adapter_factory
 from localstore.urls import redacted
@@ -21,6 +22,9 @@ _NEEDS = "This needs more than the core of localstore. Install it: pip install '
 @app.callback()
 def _hub() -> None:
     """A sync server of your own."""
+
+
+add_to(app)
 
 
 @app.command()
