@@ -7,6 +7,7 @@ network or a proxy whose hub is away, means that the hub is out of reach. No err
 from __future__ import annotations
 
 import contextlib
+import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 from typing import TypeVar
@@ -15,7 +16,7 @@ import httpx2
 import msgspec
 
 from localstore import version
-from localstore.errors import Busy, Offline, ProtocolError, SyncError
+from localstore.errors import Busy, Offline, ProtocolError, SyncError, Unauthorized
 from localstore.http_messages import (
     MESSAGE_PACK,
     VERSION,
@@ -37,6 +38,7 @@ T = TypeVar("T")
 _KEEP_SECONDS = 100.0  # less than a hub keeps an idle connection, so that none is closed under a request
 _CONNECTIONS_MAX = 8
 _PROBLEM_BYTES = 64 * 1024
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 _GATEWAY = (502, 503, 504)
 
 
@@ -155,6 +157,8 @@ class Wire:
         content: bytes | AsyncIterator[bytes] | None = None,
         timeout: httpx2.Timeout | None = None,
     ) -> AsyncGenerator[httpx2.Response]:
+        if token is not None and not _TOKEN.fullmatch(token):
+            raise Unauthorized("The access token is none that could be sent.")
         shown = {**headers, "authorization": f"Bearer {token}"} if token is not None else headers
         request = self._client.build_request(
             method,

@@ -102,12 +102,8 @@ class Asked:
         Raises:
             Declined: it is another user's: its file was copied, or somebody pretends.
         """
-        owners = self.parts.owners
-        if owners.knows(partition, device, person.user_id):
-            return
         if not await self.of_accounts(self.parts.accounts.claim_device(person, partition, device)):
             raise Declined.of(ResetRequired("device forked", hint="Its file was another user's."))
-        owners.add(partition, device, person.user_id)
 
     async def of_accounts(self, call: Awaitable[T]) -> T:
         """What accounts answer.

@@ -8,6 +8,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from localstore.errors import LocalStoreError
+from localstore.hub.access import Access, Accounts
 from localstore.hub.accounts_commands import add_to
 from localstore.hub.settings import HubSettings
 from localstore.registry import AdapterFactory, adapter_factory
@@ -58,19 +60,40 @@ async def _serve(settings: HubSettings, make_log: AdapterFactory, open_to_all: b
         from localstore.hub.application import create_hub  # what it needs is an extra
         from localstore.hub.open_accounts import OpenAccounts
         from localstore.hub.serving import HubServer, listen
+
+        accounts = OpenAccounts() if open_to_all else _accounts(settings)
     except ImportError as error:
         _fail(f"{_NEEDS} ({error.name} is missing)")
-    if not open_to_all:
-        _fail("Accounts are not there yet. Add --open for a trusted network.")
+    except (ValueError, LocalStoreError) as error:
+        _fail(str(error))
     try:
         listener = listen(settings.host, settings.port)
     except OSError as error:
         _fail(f"It cannot listen on {settings.host}, port {settings.port}: {error.strerror}.")
     scheme = "https" if settings.certificate else "http"
-    hub = create_hub(settings, make_log=make_log, accounts=OpenAccounts())
+    hub = create_hub(settings, make_log=make_log, accounts=accounts)
     host, port = listener.getsockname()[:2]
     typer.echo(f"Serving {settings.app!r} on {scheme}://{host}:{port}{settings.path}")
     await HubServer(hub, settings).serve(sockets=[listener])
+
+
+def _accounts(settings: HubSettings) -> Accounts:
+    """Users and grants, where the settings say."""
+    from localstore.hub.accounts.options import AccountsOptions
+    from localstore.hub.accounts.sql_accounts import SqlAccounts
+
+    url = settings.accounts or settings.store
+    assert url is not None
+    options = AccountsOptions(
+        anonymous=settings.anonymous,
+        access_seconds=settings.access_seconds,
+        log_in_days=settings.log_in_days,
+        default_partition=settings.default_partition,
+        default_access=Access[settings.default_access.upper()],
+        authorize=settings.authorize,
+        issuers=settings.issuers,
+    )
+    return SqlAccounts.open(url.get_secret_value(), options)
 
 
 def _fail(message: str) -> NoReturn:

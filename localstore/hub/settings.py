@@ -7,7 +7,8 @@ Secrets come by the environment, or by a file of the name ``localstore_hub_<name
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -28,6 +29,13 @@ class HubSettings(BaseSettings):
     Attributes:
         app: the application whose data it serves, as in ``App.create``.
         store: URL of the log; may hold a password.
+        accounts: URL of the database with users and grants; None for the log's.
+        anonymous: whether somebody without an account may log in, as a new user each time.
+        access_seconds, log_in_days: how long an access token lives, and a log-in of which nothing is heard.
+        default_partition, default_access: the partition that everybody may use who has no grant that says otherwise, and what
+            for.
+        authorize: ``module:function``, a rule that is asked before grants are.
+        issuers: a TOML file with the services whose JSON Web Tokens are taken.
         path: what comes before ``/v1`` in the path of every call, as ``/todo``.
         host, port: where it listens; port 0 takes a free one.
         certificate, private_key: PEM files for TLS; without them it speaks plain HTTP, for a proxy in front of it.
@@ -62,6 +70,14 @@ class HubSettings(BaseSettings):
 
     app: str = Field(min_length=1, max_length=255)
     store: SecretStr | None = None
+    accounts: SecretStr | None = None
+    anonymous: bool = False
+    access_seconds: float = Field(default=1800.0, ge=10, le=_DAY)
+    log_in_days: float = Field(default=90.0, gt=0, le=36_600)
+    default_partition: str = Field(default="default", min_length=1, max_length=255)
+    default_access: Literal["none", "read", "write"] = "write"
+    authorize: str | None = None
+    issuers: Path | None = None
     path: str = ""
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8765, ge=0, le=65_535)

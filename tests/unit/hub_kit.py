@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from localstore.environment import Environment
-from localstore.hub.access import Accounts
+from localstore.hub.access import Access, Accounts, Person
 from localstore.hub.application import create_hub
 from localstore.hub.open_accounts import OpenAccounts
 from localstore.hub.serving import HubServer, listen
@@ -17,7 +17,7 @@ from localstore.hub.settings import HubSettings
 from localstore.registry import AdapterFactory
 from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
 
-__all__ = ["APP", "PATIENCE", "RunningHub", "running_hub"]
+__all__ = ["APP", "PATIENCE", "RunningHub", "ShiftedClock", "everybody_writes", "running_hub"]
 
 APP = "conformance"
 PATIENCE = 20.0
@@ -30,14 +30,14 @@ class RunningHub:
         self,
         make_log: AdapterFactory,
         *,
-        accounts: Accounts | None = None,
+        accounts: Callable[[], Accounts] = OpenAccounts,
         environment: Environment | None = None,
         **settings: Any,
     ) -> None:
         self.settings = HubSettings(
             **{"app": APP, "devices_write_snapshots": True, "user_rate": 0, "address_rate": 0, **settings}
         )
-        self.accounts = accounts or OpenAccounts()
+        self._accounts = accounts
         self._make_log = make_log
         self._environment = environment or Environment()
         self._port = 0
@@ -61,7 +61,7 @@ class RunningHub:
             ready.set()
 
         async def serve() -> None:
-            hub = create_hub(self.settings, make_log=self._make_log, accounts=self.accounts, environment=self._environment)
+            hub = create_hub(self.settings, make_log=self._make_log, accounts=self._accounts(), environment=self._environment)
             self._server = server = HubServer(hub, self.settings)
             server.config.callback_notify = started
             await server.serve(sockets=[listener])
@@ -77,6 +77,24 @@ class RunningHub:
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive(), "the hub did not end"
         self._server = self._thread = None
+
+
+class ShiftedClock:
+    """The real time, and some seconds that a test adds at once."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def environment(self) -> Environment:
+        real = Environment()
+        return Environment(
+            now_ms=lambda: real.now_ms() + round(self.seconds * 1000), monotonic=lambda: real.monotonic() + self.seconds
+        )
+
+
+def everybody_writes(user: Person, partition: str) -> Access:
+    """The rule of a hub whose users share everything."""
+    return Access.WRITE
 
 
 @contextlib.contextmanager

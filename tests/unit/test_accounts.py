@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterator
 
 import pytest
 
-from localstore.adapter import Credentials
+from localstore.adapter import Credentials, Tokens
 from localstore.errors import Busy, RateLimited, Unauthorized
-from localstore.hub.accounts import people
+from localstore.hub.accounts import log_ins, people
 from localstore.hub.accounts.limits import Limit
 from localstore.hub.accounts.passwords import AT_ONCE, WAITING_MAX, PasswordCheck
 from localstore.testing.clock import ManualClock, environment
@@ -374,5 +375,40 @@ def test_a_database_that_does_not_answer_is_busy_and_not_unready_for_ever(world:
         await accounts.ready()
         await accounts.close()
         await accounts.close()
+
+    run(story())
+
+
+@pytest.mark.slow
+def test_whatever_is_done_to_log_ins_at_once_nobody_waits_for_each_other_for_ever(world: World) -> None:
+    async def story() -> None:
+        processes = [world.accounts(log_in_days=1) for _ in range(3)]
+        emma, key = world.add_user(), world.add_key()
+        source = random.Random(7)
+        tokens = [await log_in(processes[0]) for _ in range(20)]
+        seen: list[BaseException] = []
+
+        async def act(number: int) -> None:
+            process, mine = processes[number % 3], source.choice(tokens)
+            await source.choice(
+                [
+                    lambda: process.refresh(mine.refresh_token),
+                    lambda: process.refresh(mine.refresh_token),
+                    lambda: process.authenticate(mine.access_token),
+                    lambda: process.log_out(mine.refresh_token),
+                    lambda: log_in(process),
+                    lambda: process.log_in(Credentials.api_key(key), ADDRESS),
+                    lambda: world.database.write(people.set_disabled, emma, source.random() < 0.3),
+                    lambda: world.database.write(log_ins.prune_tokens, process._issuance()),
+                    lambda: world.database.write(log_ins.prune_log_ins, process._issuance()),
+                ]
+            )()
+
+        for begin in range(0, 600, 60):
+            answers = await asyncio.gather(*(act(number) for number in range(begin, begin + 60)), return_exceptions=True)
+            seen += [answer for answer in answers if isinstance(answer, BaseException)]
+            tokens += [answer for answer in answers if isinstance(answer, Tokens)]
+            world.clock.advance(600)
+        assert {type(error) for error in seen} <= {Unauthorized, RateLimited}
 
     run(story())
