@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -82,6 +83,8 @@ def _accounts(settings: HubSettings) -> Accounts:
     from localstore.hub.accounts.options import AccountsOptions
     from localstore.hub.accounts.sql_accounts import SqlAccounts
 
+    if settings.authorize is not None and "" not in sys.path:
+        sys.path.insert(0, "")  # a rule may lie where the hub is started, as with uvicorn
     url = settings.accounts or settings.store
     assert url is not None
     options = AccountsOptions(

@@ -95,7 +95,12 @@ class SqlAccounts:
             user_id, key = await self._check(credentials, email)
             tokens = await self._database.write(log_ins.begin, self._issuance(), user_id, key)
         except Unauthorized as error:
-            said = (credentials.provider, shown(address), shown(email), error.message)  # what is no email may be a password
+            said = (
+                shown(credentials.provider),
+                shown(address),
+                shown(email),
+                error.message,
+            )  # what is no email may be a password
             _log.warning("log-in refused: %s from %s as %s: %s", *said)
         except Busy:
             self._limits.give_back(address, email)
