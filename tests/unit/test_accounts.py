@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from localstore.adapter import Credentials, Tokens
 from localstore.errors import Busy, RateLimited, Unauthorized
+from localstore.hub.access import Access
 from localstore.hub.accounts import log_ins, people
 from localstore.hub.accounts.limits import Limit
+from localstore.hub.accounts.options import AccountsOptions
 from localstore.hub.accounts.passwords import AT_ONCE, WAITING_MAX, PasswordCheck
+from localstore.hub.accounts.sql_accounts import SqlAccounts
 from localstore.testing.clock import ManualClock, environment
 from tests.postgres_server import PostgresServer, running
 from tests.unit.accounts_kit import ADDRESS, PASSWORD, CountingHasher, World, can_refresh, database_url, is_good, log_in, run
@@ -379,6 +384,34 @@ def test_a_database_that_does_not_answer_is_busy_and_not_unready_for_ever(world:
     run(story())
 
 
+def test_devices_that_are_there_and_do_nothing_cost_one_look_at_the_database_in_a_while(world: World) -> None:
+    async def story() -> None:
+        looks = 0
+
+        async def counted(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+            nonlocal looks
+            looks += 1
+            return await asyncio.to_thread(function, *args, **kwargs)
+
+        watched = dataclasses.replace(world.environment, run_blocking=counted)
+        accounts = SqlAccounts.open(world.url, AccountsOptions(), environment=watched, hasher=world.hasher)
+        world.opened.append(accounts)
+        world.add_user()
+        tokens = [await log_in(accounts) for _ in range(20)]
+
+        async def heartbeat(token: str) -> Access:
+            return await accounts.access(await accounts.authenticate(token), "default")
+
+        for _ in range(10):
+            beats = await asyncio.gather(*(heartbeat(one.access_token) for one in tokens))
+            assert set(beats) == {Access.WRITE}
+            before, looks = looks, 0
+            world.clock.advance(20)
+        assert before == 1
+
+    run(story())
+
+
 @pytest.mark.slow
 def test_whatever_is_done_to_log_ins_at_once_nobody_waits_for_each_other_for_ever(world: World) -> None:
     async def story() -> None:
@@ -412,3 +445,29 @@ def test_whatever_is_done_to_log_ins_at_once_nobody_waits_for_each_other_for_eve
         assert {type(error) for error in seen} <= {Unauthorized, RateLimited}
 
     run(story())
+
+
+@pytest.mark.slow
+def test_a_database_server_that_was_away_is_asked_again_when_it_is_back(postgres: PostgresServer) -> None:
+    async def story() -> None:
+        accounts = world.accounts()
+        world.add_user()
+        tokens = await log_in(accounts)
+        assert await is_good(accounts, tokens.access_token)
+        postgres.stop()
+        try:
+            world.clock.advance(3)
+            for call in (accounts.authenticate(tokens.access_token), accounts.refresh(tokens.refresh_token), accounts.ready()):
+                with pytest.raises(Busy) as caught:
+                    await call
+                assert caught.value.retry_after == 1
+        finally:
+            postgres.start()
+        assert await is_good(accounts, tokens.access_token)
+        await accounts.ready()
+
+    schema = "away"
+    postgres.execute(f"CREATE SCHEMA {schema}", postgres.database)
+    world = World(f"{postgres.url(postgres.database)}&options=-c%20search_path%3D{schema}")
+    run(story())
+    world.close()
