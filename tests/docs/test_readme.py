@@ -16,7 +16,7 @@ PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("**/
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NEEDS = {"encryption.md": "sqlcipher3", "hub-users.md": "argon2", "remote-encryption.md": "cryptography"}
 """Pages about an extra that not every machine has a wheel for."""
-SLOW = {"migrations.md"}
+SLOW = {"hub-users.md", "migrations.md"}
 """Pages that run many programs."""
 README_LINES_MAX = 30
 

@@ -203,6 +203,18 @@ def test_a_user_who_is_shut_out_is_out_within_seconds_in_every_process(world: Wo
     run(story())
 
 
+def test_a_user_who_is_marked_as_shut_out_by_hand_is_out_although_a_log_in_is_there(world: World) -> None:
+    async def story() -> None:
+        world.add_user()
+        tokens = await log_in(world.accounts())
+        world.execute("UPDATE localstore_accounts_user SET disabled = 1")
+        fresh = world.accounts()
+        assert not await is_good(fresh, tokens.access_token)
+        assert not await can_refresh(fresh, tokens.refresh_token)
+
+    run(story())
+
+
 def test_a_key_logs_in_until_it_is_revoked_and_then_nothing_of_it_is_good(world: World) -> None:
     async def story() -> None:
         accounts = world.accounts()
