@@ -12,7 +12,7 @@ from localstore.errors import LocalStoreError
 from localstore.hub.access import Access, Accounts
 from localstore.hub.settings import HubSettings
 from localstore.registry import AdapterFactory, adapter_factory
-from localstore.urls import redacted
+from localstore.urls import redacted, split_url
 
 __all__ = ["app"]
 
@@ -80,6 +80,11 @@ def _accounts(settings: HubSettings) -> Accounts:
 
     url = settings.accounts or settings.store
     assert url is not None
+    if split_url(url.get_secret_value()).scheme.partition("+")[0] not in ("sqlite", "postgresql"):
+        raise ValueError(
+            "Users are kept in a database, and the log is in none. Set LOCALSTORE_HUB_ACCOUNTS to one, such as sqlite:///users.db,"
+            " or add --open on a network that can be trusted."
+        )
     options = AccountsOptions(
         anonymous=settings.anonymous,
         access_seconds=settings.access_seconds,
