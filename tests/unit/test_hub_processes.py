@@ -159,3 +159,33 @@ def test_lines_that_are_long_unused_are_closed() -> None:
             assert len(closed) == 2
 
     run(steps())
+
+
+async def _streamed(adapter: HttpAdapter, told: asyncio.Queue[str], name: str) -> None:
+    async for _ in adapter.watch(None):
+        told.put_nowait(name)
+
+
+def test_who_pushed_is_not_woken_and_nobody_is_woken_twice() -> None:
+    remote = MemoryRemote()
+
+    async def steps() -> None:
+        told: asyncio.Queue[str] = asyncio.Queue()
+        with running_hub(remote.adapter) as hub, running_hub(remote.adapter) as other:
+            async with connected(hub) as (writer, device), connected(hub) as (reader, _), connected(other) as (far, distant):
+                streams = [
+                    asyncio.ensure_future(_streamed(writer, told, "writer")),
+                    asyncio.ensure_future(_streamed(reader, told, "reader")),
+                ]
+                assert {await told.get(), await told.get()} == {"writer", "reader"}, "each stream begins with one"
+                await reader.pull(None, Limit())
+                for number in (1, 2, 3):
+                    await writer.push([make_changeset(device, number)])
+                    assert await told.get() == "reader"
+                await far.push([make_changeset(distant, 1)])
+                assert {await told.get(), await told.get()} == {"writer", "reader"}, "what came elsewhere is for both"
+                for stream in streams:
+                    stream.cancel()
+                await asyncio.wait(streams)
+
+    run(steps())
