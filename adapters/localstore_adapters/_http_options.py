@@ -32,6 +32,7 @@ class HttpOptions:
         ca: a PEM file with the certificates to trust, instead of the system's.
         proxy: URL of a proxy; None for what the environment says (``HTTPS_PROXY``, ``NO_PROXY``), ``""`` for none.
         timeout: seconds to wait for each part of an answer, besides the session's limits; None leaves it to these.
+        held_up_seconds: after how long without a word a stream counts as held up; a hub says one at once.
     """
 
     base: str
@@ -40,6 +41,7 @@ class HttpOptions:
     ca: str | None = None
     proxy: str | None = None
     timeout: float | None = None
+    held_up_seconds: float = 10.0
 
 
 def read_url(url: str) -> HttpOptions:

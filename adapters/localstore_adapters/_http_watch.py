@@ -19,7 +19,6 @@ __all__ = ["Place", "Silent", "events", "polls"]
 _LINE_BYTES_MAX = 8192
 _POLL_SECONDS = 25.0
 _REPLY_BYTES = 64 * 1024
-_FIRST_SECONDS = 10.0  # for the first word of a stream, which a hub says at once
 _BEATS = 2.5  # so many heartbeats may fail to come
 
 
@@ -59,7 +58,7 @@ async def events(wire: Wire, place: Place) -> AsyncGenerator[Hint]:
         token = place.token()
         async with wire.stream("events", query, token=token, headers=headers, silence=silence) as response:
             lines = _lines(response.aiter_raw())
-            event = await _first(lines)
+            event = await _first(lines, wire.held_up_seconds)
             while event is not None:
                 seen = event.seen or seen
                 if event.kind == "head":
@@ -93,9 +92,9 @@ class _Event:
     seen: str
 
 
-async def _first(lines: AsyncGenerator[str]) -> _Event | None:
+async def _first(lines: AsyncGenerator[str], seconds: float) -> _Event | None:
     try:
-        async with asyncio.timeout(_FIRST_SECONDS):
+        async with asyncio.timeout(seconds):
             return await _next(lines)
     except TimeoutError:
         raise Silent("The hub's stream of events does not come through.") from None

@@ -60,6 +60,7 @@ class Wire:
 
     def __init__(self, options: HttpOptions, context: ssl.SSLContext | None) -> None:
         self._base = options.base
+        self.held_up_seconds = options.held_up_seconds
         try:
             self._client = httpx2.AsyncClient(
                 verify=context or False,

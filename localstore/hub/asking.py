@@ -235,6 +235,8 @@ def declined(asked: Asked, problem: Declined) -> Response:
         response.headers["retry-after"] = str(max(1, -int(-problem.problem.retry_after // 1)))
     if problem.status == 401:
         response.headers["www-authenticate"] = "Bearer"
+    if problem.status == 408:
+        response.headers["connection"] = "close"  # nobody waits for the rest
     return response
 
 

@@ -14,7 +14,7 @@ from localstore.hub.access import Access, Accounts
 from localstore.hub.accounts_commands import add_to
 from localstore.hub.settings import HubSettings
 from localstore.registry import AdapterFactory, adapter_factory
-from localstore.urls import redacted
+from localstore.urls import redacted, split_url
 
 __all__ = ["app"]
 
@@ -87,6 +87,11 @@ def _accounts(settings: HubSettings) -> Accounts:
         sys.path.insert(0, "")  # a rule may lie where the hub is started, as with uvicorn
     url = settings.accounts or settings.store
     assert url is not None
+    if split_url(url.get_secret_value()).scheme.partition("+")[0] not in ("sqlite", "postgresql"):
+        raise ValueError(
+            "Users are kept in a database, and the log is in none. Set LOCALSTORE_HUB_ACCOUNTS to one, such as sqlite:///users.db,"
+            " or add --open on a network that can be trusted."
+        )
     options = AccountsOptions(
         anonymous=settings.anonymous,
         access_seconds=settings.access_seconds,

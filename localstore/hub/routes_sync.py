@@ -98,6 +98,8 @@ async def pull(asked: Asked) -> Response:
         async with asked.parts.lines.using(asked.hello(said.partition, said.device, said.remote_id)) as line:
             page = await line.pull(None if said.cursor is None else Cursor(said.cursor), limit)
             reply = _reply(page)
+        if not page.more:
+            asked.parts.events.pulled(said.partition, page.cursor)
     byte_count = sum(map(len, reply.changesets))
     asked.parts.metrics.pulled.inc(len(reply.changesets))
     asked.parts.metrics.pulled_bytes.inc(byte_count)
@@ -119,7 +121,7 @@ def largest_changeset(parts: HubParts) -> int:
 async def _push(asked: Asked, hello: Hello, batch: Sequence[SealedChangeset]) -> PushResult:
     async with asked.parts.lines.using(hello) as line:
         result = await line.push(batch)
-    asked.parts.events.ring(hello.partition, hello.device)
+    asked.parts.events.pushed(hello.partition, hello.device, result.acknowledged)
     return result
 
 
