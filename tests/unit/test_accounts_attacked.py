@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("argon2", reason="needs the extra hub")
+
+
 from localstore.adapter import Credentials
 from localstore.errors import LocalStoreError, Unauthorized
 from localstore.hub.access import Access

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("argon2", reason="needs the extra hub")
+
 from typer.testing import CliRunner
 
 from localstore.cli import app
