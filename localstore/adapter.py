@@ -64,6 +64,7 @@ class Capabilities:
         users: the remote knows users and wants tokens; the adapter also is a ``SupportsUsers``. Asked for before ``connect``,
             and always the same: it decides whose files are opened.
         subscriptions: the remote can serve a part of the rows.
+        devices_write_snapshots: devices make its snapshots; else it does so itself, and they only read them.
     """
 
     max_batch_bytes: int = 4 * 1024 * 1024
@@ -76,6 +77,7 @@ class Capabilities:
     ping: bool = False
     users: bool = False
     subscriptions: bool = False
+    devices_write_snapshots: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from localstore import __version__
+from localstore.hub.commands import app as hub
 
 __all__ = ["app", "main"]
 
@@ -25,6 +26,8 @@ _MISREAD = "%?"
 """Characters in a folder's name that stand for something else in alembic.ini or in a URL."""
 
 app = typer.Typer(name="localstore", no_args_is_help=True, add_completion=False, help="Local-first data for Python.")
+
+app.add_typer(hub)
 
 
 def main() -> None:

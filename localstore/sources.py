@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PREFIX", "Source", "environment", "files", "refuse_unknown"]
+__all__ = ["HUB_PREFIX", "PREFIX", "Source", "environment", "files", "refuse_unknown"]
 
 PREFIX = "LOCALSTORE_"
+HUB_PREFIX = "LOCALSTORE_HUB_"
+"""What begins so is for a hub, and nothing to a device on the same computer."""
 _FILE = "localstore.toml"
 _PROJECT_FILE = "pyproject.toml"
 
@@ -43,8 +45,8 @@ class Source:
         return f"{self.spelling.get(setting, setting)} in {self.name}"
 
 
-def environment(variables: Mapping[str, str]) -> Source:
-    """The variables that begin with ``LOCALSTORE_``, in capitals or not.
+def environment(variables: Mapping[str, str], *, prefix: str = PREFIX) -> Source:
+    """The variables that begin with ``LOCALSTORE_``, or another prefix, in capitals or not.
 
     Raises:
         ValueError: a variable is there twice, in capitals and in small letters.
@@ -52,8 +54,10 @@ def environment(variables: Mapping[str, str]) -> Source:
     values: dict[str, str] = {}
     spelling: dict[str, str] = {}
     for variable, value in variables.items():
-        name = variable.upper().removeprefix(PREFIX)
+        name = variable.upper().removeprefix(prefix)
         if name == variable.upper() or _OF_KUBERNETES.fullmatch(name):
+            continue
+        if prefix != HUB_PREFIX and variable.upper().startswith(HUB_PREFIX):
             continue
         if name.lower() in values:
             raise ValueError(f"{spelling[name.lower()]} and {variable} are both set in the environment. Unset one of them.")

@@ -61,7 +61,7 @@ class Compaction:
             Offline, Busy: the remote is out of reach. It is not tried again soon.
         """
         every = self._parts.limits.snapshot_every
-        if not every or not self._line.keeps_snapshots:
+        if not every or not self._line.wants_snapshots:
             return
         try:
             if await self._is_due(every):

@@ -51,9 +51,9 @@ class Line:
         return self.adapter.capabilities.ping and isinstance(self.adapter, SupportsPing)
 
     @property
-    def keeps_snapshots(self) -> bool:
-        """Whether the remote does."""
-        return self._snapshots() is not None
+    def wants_snapshots(self) -> bool:
+        """Whether it leaves it to its devices to make them."""
+        return self._snapshots() is not None and self.adapter.capabilities.devices_write_snapshots
 
     async def connect(self, hello: Hello) -> Welcome:
         self._given_up = None

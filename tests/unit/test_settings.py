@@ -514,7 +514,7 @@ class TestTheRemoteOfAnApp:
             App.create("todo")
 
     def test_an_unknown_kind_is_refused_with_those_that_are_installed(self) -> None:
-        with pytest.raises(ValueError, match=r"'carrier-pigeon'.*folder, memory"):
+        with pytest.raises(ValueError, match=r"'carrier-pigeon'.*folder, .*memory"):
             App.create("todo", remote="carrier-pigeon://loft")
 
     @pytest.mark.parametrize("remote", ["todo", "/mnt/share/todo", "C"])
