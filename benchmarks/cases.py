@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlmodel import select
 
-from benchmarks import applying, folders, sessions, snapshots
+from benchmarks import applying, databases, folders, sessions, snapshots
 from benchmarks.kit import (
     INSERT,
     UPDATE,
@@ -190,6 +190,7 @@ CASES = (
     Case("one-row write()s through a folder", _MANY, 10_000, exchange_single_writes, plain_bulk_insert, aim="2,000 ms"),
     Case("rows, a 50th of it unsent: open", "open an empty file", 1_000_000, opening_a_full_file, opening_an_empty_file),
     *folders.CASES,
+    *databases.CASES,
     *applying.CASES,
     *snapshots.CASES,
     *sessions.CASES,

@@ -1,7 +1,8 @@
 """Finding an adapter by the scheme of a remote's URL, through the entry-point group ``localstore.adapters``.
 
 An entry point names a callable ``(url: str) -> SyncAdapter``. It is loaded when its scheme is first asked for, so that a
-broken plugin breaks only its own scheme, and nobody pays for adapters that are not used.
+broken plugin breaks only its own scheme, and nobody pays for adapters that are not used. A remote whose tables somebody has to
+bring up to date names a callable ``(url: str) -> None`` for that in the group ``localstore.migrations``.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from importlib.metadata import EntryPoint, entry_points
 from localstore.adapter import Capabilities, SyncAdapter
 from localstore.urls import redacted, split_url
 
-__all__ = ["ENTRY_POINT_GROUP", "AdapterFactory", "Lines", "adapter_factory", "known_schemes"]
+__all__ = ["ENTRY_POINT_GROUP", "MIGRATIONS_GROUP", "AdapterFactory", "Lines", "adapter_factory", "known_schemes", "migrate"]
 
 ENTRY_POINT_GROUP = "localstore.adapters"
+MIGRATIONS_GROUP = "localstore.migrations"
 AdapterFactory = Callable[[], SyncAdapter]
 """Makes one device's line to a remote; called once a session."""
 
@@ -76,5 +78,20 @@ def known_schemes() -> list[str]:
     return sorted({point.name for point in entry_points(group=ENTRY_POINT_GROUP)})
 
 
-def _find(scheme: str) -> EntryPoint | None:
-    return next(iter(entry_points(group=ENTRY_POINT_GROUP, name=scheme)), None)
+def migrate(remote: str) -> bool:
+    """Bring a remote's own tables up to date, where it has any. Blocks.
+
+    Returns:
+        Whether it has.
+
+    Raises:
+        ImportError: the scheme's extra is not installed; the message has the command.
+    """
+    found = _find(split_url(remote).scheme, MIGRATIONS_GROUP)
+    if found is not None:
+        found.load()(remote)
+    return found is not None
+
+
+def _find(scheme: str, group: str = ENTRY_POINT_GROUP) -> EntryPoint | None:
+    return next(iter(entry_points(group=group, name=scheme)), None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -92,6 +91,8 @@ class PostgresServer:
 @contextlib.contextmanager
 def running(*options: str) -> Iterator[PostgresServer]:
     """A server that runs inside the block. Without its programs the test is skipped, and fails where ``CI`` is set."""
+    if os.name == "nt":
+        pytest.skip("a server on a Unix socket is not started on Windows")
     bin_folder = programs()
     if bin_folder is None:
         if os.environ.get("CI"):
@@ -101,7 +102,7 @@ def running(*options: str) -> Iterator[PostgresServer]:
     try:
         folder.chmod(_EVERYONE)
         if (name := _user()) is not None:
-            os.chown(folder, pwd.getpwnam(name).pw_uid, -1)
+            shutil.chown(folder, name)
         server = PostgresServer(folder, bin_folder, *options)
         try:
             server.execute(f"CREATE DATABASE {server.database}")

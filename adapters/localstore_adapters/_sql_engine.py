@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import event, exc
 from sqlalchemy.pool import QueuePool
 
 from localstore.errors import Offline
+from localstore_adapters._sql_statements import CLOCK_FUNCTION
 from localstore_adapters._sql_url import Address
 
 __all__ = ["WRITES", "gone", "inode_of", "make_engine", "make_file", "open_file"]
@@ -36,8 +39,14 @@ _POSTGRES_SETTINGS = f"""
 """  # whoever stops in the middle of a transaction lets go of its lock; nothing is acknowledged that is not on the disk
 
 
-def make_engine(address: Address, connections: int) -> sa.Engine:
-    """A pool of connections, none of which is made yet."""
+def make_engine(address: Address, connections: int, now_ms: Callable[[], int]) -> sa.Engine:
+    """A pool of connections, none of which is made yet.
+
+    Args:
+        address: where to.
+        connections: how many.
+        now_ms: the clock of an SQLite file.
+    """
     options: dict[str, Any] = {
         "poolclass": QueuePool,
         "pool_size": connections,
@@ -51,24 +60,25 @@ def make_engine(address: Address, connections: int) -> sa.Engine:
         given = address.url.query
         arguments = {name: value for name, value in _POSTGRES_OPTIONS.items() if name not in given}
         engine = sa.create_engine(address.url, connect_args=arguments, **options)
-        sa.event.listen(engine, "connect", _prepare_postgres)
+        event.listen(engine, "connect", _prepare_postgres)
         return engine
     path = address.path
     engine = sa.create_engine(address.url, creator=lambda: open_file(path), **options)
 
     def note_file(connection: Any, record: Any) -> None:
         record.info["inode"] = connection.inode
+        connection.create_function(CLOCK_FUNCTION, 0, now_ms)
 
     def check_file(_: object, record: Any, __: object) -> None:
         inode = inode_of(path)
         if inode is None:
             raise gone(address)
         if inode != record.info["inode"]:
-            raise sa.exc.InvalidatePoolError("The file was exchanged.")  # all are made anew
+            raise exc.InvalidatePoolError("The file was exchanged.")  # all are made anew
 
-    sa.event.listen(engine, "connect", note_file)
-    sa.event.listen(engine, "checkout", check_file)
-    sa.event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "connect", note_file)
+    event.listen(engine, "checkout", check_file)
+    event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
@@ -98,7 +108,8 @@ def open_file(path: Path, mode: str = "rw") -> _File:
     """A connection to a file that is there; nothing is made in its place."""
     before = inode_of(path)
     options: dict[str, Any] = {"timeout": _WAIT_SECONDS, "isolation_level": None, "check_same_thread": False, "factory": _File}
-    connection: _File = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, **options)
+    connection = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, **options)
+    assert isinstance(connection, _File)
     connection.execute("PRAGMA synchronous = FULL")
     connection.inode = inode_of(path)
     if before not in (None, connection.inode):

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import sqlalchemy as sa
+from sqlalchemy import exc
 
 from localstore.errors import Busy, Offline, ProtocolError, SyncError, Unauthorized
 from localstore.urls import HIDDEN, redacted_text
@@ -38,9 +38,9 @@ def translated(address: Address) -> Iterator[None]:
     """Errors of the database inside the block come out of it as errors of the contract."""
     try:
         yield
-    except sa.exc.TimeoutError as error:  # of the pool
+    except exc.TimeoutError as error:  # of the pool
         raise Busy(f"All connections to {address.shown} are in use. {_SAFE}") from error
-    except sa.exc.DBAPIError as error:
+    except exc.DBAPIError as error:
         cause = error.orig if error.orig is not None else error
         raise _meaning(cause, _told(cause, address), address) from error
     except sqlite3.Error as error:

@@ -2,8 +2,8 @@
 
 What a line of this process stores, it tells the others itself. Of other processes PostgreSQL tells by NOTIFY, which is sent
 after the commit and not in it, as notifying commits would wait for each other; of an SQLite file, its ``data_version`` is
-looked at. One thread listens while anybody watches. When it loses the server all are woken to see for themselves, and again when it is
-back.
+looked at. One thread listens while anybody watches. When it loses the server all are woken to see for themselves, and again
+when it is back.
 """
 
 from __future__ import annotations

@@ -8,22 +8,24 @@ This module knows no pool, no threads and no cancellation.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from localstore.adapter import Cursor, Hello, Limit, Page, PushResult, Refusal
 from localstore.errors import Offline, ProtocolError, ResetRequired
 from localstore.wire import SealedChangeset, decode, encode
-from localstore_adapters._sql_tables import CHANGESET, DEVICE, PARTITION, REMOTE, SNAPSHOT
+from localstore_adapters import _sql_statements as sql
+from localstore_adapters._sql_tables import CHANGESET, PARTITION, REMOTE, SNAPSHOT
 
 __all__ = [
     "Line",
     "Place",
     "append",
+    "append_at_once",
     "cursor_of",
     "emptied",
     "has_news",
@@ -85,11 +87,11 @@ def place_of(cursor: Cursor | None, remote_id: str) -> Place:
     raise ResetRequired("unknown cursor")
 
 
-def make_remote(connection: sa.Connection, app: str, remote_id: str, now: sa.ColumnElement[int]) -> None:
+def make_remote(connection: sa.Connection, app: str, remote_id: str) -> None:
     """Give a database that has no history yet an identity; the first one to do so wins."""
-    row = sa.select(sa.literal(1), sa.literal(app), sa.literal(remote_id), now)
-    names = ["id", "app", "remote_id", "made_ms"]
-    connection.execute(_insert(connection, REMOTE).from_select(names, row.where(sa.true())).on_conflict_do_nothing())
+    row = sa.select(sa.literal(1), sa.literal(app), sa.literal(remote_id), sql.NOW).where(sa.true())
+    new = sql.insert(connection.dialect.name, REMOTE).from_select(["id", "app", "remote_id", "made_ms"], row)
+    connection.execute(new.on_conflict_do_nothing())
 
 
 def line_of(connection: sa.Connection, hello: Hello, where: str) -> Line | None:
@@ -117,18 +119,17 @@ def line_of(connection: sa.Connection, hello: Hello, where: str) -> Line | None:
 
 def make_partition(connection: sa.Connection, name: str) -> None:
     values = {"name": name, "head": 0, "total": 0, "trimmed": 0, "trimmed_mark": b"", "trimmed_total": 0}
-    connection.execute(_insert(connection, PARTITION).values(values).on_conflict_do_nothing())
+    connection.execute(sql.insert(connection.dialect.name, PARTITION).values(values).on_conflict_do_nothing())
 
 
-def welcome_of(connection: sa.Connection, line: Line, now: sa.ColumnElement[int]) -> tuple[int, int, bool]:
+def welcome_of(connection: sa.Connection, line: Line) -> tuple[int, int, bool]:
     """The highest number of the line's device, the log's time, and whether there is a snapshot."""
-    snapshots = sa.exists().where(SNAPSHOT.c.partition == line.partition, SNAPSHOT.c.serial.is_not(None))
-    row = connection.execute(sa.select(_number_of(line), now.label("now"), snapshots.label("snapshots"))).one()
-    return row.number or 0, row.now, bool(row.snapshots)
+    row = connection.execute(sql.DEVICE_STATE, _of(line)).one()
+    return row.number or 0, row.now_ms, bool(row.snapshots)
 
 
 def append(
-    connection: sa.Connection, line: Line, batch: Sequence[SealedChangeset], now: sa.ColumnElement[int], mark: bytes, most: int
+    connection: sa.Connection, line: Line, batch: Sequence[SealedChangeset], mark: bytes, most: int
 ) -> tuple[PushResult, int, int]:
     """Store what is not stored yet of a batch, in a transaction that writes.
 
@@ -140,8 +141,8 @@ def append(
         The answer, how many were stored, and the position of the last.
     """
     partition = locked(connection, line)
-    now_ms, number = connection.execute(sa.select(now, _number_of(line))).one()
-    last: int = number or 0
+    state = connection.execute(sql.DEVICE_STATE, _of(line)).one()
+    last: int = state.number or 0
     if batch[0].number > last + 1:
         raise ResetRequired("device forked", hint=f"The remote has its changesets up to {last} only.")
     fresh = batch[max(0, last + 1 - batch[0].number) :]
@@ -150,7 +151,7 @@ def append(
     refused = next((sealed for sealed in fresh if sealed.byte_count > most), None)
     taken = fresh if refused is None else fresh[: refused.number - fresh[0].number]
     if taken:
-        _insert_all(connection, line, partition, taken, now_ms, mark)
+        _insert_all(connection, line, partition, taken, state.now_ms, mark)
     head = partition.head + len(taken)
     if refused is None:
         return PushResult(acknowledged=batch[-1].number), len(taken), head
@@ -159,24 +160,34 @@ def append(
     return PushResult(acknowledged=refused.number - 1, refusals=refusals), len(taken), head
 
 
+def append_at_once(connection: sa.Connection, line: Line, batch: Sequence[SealedChangeset], mark: bytes) -> int | None:
+    """Store a batch of which nothing is stored yet in one statement, on PostgreSQL.
+
+    Returns:
+        The position of the last; None when nothing was done, as it is not so simple: see ``append``.
+    """
+    so_far = list(itertools.accumulate(sealed.byte_count for sealed in batch))
+    values = {
+        **_of(line),
+        "remote_id": line.remote_id,
+        "first": batch[0].number,
+        "last": batch[-1].number,
+        "count": len(batch),
+        "byte_count": so_far[-1],
+        "mark": mark,
+        "so_far": so_far,
+        "digests": [sealed.digest for sealed in batch],
+        "sealed": [encode(sealed) for sealed in batch],
+    }
+    head: int | None = connection.execute(sql.APPEND_AT_ONCE, values).scalar()
+    return head
+
+
 def page(connection: sa.Connection, line: Line, cursor: Cursor | None, limit: Limit) -> Page:
     """The changesets after a cursor: a range of the primary key, and one statement."""
     place = place_of(cursor, line.remote_id)
-    at, log = CHANGESET.alias("at"), CHANGESET.alias("log")
-    reach = sa.func.coalesce(at.c.total, PARTITION.c.trimmed_total) + limit.max_bytes
-    in_page = (
-        log.c.partition == PARTITION.c.id,
-        log.c.position > place.position,
-        log.c.position <= place.position + limit.max_count,
-        sa.or_(log.c.total <= reach, log.c.position == place.position + 1),
-    )
-    columns = (*_STATE, at.c.mark.label("at_mark"), at.c.total.label("at_total"))
-    query = (
-        sa.select(*columns, log.c.position, log.c.mark, log.c.total.label("log_total"), log.c.sealed)
-        .select_from(_joined(line, place, at).outerjoin(log, sa.and_(*in_page)))
-        .order_by(log.c.position)
-    )
-    rows = connection.execute(query).all()
+    values = {"max_count": limit.max_count, "max_bytes": limit.max_bytes}
+    rows = connection.execute(sql.PAGE, {**_at(line, place), **values}).all()
     check_place(rows[0] if rows else None, line, place)
     found = [row for row in rows if row.position is not None]
     if [row.position for row in found] != list(range(place.position + 1, place.position + 1 + len(found))):
@@ -193,9 +204,7 @@ def page(connection: sa.Connection, line: Line, cursor: Cursor | None, limit: Li
 
 def look(connection: sa.Connection, line: Line, place: Place | None) -> Any:
     """The partition's row, after seeing that it is the line's, and goes on from a place if one is given."""
-    at = CHANGESET.alias("at")
-    query = sa.select(*_STATE, at.c.mark.label("at_mark")).select_from(_joined(line, place or Place(), at))
-    row = connection.execute(query).first()
+    row = connection.execute(sql.LOOK, _at(line, place or Place())).first()
     check_place(row, line, place)
     return row
 
@@ -228,12 +237,11 @@ def emptied(where: str) -> Offline:
 def has_news(connection: sa.Connection, line: Line, cursor: Cursor | None) -> bool:
     """Whether another device's changesets come after the cursor."""
     look(connection, line, None)
-    after = CHANGESET.c.position > place_of(cursor, line.remote_id).position
-    others = sa.exists().where(CHANGESET.c.partition == line.partition, after, CHANGESET.c.device != line.device)
-    return bool(connection.scalar(sa.select(others)))
+    place = place_of(cursor, line.remote_id)
+    return bool(connection.scalar(sql.OTHERS, {**_of(line), "position": place.position}))
 
 
-def trim(connection: sa.Connection, line: Line, before: Place, now: sa.ColumnElement[int], keep_ms: int) -> bool:
+def trim(connection: sa.Connection, line: Line, before: Place, keep_ms: int) -> bool:
     """Let go of some changesets up to a place that are old enough and in every whole snapshot; whether there may be more."""
     partition = locked(connection, line)
     in_snapshots = connection.scalar(
@@ -242,7 +250,7 @@ def trim(connection: sa.Connection, line: Line, before: Place, now: sa.ColumnEle
         )
     )
     end = min(before.position, in_snapshots or 0, partition.trimmed + _TRIM_COUNT)
-    old = CHANGESET.c.stored_ms <= now - keep_ms
+    old = CHANGESET.c.stored_ms <= sql.NOW - keep_ms
     rows = connection.execute(
         sa.select(CHANGESET.c.position, CHANGESET.c.mark, CHANGESET.c.total, old.label("is_old"))
         .where(CHANGESET.c.partition == line.partition, CHANGESET.c.position > partition.trimmed, CHANGESET.c.position <= end)
@@ -259,44 +267,26 @@ def trim(connection: sa.Connection, line: Line, before: Place, now: sa.ColumnEle
     return count == len(rows) == _TRIM_COUNT
 
 
-_STATE = (
-    REMOTE.c.remote_id,
-    PARTITION.c.head,
-    PARTITION.c.total,
-    PARTITION.c.trimmed,
-    PARTITION.c.trimmed_mark,
-    PARTITION.c.trimmed_total,
-)
-
-
-def _joined(line: Line, place: Place, at: Any) -> sa.Join:
-    """The history's one row, its partition's, and that of the place where a reader stands."""
-    there = sa.and_(at.c.partition == PARTITION.c.id, at.c.position == place.position)
-    return REMOTE.outerjoin(PARTITION, PARTITION.c.id == line.partition).outerjoin(at, there)
-
-
 def locked(connection: sa.Connection, line: Line) -> Any:
     """The partition's row, which is ours until the transaction ends. SQLite has locked everything already."""
-    query = sa.select(REMOTE.c.remote_id, *PARTITION.c).where(PARTITION.c.id == line.partition).with_for_update(of=PARTITION)
-    row = connection.execute(query).first()
+    row = connection.execute(sql.LOCK, {"partition": line.partition}).first()
     if row is None or row.remote_id != line.remote_id:
         look(connection, line, None)  # says which of the two it is
     return row
 
 
-def _number_of(line: Line) -> sa.ScalarSelect[int]:
-    where = (DEVICE.c.partition == line.partition, DEVICE.c.device == line.device)
-    return sa.select(DEVICE.c.number).where(*where).scalar_subquery().label("number")  # type: ignore[return-value]
+def _of(line: Line) -> dict[str, Any]:
+    return {"partition": line.partition, "device": line.device}
+
+
+def _at(line: Line, place: Place) -> dict[str, Any]:
+    return {"partition": line.partition, "position": place.position}
 
 
 def _check_same(connection: sa.Connection, line: Line, batch: Sequence[SealedChangeset]) -> None:
     """See that what is stored already is what comes again. What was let go of cannot be compared."""
-    query = sa.select(CHANGESET.c.number, CHANGESET.c.digest).where(
-        CHANGESET.c.partition == line.partition,
-        CHANGESET.c.device == line.device,
-        CHANGESET.c.number.between(batch[0].number, batch[-1].number),
-    )
-    stored = {row.number: row.digest for row in connection.execute(query)}
+    numbers = {"first": batch[0].number, "last": batch[-1].number}
+    stored = {row.number: row.digest for row in connection.execute(sql.STORED, {**_of(line), **numbers})}
     for sealed in batch:
         if stored.get(sealed.number, sealed.digest) != sealed.digest:
             raise ResetRequired("device forked", hint=f"Number {sealed.number} is stored with other content.")
@@ -321,15 +311,7 @@ def _insert_all(
                 "sealed": encode(sealed),
             }
         )
-    connection.execute(sa.insert(CHANGESET), rows)
-    head = {"head": partition.head + len(rows), "total": total}
-    connection.execute(sa.update(PARTITION).where(PARTITION.c.id == line.partition).values(head))
-    device = {"partition": line.partition, "device": line.device, "number": taken[-1].number}
-    upsert = _insert(connection, DEVICE).values(device)
-    keys = [DEVICE.c.partition, DEVICE.c.device]
-    connection.execute(upsert.on_conflict_do_update(index_elements=keys, set_={"number": upsert.excluded.number}))
-
-
-def _insert(connection: sa.Connection, table: sa.Table) -> Any:
-    """An insert that can say what to do on a conflict; both dialects say it alike."""
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+    connection.execute(sql.INSERT_CHANGESETS, rows)
+    head = {"partition": line.partition, "new_head": partition.head + len(rows), "new_total": total}
+    connection.execute(sql.SET_HEAD, head)
+    connection.execute(sql.SET_DEVICE[connection.dialect.name], {**_of(line), "number": taken[-1].number})

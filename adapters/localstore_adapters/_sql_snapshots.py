@@ -8,12 +8,14 @@ What follows blocks; each call is one transaction that the caller owns.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
 from localstore.adapter import SnapshotInfo
 from localstore.errors import Offline, SnapshotUnusable
 from localstore_adapters._sql_log import Line, Place, cursor_of, locked, look
+from localstore_adapters._sql_statements import NOW
 from localstore_adapters._sql_tables import CHUNK, SNAPSHOT
 
 __all__ = ["CHUNK_BYTES", "Written", "add_chunk", "begin", "discard", "latest", "publish", "read_chunk"]
@@ -32,10 +34,10 @@ class Written:
     byte_count: int = 0
 
 
-def begin(connection: sa.Connection, line: Line, name: str, now: sa.ColumnElement[int]) -> Written:
+def begin(connection: sa.Connection, line: Line, name: str) -> Written:
     """Make room for a snapshot, and clear away what others broke off long ago."""
     look(connection, line, None)
-    now_ms: int = connection.execute(sa.select(now)).scalar_one()
+    now_ms: int = connection.execute(sa.select(NOW)).scalar_one()
     old = sa.select(SNAPSHOT.c.name).where(SNAPSHOT.c.serial.is_(None), SNAPSHOT.c.begun_ms < now_ms - _BROKEN_OFF_MS)
     _remove(connection, [row.name for row in connection.execute(old)])
     connection.execute(sa.insert(SNAPSHOT).values(name=name, partition=line.partition, begun_ms=now_ms))
@@ -87,7 +89,7 @@ def latest(connection: sa.Connection, line: Line) -> SnapshotInfo | None:
     return SnapshotInfo(name=row.name, cursor=cursor_of(line, place), byte_count=row.byte_count, later=later)
 
 
-def read_chunk(connection: sa.Connection, info: SnapshotInfo, number: int) -> bytes:
+def read_chunk(connection: sa.Connection, line: Line, info: SnapshotInfo, number: int) -> bytes:
     """A chunk by its number; nothing after the last one.
 
     Raises:
@@ -95,13 +97,14 @@ def read_chunk(connection: sa.Connection, info: SnapshotInfo, number: int) -> by
     """
     here = sa.and_(CHUNK.c.snapshot == SNAPSHOT.c.name, CHUNK.c.number == number)
     query = sa.select(SNAPSHOT.c.chunks, CHUNK.c.content).select_from(SNAPSHOT.outerjoin(CHUNK, here))
-    row = connection.execute(query.where(SNAPSHOT.c.name == info.name)).first()
+    mine = (SNAPSHOT.c.name == info.name, SNAPSHOT.c.partition == line.partition, SNAPSHOT.c.serial.is_not(None))
+    row = connection.execute(query.where(*mine)).first()
     if row is None or (row.content is None and number < (row.chunks or 0)):
         raise SnapshotUnusable(f"The remote does not have {info.name} any more.", hint="Ask for the latest again.")
     return row.content or b""
 
 
-def _newest_first(line: Line) -> sa.Select[tuple[str, int, bytes, int]]:
+def _newest_first(line: Line) -> sa.Select[Any, Any, Any, Any]:
     columns = (SNAPSHOT.c.name, SNAPSHOT.c.position, SNAPSHOT.c.mark, SNAPSHOT.c.byte_count)
     whole = sa.and_(SNAPSHOT.c.partition == line.partition, SNAPSHOT.c.serial.is_not(None))
     return sa.select(*columns).where(whole).order_by(SNAPSHOT.c.serial.desc())

@@ -40,8 +40,10 @@ _CONNECTIONS = 8
 class _Open:
     """What there is while lines are connected."""
 
-    engine: sa.Engine
     threads: ThreadPoolExecutor
+    writers: ThreadPoolExecutor  # of an SQLite file one: who waits for another process's lock holds up no reader
+    engine: sa.Engine | None = None  # made in one of the threads: it may be the first to load the driver
+    making: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass
@@ -98,13 +100,6 @@ class SqlStore:
     def is_postgres(self) -> bool:
         return self.address.path is None
 
-    @property
-    def now(self) -> sa.ColumnElement[int]:
-        """The clock of the log, in milliseconds: the server's where there is one, as devices' clocks differ."""
-        if self.is_postgres:
-            return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()) * 1000, sa.BigInteger)
-        return sa.literal(self.environment.now_ms(), sa.BigInteger)
-
     # Used by lines and hints, from any thread.
 
     def hold(self) -> None:
@@ -112,8 +107,8 @@ class SqlStore:
         with self._lock:
             self._uses += 1
             if self._open is None:
-                threads = ThreadPoolExecutor(self._connections, thread_name_prefix="localstore-sql")
-                self._open = _Open(make_engine(self.address, self._connections), threads)
+                threads = _threads(self._connections)
+                self._open = _Open(threads, threads if self.is_postgres else _threads(1))
 
     def let_go(self) -> None:
         """The opposite of ``hold``. The last one closes all connections."""
@@ -123,11 +118,18 @@ class SqlStore:
                 return
             ending, self._open = self._open, None
         if ending is not None:
-            ending.engine.dispose()
+            if ending.engine is not None:
+                ending.engine.dispose()
             ending.threads.shutdown(wait=False)
+            ending.writers.shutdown(wait=False)
 
-    def submit(self, work: Callable[..., _T], *arguments: object) -> Future[_T]:
-        """Do blocking work in a thread. Connections live as long as it does."""
+    def submit(self, work: Callable[..., _T], *arguments: object, writes: bool = False) -> Future[_T]:
+        """Do blocking work in a thread. Connections live as long as it does.
+
+        Args:
+            work, arguments: what to do.
+            writes: whether it is a transaction that writes.
+        """
         self.hold()
         assert self._open is not None
 
@@ -137,9 +139,13 @@ class SqlStore:
             finally:
                 self.let_go()
 
-        return self._open.threads.submit(held)
+        try:
+            return (self._open.writers if writes else self._open.threads).submit(held)
+        except RuntimeError as error:  # the interpreter is ending and starts no more threads: nobody is left to be told
+            self.let_go()
+            raise asyncio.CancelledError("the interpreter is ending") from error
 
-    def run(self, work: Callable[..., _T], *arguments: object) -> asyncio.Future[_T]:
+    def run(self, work: Callable[..., _T], *arguments: object, writes: bool = False) -> asyncio.Future[_T]:
         """The same for an event loop. The work goes on when nobody waits for it any more."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[_T] = loop.create_future()
@@ -148,14 +154,14 @@ class SqlStore:
             with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is waiting
                 loop.call_soon_threadsafe(_settle, done, job)
 
-        self.submit(work, *arguments).add_done_callback(tell)
+        self.submit(work, *arguments, writes=writes).add_done_callback(tell)
         return done
 
     # What follows blocks.
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A connection for reading; on PostgreSQL each statement sees what is committed when it begins."""
+        """A connection for reading; on PostgreSQL each of its statements is a transaction."""
         with translated(self.address), self._engine().connect() as connection:
             yield connection.execution_options(isolation_level="AUTOCOMMIT") if self.is_postgres else connection
 
@@ -190,9 +196,17 @@ class SqlStore:
         return self.address.path is not None and inode_of(self.address.path) is None
 
     def _engine(self) -> sa.Engine:
-        if self._open is None:
+        opened = self._open
+        if opened is None:
             raise Offline(f"No line to {self.address.shown} is connected.", hint="Connect first.")
-        return self._open.engine
+        with opened.making:
+            if opened.engine is None:
+                opened.engine = make_engine(self.address, self._connections, self.environment.now_ms)
+            return opened.engine
+
+
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="localstore-sql")
 
 
 def _settle(done: asyncio.Future[_T], job: Future[_T]) -> None:

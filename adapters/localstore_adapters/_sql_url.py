@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy import exc
 
 from localstore.urls import redacted, split_url
 
@@ -53,7 +54,7 @@ def address_of(url: str) -> Address:
         raise ValueError(f"{redacted(url)!r} has a '@', '/', '?' or '#' that belongs to a name or password. Percent-encode it.")
     try:
         parsed = sa.make_url(url)
-    except (sa.exc.ArgumentError, ValueError):
+    except (exc.ArgumentError, ValueError):
         parsed = None
     if parsed is None or scheme not in ("sqlite", "postgresql"):
         raise ValueError(
@@ -66,8 +67,8 @@ def _sqlite(parsed: sa.URL, url: str) -> Address:
     database = parsed.database or ""
     if parsed.host or parsed.query or not database or database.startswith((":memory:", "file:")):
         raise ValueError(
-            f"{redacted(url)!r} names no file. Write its path after three slashes, as in 'sqlite:///hub.db', or after four when it"
-            " is absolute."
+            f"{redacted(url)!r} names no file. Write its path after three slashes, as in 'sqlite:///hub.db', or after four when"
+            " it is absolute."
         )
     path = Path(database).absolute()
     return Address(sa.URL.create("sqlite", database=str(path)), f"sqlite:///{path}", path)

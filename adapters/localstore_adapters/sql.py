@@ -109,7 +109,7 @@ class SqlAdapter:
         line = self._connected()
         if not _is_run(line.device, batch):
             raise ValueError("A batch is a run of consecutive numbers of the connected device, and not empty.")
-        return await self._in_turn(self._push, line, batch)
+        return await self._in_turn(self._push, line, batch, writes=True)
 
     async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
         return await self._in_turn(self._pull, self._connected(), cursor, limit)
@@ -138,28 +138,27 @@ class SqlAdapter:
         return await self._in_turn(self._latest_snapshot, self._connected())
 
     async def read_snapshot(self, info: SnapshotInfo) -> AsyncGenerator[bytes]:
-        self._connected()
-        number = 0
-        while chunk := await self._in_turn(self._read_chunk, info, number):
+        line, number = self._connected(), 0
+        while chunk := await self._in_turn(self._read_chunk, line, info, number):
             yield chunk
             number += 1
 
     async def write_snapshot(self, cursor: Cursor, chunks: AsyncIterator[bytes]) -> None:
         line = self._connected()
         place = log.place_of(cursor, line.remote_id)
-        written = await self._in_turn(self._begin_snapshot, line)
+        written = await self._in_turn(self._begin_snapshot, line, writes=True)
         try:
             async for chunk in _in_size(chunks, snapshots.CHUNK_BYTES):
-                await self._in_turn(self._add_chunk, line, written, chunk)
-            await self._in_turn(self._publish, line, written, place)
+                await self._in_turn(self._add_chunk, line, written, chunk, writes=True)
+            await self._in_turn(self._publish, line, written, place, writes=True)
         except BaseException:
-            await self._in_turn(self._discard, written)
+            await self._in_turn(self._discard, written, writes=True)
             raise
 
     async def trim(self, before: Cursor) -> None:
         line = self._connected()
         place = log.place_of(before, line.remote_id)
-        while await self._in_turn(self._trim, line, place):
+        while await self._in_turn(self._trim, line, place, writes=True):
             pass
 
     async def close(self) -> None:
@@ -177,11 +176,11 @@ class SqlAdapter:
             )
         return self._line
 
-    async def _in_turn(self, work: Callable[..., _T], *arguments: object) -> _T:
+    async def _in_turn(self, work: Callable[..., _T], *arguments: object, writes: bool = False) -> _T:
         """Do blocking work beside the event loop, one job at a time: what a cancelled call has left is waited for."""
         while self._job is not None and not self._job.done():
             await asyncio.wait([self._job])
-        job = self._store.run(work, *arguments)
+        job = self._store.run(work, *arguments, writes=writes)
         self._job = job  # type: ignore[assignment]
         await asyncio.wait([job])
         return job.result()
@@ -194,7 +193,7 @@ class SqlAdapter:
         with store.reading() as connection:
             if hello.cursor is not None:
                 log.look(connection, line, log.place_of(hello.cursor, line.remote_id))
-            last_number, now_ms, has_snapshots = log.welcome_of(connection, line, store.now)
+            last_number, now_ms, has_snapshots = log.welcome_of(connection, line)
         self._keep_days = hello.horizon_days or _KEEP_DAYS if store.keep_days is None else store.keep_days
         horizon_days = self._keep_days if has_snapshots else None  # where nobody makes any, nothing is forgotten
         return line, Welcome(remote_id=line.remote_id, last_number=last_number, time_ms=now_ms, horizon_days=horizon_days)
@@ -224,7 +223,7 @@ class SqlAdapter:
         store = self._store
         with store.writing() as connection:
             if hello.remote_id is None and hello.cursor is None:
-                log.make_remote(connection, hello.app, store.environment.random_bytes(16).hex(), store.now)
+                log.make_remote(connection, hello.app, store.environment.random_bytes(16).hex())
             log.make_partition(connection, hello.partition)
             line = log.line_of(connection, hello, store.address.shown)
             if line is None:
@@ -232,10 +231,16 @@ class SqlAdapter:
         return line
 
     def _push(self, line: log.Line, batch: Sequence[SealedChangeset]) -> PushResult:
-        store = self._store
+        store, most = self._store, self._store.max_changeset_bytes
         mark = store.environment.random_bytes(_MARK_BYTES)
+        if store.is_postgres and all(sealed.byte_count <= most for sealed in batch):
+            with store.reading() as connection:
+                head = log.append_at_once(connection, line, batch, mark)
+            if head is not None:
+                store.hints.stored(line.partition, head, len(batch), line.device)
+                return PushResult(acknowledged=batch[-1].number)
         with store.writing() as connection:
-            result, count, head = log.append(connection, line, batch, store.now, mark, store.max_changeset_bytes)
+            result, count, head = log.append(connection, line, batch, mark, most)
         if count:
             store.hints.stored(line.partition, head, count, line.device)
         return result
@@ -252,14 +257,14 @@ class SqlAdapter:
         with self._store.reading() as connection:
             return snapshots.latest(connection, line)
 
-    def _read_chunk(self, info: SnapshotInfo, number: int) -> bytes:
+    def _read_chunk(self, line: log.Line, info: SnapshotInfo, number: int) -> bytes:
         with self._store.reading() as connection:
-            return snapshots.read_chunk(connection, info, number)
+            return snapshots.read_chunk(connection, line, info, number)
 
     def _begin_snapshot(self, line: log.Line) -> snapshots.Written:
         name = self._store.environment.random_bytes(16).hex()
         with self._store.writing() as connection:
-            return snapshots.begin(connection, line, name, self._store.now)
+            return snapshots.begin(connection, line, name)
 
     def _add_chunk(self, line: log.Line, written: snapshots.Written, chunk: bytes) -> None:
         with self._store.writing() as connection:
@@ -277,7 +282,7 @@ class SqlAdapter:
 
     def _trim(self, line: log.Line, place: log.Place) -> bool:
         with self._store.writing() as connection:
-            return log.trim(connection, line, place, self._store.now, int(self._keep_days * _DAY_MS))
+            return log.trim(connection, line, place, int(self._keep_days * _DAY_MS))
 
 
 def _is_run(device: bytes, batch: Sequence[SealedChangeset]) -> bool:
@@ -299,4 +304,5 @@ async def _in_size(chunks: AsyncIterator[bytes], size: int) -> AsyncGenerator[by
         yield bytes(held)
 
 
-_: tuple[type[SyncAdapter], type[SupportsWatch], type[SupportsPing], type[SupportsSnapshots]] = (SqlAdapter,) * 4
+_contract: tuple[type[SyncAdapter], type[SupportsSnapshots]] = (SqlAdapter, SqlAdapter)
+_powers: tuple[type[SupportsWatch], type[SupportsPing]] = (SqlAdapter, SqlAdapter)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from localstore.errors import LocalStoreError
 from localstore.hub.access import Access, Accounts
+from localstore.hub.accounts_commands import add_to
 from localstore.hub.settings import HubSettings
 from localstore.registry import AdapterFactory, adapter_factory
 from localstore.urls import redacted, split_url
@@ -23,6 +25,9 @@ _NEEDS = "This needs more than the core of localstore. Install it: pip install '
 @app.callback()
 def _hub() -> None:
     """A sync server of your own."""
+
+
+add_to(app)
 
 
 @app.command()
@@ -78,6 +83,8 @@ def _accounts(settings: HubSettings) -> Accounts:
     from localstore.hub.accounts.options import AccountsOptions
     from localstore.hub.accounts.sql_accounts import SqlAccounts
 
+    if settings.authorize is not None and "" not in sys.path:
+        sys.path.insert(0, "")  # a rule may lie where the hub is started, as with uvicorn
     url = settings.accounts or settings.store
     assert url is not None
     if split_url(url.get_secret_value()).scheme.partition("+")[0] not in ("sqlite", "postgresql"):

@@ -10,13 +10,7 @@ import pytest
 from localstore.testing.conformance import AdapterConformance
 from localstore_adapters._sql_tables import LOG_TABLES
 from localstore_adapters.sql import SqlAdapter, SqlStore
-from tests.postgres_server import PostgresServer, running
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    with running("-c fsync=off", "-c full_page_writes=off") as server:
-        yield server
+from tests.postgres_server import PostgresServer
 
 
 class SqliteUnderTest:

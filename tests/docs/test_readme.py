@@ -14,9 +14,9 @@ PACKAGES = {"writing-an-adapter.md"}
 """Pages that are no script but a package; see ``test_writing_an_adapter``."""
 PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("**/*.md")) if page.name not in PACKAGES)]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NEEDS = {"encryption.md": "sqlcipher3", "remote-encryption.md": "cryptography"}
+NEEDS = {"encryption.md": "sqlcipher3", "hub-users.md": "argon2", "remote-encryption.md": "cryptography"}
 """Pages about an extra that not every machine has a wheel for."""
-SLOW = {"migrations.md"}
+SLOW = {"hub-users.md", "migrations.md"}
 """Pages that run many programs."""
 README_LINES_MAX = 30
 

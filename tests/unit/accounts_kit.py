@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from urllib.parse import quote
 
-import sqlalchemy as sa
+import pytest
 
 from localstore.adapter import Credentials, Tokens
 from localstore.errors import Unauthorized
 from localstore.hub.access import Access
-from localstore.hub.accounts import grants, layout, people
+from localstore.hub.accounts import grants, layout, people, tables
 from localstore.hub.accounts.database import Database
 from localstore.hub.accounts.options import AccountsOptions
 from localstore.hub.accounts.sql_accounts import SqlAccounts
 from localstore.testing.clock import ManualClock, environment
+from tests.postgres_server import PostgresServer
 
 _T = TypeVar("_T")
+_numbers = itertools.count()
 ADDRESS = "192.0.2.7"
 PASSWORD = "correct horse battery"
 
@@ -47,6 +51,16 @@ class CountingHasher:
 
     def is_outdated(self, kept: str) -> bool:
         return int(kept.partition(":")[0]) < self.effort
+
+
+def database_url(kind: str, request: pytest.FixtureRequest) -> str:
+    """The URL of a fresh database, in a file or on the server of the fixture ``postgres``."""
+    if kind == "sqlite":
+        return f"sqlite:///{request.getfixturevalue('tmp_path')}/hub.db"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    schema = f"accounts_{next(_numbers)}"  # made faster than a database
+    server.execute(f"CREATE SCHEMA {schema}", server.database)
+    return f"{server.url(server.database)}&options={quote(f'-c search_path={schema}')}"
 
 
 @dataclass
@@ -99,7 +113,7 @@ class World:
     def everything_stored(self) -> str:
         """All values of all tables, to look for secrets in."""
         with self.database.reading() as connection:
-            names = sa.inspect(connection).get_table_names()
+            names = [table.name for table in tables.user.metadata.sorted_tables]
             return repr([connection.exec_driver_sql(f'SELECT * FROM "{name}"').fetchall() for name in names])
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,17 +12,24 @@ from localstore.hub.access import Access, Person, private_partition
 from localstore.hub.accounts import people
 from localstore.hub.accounts.rule import ANSWER_SECONDS
 from localstore.hub.accounts.tables import EVERYONE
+from tests.postgres_server import PostgresServer, running
 from tests.unit import access_rules
-from tests.unit.accounts_kit import World, run
+from tests.unit.accounts_kit import World, database_url, run
 
 RULES = "tests.unit.access_rules"
 EMMA = Person(user_id="e" * 32, email="emma@example.com", expires_at=2e9)
 KEVIN = Person(user_id="k" * 32, email="kevin@elsewhere.org", expires_at=2e9)
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(f"sqlite:///{tmp_path}/hub.db")
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    with running("-c fsync=off", "-c full_page_writes=off") as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    world = World(database_url(request.param, request))
     yield world
     world.close()
 

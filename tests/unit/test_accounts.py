@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
+import dataclasses
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from localstore.adapter import Credentials
+from localstore.adapter import Credentials, Tokens
 from localstore.errors import Busy, RateLimited, Unauthorized
-from localstore.hub.accounts import people
+from localstore.hub.access import Access
+from localstore.hub.accounts import log_ins, people
 from localstore.hub.accounts.limits import Limit
+from localstore.hub.accounts.options import AccountsOptions
 from localstore.hub.accounts.passwords import AT_ONCE, WAITING_MAX, PasswordCheck
+from localstore.hub.accounts.sql_accounts import SqlAccounts
 from localstore.testing.clock import ManualClock, environment
-from tests.unit.accounts_kit import ADDRESS, PASSWORD, CountingHasher, World, can_refresh, is_good, log_in, run
+from tests.postgres_server import PostgresServer, running
+from tests.unit.accounts_kit import ADDRESS, PASSWORD, CountingHasher, World, can_refresh, database_url, is_good, log_in, run
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(f"sqlite:///{tmp_path}/hub.db")
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    with running("-c fsync=off", "-c full_page_writes=off") as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    world = World(database_url(request.param, request))
     yield world
     world.close()
 
@@ -187,6 +199,18 @@ def test_a_user_who_is_shut_out_is_out_within_seconds_in_every_process(world: Wo
         world.do(people.set_disabled, emma, False)
         assert not await can_refresh(processes[0], tokens.refresh_token), "log-ins of before stay ended"
         await log_in(processes[0])
+
+    run(story())
+
+
+def test_a_user_who_is_marked_as_shut_out_by_hand_is_out_although_a_log_in_is_there(world: World) -> None:
+    async def story() -> None:
+        world.add_user()
+        tokens = await log_in(world.accounts())
+        world.execute("UPDATE localstore_accounts_user SET disabled = 1")
+        fresh = world.accounts()
+        assert not await is_good(fresh, tokens.access_token)
+        assert not await can_refresh(fresh, tokens.refresh_token)
 
     run(story())
 
@@ -370,3 +394,92 @@ def test_a_database_that_does_not_answer_is_busy_and_not_unready_for_ever(world:
         await accounts.close()
 
     run(story())
+
+
+def test_devices_that_are_there_and_do_nothing_cost_one_look_at_the_database_in_a_while(world: World) -> None:
+    async def story() -> None:
+        looks = 0
+
+        async def counted(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+            nonlocal looks
+            looks += 1
+            return await asyncio.to_thread(function, *args, **kwargs)
+
+        watched = dataclasses.replace(world.environment, run_blocking=counted)
+        accounts = SqlAccounts.open(world.url, AccountsOptions(), environment=watched, hasher=world.hasher)
+        world.opened.append(accounts)
+        world.add_user()
+        tokens = [await log_in(accounts) for _ in range(20)]
+
+        async def heartbeat(token: str) -> Access:
+            return await accounts.access(await accounts.authenticate(token), "default")
+
+        for _ in range(10):
+            beats = await asyncio.gather(*(heartbeat(one.access_token) for one in tokens))
+            assert set(beats) == {Access.WRITE}
+            before, looks = looks, 0
+            world.clock.advance(20)
+        assert before == 1
+
+    run(story())
+
+
+@pytest.mark.slow
+def test_whatever_is_done_to_log_ins_at_once_nobody_waits_for_each_other_for_ever(world: World) -> None:
+    async def story() -> None:
+        processes = [world.accounts(log_in_days=1) for _ in range(3)]
+        emma, key = world.add_user(), world.add_key()
+        source = random.Random(7)
+        tokens = [await log_in(processes[0]) for _ in range(20)]
+        seen: list[BaseException] = []
+
+        async def act(number: int) -> None:
+            process, mine = processes[number % 3], source.choice(tokens)
+            await source.choice(
+                [
+                    lambda: process.refresh(mine.refresh_token),
+                    lambda: process.refresh(mine.refresh_token),
+                    lambda: process.authenticate(mine.access_token),
+                    lambda: process.log_out(mine.refresh_token),
+                    lambda: log_in(process),
+                    lambda: process.log_in(Credentials.api_key(key), ADDRESS),
+                    lambda: world.database.write(people.set_disabled, emma, source.random() < 0.3),
+                    lambda: world.database.write(log_ins.prune_tokens, process._issuance()),
+                    lambda: world.database.write(log_ins.prune_log_ins, process._issuance()),
+                ]
+            )()
+
+        for begin in range(0, 600, 60):
+            answers = await asyncio.gather(*(act(number) for number in range(begin, begin + 60)), return_exceptions=True)
+            seen += [answer for answer in answers if isinstance(answer, BaseException)]
+            tokens += [answer for answer in answers if isinstance(answer, Tokens)]
+            world.clock.advance(600)
+        assert {type(error) for error in seen} <= {Unauthorized, RateLimited}
+
+    run(story())
+
+
+@pytest.mark.slow
+def test_a_database_server_that_was_away_is_asked_again_when_it_is_back(postgres: PostgresServer) -> None:
+    async def story() -> None:
+        accounts = world.accounts()
+        world.add_user()
+        tokens = await log_in(accounts)
+        assert await is_good(accounts, tokens.access_token)
+        postgres.stop()
+        try:
+            world.clock.advance(3)
+            for call in (accounts.authenticate(tokens.access_token), accounts.refresh(tokens.refresh_token), accounts.ready()):
+                with pytest.raises(Busy) as caught:
+                    await call
+                assert caught.value.retry_after == 1
+        finally:
+            postgres.start()
+        assert await is_good(accounts, tokens.access_token)
+        await accounts.ready()
+
+    schema = "away"
+    postgres.execute(f"CREATE SCHEMA {schema}", postgres.database)
+    world = World(f"{postgres.url(postgres.database)}&options=-c%20search_path%3D{schema}")
+    run(story())
+    world.close()

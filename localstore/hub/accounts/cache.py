@@ -1,7 +1,4 @@
-"""What was looked up a moment ago, so that a busy device does not ask the database for every call.
-
-The few seconds are how long another process may take to notice that a log-in has ended.
-"""
+"""What was looked up a while ago, so that a device does not ask the database for every call."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The accounts' database as one value: transactions for functions of a connection, run where they hold up no event loop.
 
 Any SQL database of the two kinds will do, the hub's log's too. What the functions do is none of its business. No error of it
-holds a value that was read or written, or the URL's password.
+holds the URL's password.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy import event, exc
 
 from localstore.environment import Environment
 from localstore.errors import Busy
@@ -28,10 +29,7 @@ _T = TypeVar("_T")
 _AT_ONCE = 5
 """How many transactions one process has open at most; the others wait."""
 _WAIT_SECONDS = 10
-_POSTGRES = {
-    "connect_timeout": _WAIT_SECONDS,
-    "options": f"-c lock_timeout={_WAIT_SECONDS}s -c statement_timeout=30s -c idle_in_transaction_session_timeout=30s",
-}
+_POSTGRES_LIMITS = f"-c lock_timeout={_WAIT_SECONDS}s -c statement_timeout=30s -c idle_in_transaction_session_timeout=30s"
 
 
 class Database:
@@ -102,20 +100,24 @@ class Database:
 def _errors() -> Iterator[None]:
     try:
         yield
-    except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+        if getattr(getattr(error, "orig", None), "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:  # the statement's own fault
+            raise
         raise Busy("The accounts cannot be asked now: their database does not answer, or is busy.", retry_after=1.0) from error
 
 
 def _postgres(url: str) -> sa.Engine:
     if importlib.util.find_spec("psycopg") is None:
         raise ImportError("Accounts in PostgreSQL need psycopg: pip install 'localstore-sync[postgres]'")
+    parsed = _parsed(url)
+    options = f"{_POSTGRES_LIMITS} {parsed.query.get('options', '')}"  # what the URL says goes before
     return sa.create_engine(
-        _parsed(url).set(drivername="postgresql+psycopg"),
+        parsed.set(drivername="postgresql+psycopg"),
         pool_size=_AT_ONCE,
         max_overflow=0,
         pool_timeout=_WAIT_SECONDS,
         pool_pre_ping=True,  # a restarted server is nobody's business
-        connect_args=_POSTGRES,
+        connect_args={"connect_timeout": _WAIT_SECONDS, "options": options},
         hide_parameters=True,
     )
 
@@ -129,11 +131,11 @@ def _sqlite(url: str) -> sa.Engine:
         sa.URL.create("sqlite", database=str(path)), pool_size=_AT_ONCE, max_overflow=0, hide_parameters=True
     )
 
-    @sa.event.listens_for(engine, "do_connect")
+    @event.listens_for(engine, "do_connect")
     def keep_private(*_: object) -> None:
         _keep_private(path)
 
-    @sa.event.listens_for(engine, "connect")
+    @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None  # SQLAlchemy begins transactions, see below
         connection.execute(f"PRAGMA busy_timeout = {_WAIT_SECONDS * 1000}")
@@ -141,7 +143,7 @@ def _sqlite(url: str) -> sa.Engine:
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
 
-    @sa.event.listens_for(engine, "begin")
+    @event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
         writes = connection.get_execution_options().get("localstore_writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
@@ -162,7 +164,7 @@ def _keep_private(path: Path) -> None:
 
 def _parsed(url: str) -> sa.URL:
     parsed: Any = None
-    with suppress(sa.exc.ArgumentError, ValueError):  # whose text must not come along as context
+    with suppress(exc.ArgumentError, ValueError):  # whose text must not come along as context
         parsed = sa.make_url(url)
     if not isinstance(parsed, sa.URL):
         raise ValueError(_wrong(url))

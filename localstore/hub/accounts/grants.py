@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from localstore.hub.access import Access
-from localstore.hub.accounts import tables
+from localstore.hub.accounts import changes, tables
 from localstore.hub.accounts.names import check_shared_partition
 from localstore.hub.accounts.tables import EVERYONE
 
@@ -48,10 +48,10 @@ def grant(connection: sa.Connection, user_id: str, partition: str, access: Acces
     check_shared_partition(partition)
     if access is None:
         connection.execute(sa.delete(_grant).where(_grant.c.partition == partition, _grant.c.user_id == user_id))
-        return
-    if not tables.insert_unless_there(connection, _grant, partition=partition, user_id=user_id, access=int(access)):
+    elif not tables.insert_unless_there(connection, _grant, partition=partition, user_id=user_id, access=int(access)):
         mine = sa.and_(_grant.c.partition == partition, _grant.c.user_id == user_id)
         connection.execute(sa.update(_grant).where(mine).values(access=int(access)))
+    changes.tell(connection)
 
 
 def grants(connection: sa.Connection) -> list[Grant]:

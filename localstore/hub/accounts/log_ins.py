@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from localstore.adapter import Tokens
 from localstore.errors import Unauthorized
 from localstore.hub.access import Person
-from localstore.hub.accounts import tables
+from localstore.hub.accounts import changes, tables
 from localstore.hub.accounts.tokens import (
     LogIn,
     RefreshToken,
@@ -101,6 +101,7 @@ def refresh(connection: sa.Connection, issuance: Issuance, shown: RefreshToken) 
     if verdict is Verdict.USED or row["seen_ms"] < issuance.now_ms - issuance.log_in_days * _DAY_MS:
         _log.warning("log-in of user %s ended: its refresh token was %s", row["user_id"], verdict.value)
         _end(connection, _log_in.c.id == shown.log_in)
+        changes.tell(connection)
         return None
     turn = row["turn"] + (verdict is Verdict.SUCCESSOR)
     if verdict is Verdict.GOOD and row["next_access"] is not None:  # what it was answered with got lost
@@ -148,12 +149,14 @@ def end(connection: sa.Connection, shown: RefreshToken) -> bool:
     if row is None or judge(shown, _state(row)) is Verdict.VOID:
         return False
     _end(connection, _log_in.c.id == shown.log_in)
+    changes.tell(connection)
     return True
 
 
 def end_all(connection: sa.Connection, *, user_id: str | None = None, key_prefix: str | None = None) -> None:
-    """End all log-ins of a user, or by a key."""
+    """End all log-ins of a user, or by a key. Comes last in its transaction."""
     _end(connection, _log_in.c.user_id == user_id if key_prefix is None else _log_in.c.key_prefix == key_prefix)
+    changes.tell(connection)
 
 
 def prune_tokens(connection: sa.Connection, issuance: Issuance) -> None:

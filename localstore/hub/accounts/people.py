@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from localstore.hub.accounts import tables
+from localstore.hub.accounts import changes, tables
 from localstore.hub.accounts.issuers import Verified
 from localstore.hub.accounts.log_ins import end_all
 from localstore.hub.accounts.names import check_email, check_name, email_of, shown
@@ -103,7 +103,9 @@ def of_issuer(connection: sa.Connection, random_bytes: RandomBytes, now_ms: int,
     )
     known = connection.execute(sa.select(_identity.c.user_id).where(condition)).scalar()
     if known is not None:
-        connection.execute(sa.update(_user).where(_user.c.id == known).values(email=verified.email))
+        is_new = sa.and_(_user.c.id == known, _user.c.email.is_distinct_from(verified.email))
+        if connection.execute(sa.update(_user).where(is_new).values(email=verified.email)).rowcount:
+            changes.tell(connection)
         return str(known)
     user_id = _add(connection, random_bytes, now_ms, provider="jwt", email=verified.email, name=verified.subject[:200])
     row = {"provider": "jwt", "issuer": verified.issuer, "subject": verified.subject, "user_id": user_id}
@@ -173,9 +175,9 @@ def set_disabled(connection: sa.Connection, user_id: str, disabled: bool) -> Non
 def remove(connection: sa.Connection, user_id: str) -> None:
     """Forget a user. Their data stays where it is, and their devices are nobody else's."""
     connection.execute(sa.delete(_user).where(_user.c.id == user_id))
-    end_all(connection, user_id=user_id)
     for table in (_identity, _key, _grant):
         connection.execute(sa.delete(table).where(table.c.user_id == user_id))
+    end_all(connection, user_id=user_id)
 
 
 def add_key(connection: sa.Connection, random_bytes: RandomBytes, now_ms: int, *, name: str, user_id: str | None) -> str:

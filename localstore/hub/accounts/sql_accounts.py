@@ -1,19 +1,22 @@
 """The hub's accounts in an SQL database: what ``localstore.hub.access.Accounts`` asks for, put together.
 
-Any number of processes share a database. Each keeps in memory, for a few seconds, whom a token belongs to and what they may do,
-so that what is ended elsewhere is noticed a few seconds later; and how often somebody failed to log in.
+Any number of processes share a database. Each keeps in memory whom tokens belong to and what these may do, and looks every few
+seconds, if it is asked at all, whether anything has changed anywhere; and how often somebody failed to log in. So thousands of
+devices that are there and do nothing cost one small read in that time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
+import math
 
 from localstore.adapter import Credentials, Tokens
 from localstore.environment import Environment
 from localstore.errors import Busy, LocalStoreError, Unauthorized
 from localstore.hub.access import Access, Person, owner_of
-from localstore.hub.accounts import grants, layout, log_ins, people
+from localstore.hub.accounts import changes, grants, layout, log_ins, people
 from localstore.hub.accounts.cache import Cache
 from localstore.hub.accounts.database import Database
 from localstore.hub.accounts.issuers import NotTrustedError, read_issuers, verify
@@ -27,7 +30,10 @@ from localstore.hub.accounts.tokens import RefreshToken, access_digest, digest, 
 
 __all__ = ["SqlAccounts"]
 
-CACHE_SECONDS = 3.0
+NOTICE_SECONDS = 2.0
+"""After how long a process notices what another has changed."""
+_CACHE_SECONDS = 600.0
+_RULE_SECONDS = 3.0
 _CACHED_MAX = 20_000
 _PRUNE_SECONDS = 3600.0
 _DEVICE_BYTES = 16
@@ -58,8 +64,11 @@ class SqlAccounts:
         self._issuers = read_issuers(options.issuers) if options.issuers is not None else ()
         self._rule = load_rule(options.authorize) if options.authorize is not None else None
         self._limits = LogInLimits(options.tries_by_address, options.tries_by_email, environment.monotonic)
-        self._people: Cache[str, Person] = Cache(CACHE_SECONDS, _CACHED_MAX, environment.monotonic)
-        self._access: Cache[tuple[str, str], Access] = Cache(CACHE_SECONDS, _CACHED_MAX, environment.monotonic)
+        self._people: Cache[str, Person] = Cache(_CACHE_SECONDS, _CACHED_MAX, environment.monotonic)
+        rights_seconds = _CACHE_SECONDS if self._rule is None else _RULE_SECONDS
+        self._access: Cache[tuple[str, str], Access] = Cache(rights_seconds, _CACHED_MAX, environment.monotonic)
+        self._noticing = asyncio.Lock()
+        self._noticed_at, self._change = -math.inf, -1
         self._claimed: Cache[tuple[str, bytes], str] = Cache(float("inf"), _CACHED_MAX, environment.monotonic)
         self._prune_at = environment.monotonic()
 
@@ -95,7 +104,12 @@ class SqlAccounts:
             user_id, key = await self._check(credentials, email)
             tokens = await self._database.write(log_ins.begin, self._issuance(), user_id, key)
         except Unauthorized as error:
-            said = (credentials.provider, shown(address), shown(email), error.message)  # what is no email may be a password
+            said = (
+                shown(credentials.provider),
+                shown(address),
+                shown(email),
+                error.message,
+            )  # what is no email may be a password
             _log.warning("log-in refused: %s from %s as %s: %s", *said)
         except Busy:
             self._limits.give_back(address, email)
@@ -124,7 +138,10 @@ class SqlAccounts:
 
     async def authenticate(self, access_token: str | None) -> Person:
         access = access_digest(access_token)
-        person = None if access is None else self._people.get(access) or await self._look_up(access)
+        person = None
+        if access is not None:
+            await self._notice()
+            person = self._people.get(access) or await self._look_up(access)
         if person is None or person.expires_at * 1000 <= self._world.now_ms():
             raise Unauthorized("The access token is not good, or not any more.", hint="Get a new one, or log in again.")
         return person
@@ -135,6 +152,7 @@ class SqlAccounts:
         owner = owner_of(partition)
         if owner is not None:  # no rule and no grant has a say in it
             return Access.WRITE if owner == person.user_id else Access.NONE
+        await self._notice()
         place = (person.user_id, partition)
         known = self._access.get(place)
         if known is None:
@@ -205,6 +223,20 @@ class SqlAccounts:
         except NotTrustedError as error:
             raise Unauthorized(str(error)) from None
         return await self._database.write(people.of_issuer, self._world.random_bytes, self._world.now_ms(), verified)
+
+    async def _notice(self) -> None:
+        """Forget what was looked up when something has changed. Who comes while somebody looks waits for what they find."""
+        if self._world.monotonic() < self._noticed_at + NOTICE_SECONDS:
+            return
+        async with self._noticing:
+            now = self._world.monotonic()
+            if now < self._noticed_at + NOTICE_SECONDS:
+                return
+            change = await self._database.read(changes.latest)
+            if change != self._change:
+                self._people.clear()
+                self._access.clear()
+            self._change, self._noticed_at = change, now
 
     async def _look_up(self, access: str) -> Person | None:
         moment = self._people.moment()

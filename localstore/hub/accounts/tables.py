@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-__all__ = ["EVERYONE", "device", "grant", "identity", "insert_unless_there", "key", "log_in", "token", "user"]
+__all__ = ["EVERYONE", "change", "device", "grant", "identity", "insert_unless_there", "key", "log_in", "token", "user"]
 
 EVERYONE = "*"
 """In place of a user's id in a grant."""
@@ -76,12 +76,11 @@ device = _table(
     sa.Column("device", sa.LargeBinary, primary_key=True),
     sa.Column("user_id", _TEXT, nullable=False),
 )
+change = _table("change", sa.Column("id", sa.Integer, primary_key=True), sa.Column("number", _TIME, nullable=False))
 
 
 def insert_unless_there(connection: sa.Connection, table: sa.Table, **values: object) -> bool:
     """Insert a row; False when its primary key is taken, also by somebody who inserts it at the same time."""
-    if connection.dialect.name == "postgresql":
-        done = connection.execute(postgresql.insert(table).values(**values).on_conflict_do_nothing())
-    else:
-        done = connection.execute(sqlite.insert(table).values(**values).on_conflict_do_nothing())
-    return done.rowcount == 1
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    done = insert(table).values(**values).on_conflict_do_nothing().returning(*table.primary_key.columns)
+    return connection.execute(done).first() is not None

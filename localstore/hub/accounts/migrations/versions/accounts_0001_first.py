@@ -61,6 +61,10 @@ TABLES = {
         device BLOB NOT NULL,
         user_id TEXT NOT NULL,
         PRIMARY KEY (partition, device)""",
+    # One row. number: how often something has changed that others may have looked up.
+    "change": """
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        number BIGINT NOT NULL""",
 }
 INDEXES = {"identity": "user_id", "key": "user_id", "log_in": "user_id", "token": "log_in", "grant": "user_id"}
 
@@ -69,6 +73,7 @@ def upgrade(op: Operations) -> None:
     blob = "BYTEA" if op.get_bind().dialect.name == "postgresql" else "BLOB"
     for name, columns in TABLES.items():
         op.execute(f"CREATE TABLE localstore_accounts_{name} ({columns.replace('BLOB', blob)}\n)")
+    op.execute("INSERT INTO localstore_accounts_change (id, number) VALUES (1, 0)")
     for name, column in INDEXES.items():
         op.execute(f"CREATE INDEX localstore_accounts_{name}_by_{column} ON localstore_accounts_{name} ({column})")
     op.execute("CREATE INDEX localstore_accounts_token_by_end ON localstore_accounts_token (expires_ms)")
