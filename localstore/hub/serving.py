@@ -26,12 +26,13 @@ class HubServer(uvicorn.Server):
 
     def __init__(self, hub: Hub, settings: HubSettings) -> None:
         self._hub = hub
+        limits = {"head_seconds": settings.header_timeout, "answer_seconds": settings.body_timeout}
         super().__init__(
             uvicorn.Config(
                 hub,
                 host=settings.host,
                 port=settings.port,
-                http=_patient_for(settings.header_timeout),
+                http=type("Patient", (_Patient,), limits),
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -80,33 +81,48 @@ def _protocol() -> Any:
 _PROTOCOL: Any = _protocol()
 
 
-def _patient_for(seconds: float) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, for which a connection that sends no whole head of a request is idle, and ended soon."""
+class _Patient(_PROTOCOL):  # type: ignore[misc]
+    """uvicorn's protocol, which ends a connection that sends no whole head of a request, or does not take its answer."""
 
-    class Patient(_PROTOCOL):  # type: ignore[misc]
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._limit: asyncio.TimerHandle | None = None
-            self._look()
+    head_seconds: float
+    answer_seconds: float
 
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            self._look()
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._limit: asyncio.TimerHandle | None = None
+        self._full: asyncio.TimerHandle | None = None
+        self._look()
 
-        def connection_lost(self, exc: Exception | None) -> None:
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop()
+        self._emptied()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._full = self._full or self.loop.call_later(self.answer_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._emptied()
+        super().resume_writing()
+
+    def _emptied(self) -> None:
+        if self._full is not None:
+            self._full.cancel()
+            self._full = None
+
+    def _look(self) -> None:
+        """Begin to count when no request is being answered; what comes then is the head of the next, or nothing."""
+        if self.cycle is not None and not self.cycle.response_complete:
             self._stop()
-            super().connection_lost(exc)
+        elif self._limit is None and not self.transport.is_closing():
+            self._limit = self.loop.call_later(self.head_seconds, self.transport.abort)
 
-        def _look(self) -> None:
-            """Begin to count when no request is being answered; what comes then is the head of the next, or nothing."""
-            if self.cycle is not None and not self.cycle.response_complete:
-                self._stop()
-            elif self._limit is None and not self.transport.is_closing():
-                self._limit = self.loop.call_later(seconds, self.transport.abort)
-
-        def _stop(self) -> None:
-            if self._limit is not None:
-                self._limit.cancel()
-                self._limit = None
-
-    return Patient
+    def _stop(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None

@@ -46,7 +46,7 @@ class HubSettings(BaseSettings):
         token_notice: how long before its token ends a stream says so.
         poll_seconds: how often devices look for news when no hint came.
         header_timeout: for the head of a request to arrive.
-        body_timeout: for its body to arrive.
+        body_timeout: for its body to arrive, and for a device to take more of an answer that waits for it.
         keep_alive: how long a connection may be idle; longer than devices keep theirs, so that none is closed under a request.
         max_body_bytes: of one request, compressed and not.
         max_bodies_bytes: of all requests that are being read at one time.
