@@ -31,6 +31,7 @@ from localstore.http_messages import (
     is_worth_compressing,
 )
 from localstore.hub.access import Access, Person
+from localstore.hub.accounts.limits import network_of
 from localstore.hub.declining import (
     Declined,
     declined_by_accounts,
@@ -180,7 +181,7 @@ def endpoint(
         begun = parts.environment.monotonic()
         asked = Asked(parts, request)
         try:
-            if wait := parts.addresses.take(asked.address):
+            if wait := parts.addresses.take(network_of(asked.address)):
                 raise rate_limited(wait)
             response = await handle(asked)
         except Declined as problem:
