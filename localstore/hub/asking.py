@@ -141,7 +141,8 @@ class Asked:
             except TimeoutError:
                 raise Declined(Problem(kind="timeout", message="The request did not arrive in time.")) from None
             plain = self._plain(data, limit)
-            taken, reading.byte_count = taken + len(plain), reading.byte_count + len(plain)
+            if plain is not data:
+                taken, reading.byte_count = taken + len(plain), reading.byte_count + len(plain)
             yield _decoded(kind, plain, media_of(self.request.headers.get("content-type")), limit)
         finally:
             reading.byte_count -= taken
