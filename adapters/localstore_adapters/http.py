@@ -147,7 +147,12 @@ class HttpAdapter:
             cursor=hello.cursor,
             horizon_days=hello.horizon_days,
         )
-        reply = await self._post("connect", request, ConnectReply, _SMALL_BYTES, token=hello.token)
+        try:
+            reply = await self._post("connect", request, ConnectReply, _SMALL_BYTES, token=hello.token)
+        except Unauthorized as error:
+            if not self._options.users:
+                raise Unauthorized("This hub has users.", hint="Leave users=no out of its URL, and log in.") from error
+            raise
         self._line = _Line(hello, reply)
         return Welcome(
             remote_id=reply.remote_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from typing import Any
 
@@ -26,6 +27,7 @@ class HubServer(uvicorn.Server):
 
     def __init__(self, hub: Hub, settings: HubSettings) -> None:
         self._hub = hub
+        password = settings.private_key_password
         limits = {"head_seconds": settings.header_timeout, "answer_seconds": settings.body_timeout}
         super().__init__(
             uvicorn.Config(
@@ -42,6 +44,7 @@ class HubServer(uvicorn.Server):
                 forwarded_allow_ips=settings.trusted_proxies or None,
                 ssl_certfile=settings.certificate,
                 ssl_keyfile=settings.private_key,
+                ssl_keyfile_password=None if password is None else password.get_secret_value(),
                 limit_concurrency=settings.max_connections,
                 backlog=_BACKLOG,
                 timeout_keep_alive=max(1, round(settings.keep_alive)),
@@ -59,7 +62,8 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, or asyncio leaves Nagle's delay on
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name != "nt":  # where it would let others listen there too
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(_BACKLOG)  # from now on nobody is turned away, though they wait until it serves
     except OSError:

@@ -394,6 +394,14 @@ def test_an_address_that_asks_too_often_costs_no_look_at_its_token() -> None:
     run(steps())
 
 
+@pytest.mark.parametrize(("trusted", "last"), [("", 429), ("127.0.0.1", 200)])
+def test_an_address_that_somebody_claims_counts_only_from_a_trusted_proxy(trusted: str, last: int) -> None:
+    with running_hub(trusted_proxies=trusted, address_rate=0.001, address_burst=2.0) as hub:
+        claimed = [{"x-forwarded-for": f"203.0.113.{number}"} for number in range(3)]
+        answers = [httpx2.get(f"{hub.address}/health", headers=headers).status_code for headers in claimed]
+    assert answers == [200, 200, last]
+
+
 def test_metrics_are_for_this_computer_or_for_who_has_the_token() -> None:
     async def steps(on: Attack) -> None:
         assert (await on.client.get("/metrics")).status_code == 200
