@@ -22,7 +22,10 @@ from localstore.hub.accounts.sql_accounts import SqlAccounts
 from localstore.registry import adapter_factory
 from localstore.testing.conformance import POWERS, AdapterConformance, UsersConformance
 from localstore.testing.conformance.cancelling import CancellingRules
+from localstore.testing.conformance.connecting import ConnectingRules
 from localstore.testing.conformance.converging import ConvergingRules
+from localstore.testing.conformance.failing import FailingRules
+from localstore.testing.conformance.pushing import PushingRules
 from localstore.testing.conformance.snapshotting import SnapshottingRules
 from localstore.testing.conformance.watching import WatchingRules
 from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
@@ -77,7 +80,9 @@ class HubWithUsersUnderTest(HubUnderTest):
         self._clock.seconds += 3600
 
 
-class TestHubWithUsers(AdapterConformance, UsersConformance):
+class TestHubWithUsers(UsersConformance, ConnectingRules, PushingRules, FailingRules, ConvergingRules):
+    """What a token has a say in, and whole realms; all the others are about what it has in common."""
+
     powers, skips = TestHub.powers, TestHub.skips
 
     @pytest.fixture

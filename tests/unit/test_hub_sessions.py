@@ -28,14 +28,14 @@ class Users:
 
     def __init__(self, hub: RunningHub, world: World, directory: Path) -> None:
         self.world = world
-        self._hub = hub
+        self.hub = hub
         self._directory = directory
         self._open: list[Realm | App] = []
         self.told: queue.Queue[SyncError] = queue.Queue()
 
     def realm(self, name: str, partition: str = "team") -> Realm:
-        settings = Settings(directory=str(self._directory / name))
-        app = App.create("conformance", remote=self._hub.address, settings=settings)
+        settings = Settings(directory=str(self._directory / name), backoff_initial=0.05, backoff_max=0.2)
+        app = App.create("conformance", remote=self.hub.address, settings=settings)
         user = app.login(Credentials.email_password(f"{name}@example.com", PASSWORD))
         configuration = SyncConfiguration(
             user, [Note], partition=partition, error_handler=lambda _, error: self.told.put(error)
@@ -86,3 +86,15 @@ def test_a_partition_without_access_stops_the_session_with_its_name(users: Users
     told = users.told.get(timeout=PATIENCE)
     assert isinstance(told, ProtocolError)
     assert "'management'" in str(told)
+
+
+def test_sessions_go_on_by_themselves_when_the_hub_was_away(users: Users) -> None:
+    emma, kevin = users.realm("emma"), users.realm("kevin")
+    add(emma, "before")
+    eventually(lambda: texts(kevin) == ["before"], "the first note")
+    users.hub.stop()
+    add(emma, "meanwhile")
+    users.hub.start()
+    eventually(lambda: texts(kevin) == ["before", "meanwhile"], "the note that was written meanwhile")
+    add(emma, "after")
+    eventually(lambda: texts(kevin) == ["after", "before", "meanwhile"], "a note over the new streams")
