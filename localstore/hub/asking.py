@@ -219,7 +219,8 @@ def answer(asked: Asked, message: msgspec.Struct, *, changesets: int = 0, status
     """A message as an answer, in the form that was asked for."""
     headers = asked.request.headers
     accepted = headers.get("accept", "")
-    media = JSON if JSON in accepted and MESSAGE_PACK not in accepted else MESSAGE_PACK
+    sent = JSON in accepted or ("*/*" in accepted and media_of(headers.get("content-type")) == JSON)
+    media = JSON if sent and MESSAGE_PACK not in accepted else MESSAGE_PACK
     body = encode_message(message, media)
     response_headers = {VERSION_HEADER: str(VERSION), "cache-control": "no-store"}
     if "zstd" in headers.get("accept-encoding", "") and is_worth_compressing(len(body), changesets):

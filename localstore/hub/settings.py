@@ -6,6 +6,7 @@ Secrets come by the environment, or by a file of the name ``localstore_hub_<name
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -120,12 +121,9 @@ class HubSettings(BaseSettings):
         def __init__(self, **values: Any) -> None:
             found = environment(os.environ, prefix=HUB_PREFIX)
             directory = found.values.get("secrets")
-            known = {**found.values}
-            known.pop("secrets", None)
-            refuse_unknown(
-                [Source("the arguments of HubSettings", values, {}), Source(found.name, known, found.spelling)],
-                type(self).model_fields,
-            )
+            known = {name: value for name, value in found.values.items() if name != "secrets"}
+            sources = [Source("the arguments of HubSettings", values, {}), dataclasses.replace(found, values=known)]
+            refuse_unknown(sources, type(self).model_fields)
             try:
                 super().__init__(_secrets_dir=directory, **values)
             except ValidationError as error:
