@@ -76,7 +76,7 @@ class SnapshotMaker:
         metrics: what is counted.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  the settings that concern it
         self,
         make_log: AdapterFactory,
         *,

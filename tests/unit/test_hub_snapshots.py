@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -13,11 +13,15 @@ import pytest
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel, select
 
-pytest.importorskip("prometheus_client", reason="needs the extra hub")
+pytest.importorskip("httpx2", reason="needs the extra http")
+pytest.importorskip("starlette", reason="needs the extra hub")
+
+import httpx2
 
 from localstore import Realm
 from localstore.encryption import encrypted
 from localstore.errors import Offline
+from localstore.hub.access import Access
 from localstore.hub.merged_files import MergedFiles
 from localstore.hub.metrics import Metrics
 from localstore.hub.models import load_tables
@@ -27,6 +31,7 @@ from localstore.schema import tables_of
 from localstore.testing.clock import environment
 from localstore.testing.faulty import Raise
 from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
+from tests.unit.hub_kit import Device, PlayedAccounts, hub_in_process, told
 from tests.unit.session_kit import PATIENCE, Note, World, add, texts
 
 T = TypeVar("T")
@@ -299,3 +304,69 @@ SOME = {Ticket}
 def test_what_names_no_models_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="models"):
         load_tables(name)
+
+
+# -- what devices make
+
+
+def test_a_device_that_may_write_makes_one_where_that_is_allowed_and_no_other_does() -> None:
+    async def steps(on: Device, accounts: PlayedAccounts) -> None:
+        await on.connect()
+        await on.push(on.make(1))
+        cursor = told(await on.pull())["cursor"]
+        accounts.grants["emma", "default"] = Access.READ
+        assert (await sent(on, cursor, b"a snapshot")).status_code == 403
+        accounts.grants["emma", "default"] = Access.WRITE
+        assert (await sent(on, cursor, b"a snapshot")).status_code == 200
+        assert told(await on.get("snapshot"))["byte_count"] == 10
+
+    with_emma(steps, devices_write_snapshots=True)
+    with_emma(is_forbidden, devices_write_snapshots=False)
+
+
+async def is_forbidden(on: Device, accounts: PlayedAccounts) -> None:
+    await on.connect()
+    assert (await sent(on, b"", b"a snapshot")).status_code == 403
+
+
+def test_a_snapshot_that_is_too_large_is_not_kept() -> None:
+    async def steps(on: Device, accounts: PlayedAccounts) -> None:
+        await on.connect()
+        await on.push(on.make(1))
+        cursor = told(await on.pull())["cursor"]
+        assert (await sent(on, cursor, bytes(1001))).status_code == 413
+        assert (await on.get("snapshot")).status_code == 204
+
+    with_emma(steps, max_snapshot_bytes=1000)
+
+
+def test_a_snapshot_that_does_not_go_on_is_not_waited_for() -> None:
+    async def drip() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.Event().wait()
+
+    async def steps(on: Device, accounts: PlayedAccounts) -> None:
+        await on.connect()
+        await on.push(on.make(1))
+        cursor = told(await on.pull())["cursor"]
+        assert (await sent(on, cursor, drip())).status_code == 408
+        assert (await on.get("snapshot")).status_code == 204
+
+    with_emma(steps, body_timeout=0.05)
+
+
+async def sent(on: Device, cursor: bytes, content: bytes | AsyncIterator[bytes]) -> httpx2.Response:
+    query = {**on.query, "remote_id": on.remote_id, "cursor": cursor.hex()}
+    return await on.client.post("/v1/snapshot", params=query, content=content, headers=on.headers)
+
+
+def with_emma(steps: Callable[[Device, PlayedAccounts], Coroutine[Any, Any, None]], **settings: Any) -> None:
+    """A hub with one user, who may write."""
+    accounts = PlayedAccounts("emma")
+    accounts.grants = {("emma", "default"): Access.WRITE}
+
+    async def begin() -> None:
+        async with hub_in_process(MemoryRemoteWithSnapshots().adapter, accounts, **settings) as client:
+            await steps(Device(client, "emma"), accounts)
+
+    run(begin())
