@@ -31,6 +31,7 @@ from localstore.http_messages import (
     is_worth_compressing,
 )
 from localstore.hub.access import Access, Person
+from localstore.hub.accounts.limits import network_of
 from localstore.hub.declining import (
     Declined,
     declined_by_accounts,
@@ -143,7 +144,8 @@ class Asked:
             except TimeoutError:
                 raise Declined(Problem(kind="timeout", message="The request did not arrive in time.")) from None
             plain = self._plain(data, limit)
-            taken, reading.byte_count = taken + len(plain), reading.byte_count + len(plain)
+            if plain is not data:
+                taken, reading.byte_count = taken + len(plain), reading.byte_count + len(plain)
             yield _decoded(kind, plain, media_of(self.request.headers.get("content-type")), limit)
         finally:
             reading.byte_count -= taken
@@ -183,7 +185,7 @@ def endpoint(
         begun = parts.environment.monotonic()
         asked = Asked(parts, request)
         try:
-            if wait := parts.addresses.take(asked.address):
+            if wait := parts.addresses.take(network_of(asked.address)):
                 raise rate_limited(wait)
             response = await handle(asked)
         except Declined as problem:

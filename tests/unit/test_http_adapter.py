@@ -18,6 +18,7 @@ pytest.importorskip("starlette", reason="needs the extra hub")
 
 import msgspec
 
+from localstore import Credentials
 from localstore.adapter import Cursor, Hello, Hint, Limit, SnapshotInfo
 from localstore.errors import Busy, LocalStoreError, Offline, ProtocolError, SnapshotUnusable, Unauthorized
 from localstore.http_messages import ConnectReply, PollReply, Problem, PushReply, encode_message
@@ -139,6 +140,20 @@ def test_a_proxy_whose_hub_is_away_says_when_to_come_again(status: int) -> None:
     assert isinstance(error, Busy)
     assert error.retry_after == 7.0
     connecting_fails(plain(b"", status, retry_after="Fri, 1 Jan 2027 00:00:00 GMT"), Busy, "does not answer now")
+
+
+def test_a_url_that_is_wrong_about_users_says_what_to_change() -> None:
+    async def steps() -> None:
+        with running_hub() as hub, pytest.raises(Unauthorized) as caught:
+            async with line(hub.address) as adapter:
+                await adapter.log_in(Credentials.anonymous())
+        assert "users=no" in caught.value.hint
+        refused = answer(Problem(kind="unauthorized", message="No."), 401)
+        async with serving(connect=refused) as (url, _), line(f"{url}?users=no") as adapter:
+            with pytest.raises(Unauthorized, match="has users"):
+                await adapter.connect(dataclasses.replace(HELLO, token=None))
+
+    run(steps())
 
 
 def test_either_side_that_is_too_old_is_named() -> None:
