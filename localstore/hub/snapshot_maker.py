@@ -153,7 +153,7 @@ class SnapshotMaker:
         async with self._line(partition) as line:
             info = await line.latest_snapshot()
             if self._files is not None and not known.is_encrypted and await self._is_due(line, info, known):
-                if await self._make(line.adapter, self._files, partition):
+                if await self._make(line, info, self._files, partition):
                     known.counted, known.cursor = 0, None
             elif info is not None:
                 await line.trim(info.cursor)
@@ -180,11 +180,11 @@ class SnapshotMaker:
             known.counted, known.cursor, more = known.counted + len(page.changesets), page.cursor, page.more
         return known.counted >= self._every
 
-    async def _make(self, adapter: SyncAdapter, files: MergedFiles, partition: str) -> bool:
-        """Whether a snapshot was made; not when somebody else is at it."""
-        async with _claimed(adapter) as is_ours:
+    async def _make(self, line: Line, info: SnapshotInfo | None, files: MergedFiles, partition: str) -> bool:
+        """Whether a snapshot was made; not when somebody else is at it, or was until now."""
+        async with _claimed(line.adapter) as is_ours:
             with files.held(partition) as file:
-                if not is_ours or file is None:
+                if not is_ours or file is None or await line.latest_snapshot() != info:
                     return False
                 begun = self._environment.monotonic()
                 byte_count = await self._merging.snapshot(file, partition)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ pytest.importorskip("starlette", reason="needs the extra hub")
 
 import httpx2
 
-from localstore import Realm
+from localstore import App, Credentials, Realm, SyncConfiguration
 from localstore.encryption import encrypted
 from localstore.errors import Offline
 from localstore.hub.access import Access
@@ -31,8 +32,8 @@ from localstore.schema import tables_of
 from localstore.testing.clock import environment
 from localstore.testing.faulty import Raise
 from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
-from tests.unit.hub_kit import Device, PlayedAccounts, hub_in_process, told
-from tests.unit.session_kit import PATIENCE, Note, World, add, texts
+from tests.unit.hub_kit import APP, Device, PlayedAccounts, hub_in_process, running_hub, told
+from tests.unit.session_kit import PATIENCE, Note, World, add, eventually, texts
 
 T = TypeVar("T")
 EVERY = 10
@@ -224,6 +225,21 @@ def test_an_encrypted_partition_is_left_to_its_devices(world: World) -> None:
     assert b"snapshots_failed_total 0.0" in hub._metrics.text()
 
 
+def test_an_encrypted_partition_is_trimmed_by_what_its_devices_made(world: World) -> None:
+    secret = encrypted(world.remote.adapter, key=bytes(range(32)))
+    realm = world.open(remote=secret, snapshot_every=EVERY)
+    write_many(realm, EVERY)
+    eventually(lambda: world.remote._snapshots, "the device's snapshot")  # type: ignore[attr-defined]
+    realm.sync_session.pause()
+    line = world.line()
+    hub = maker(world, line, every=1)
+    look(hub)
+    look(hub)
+    assert made(hub) == 0
+    assert line.count("trim") >= 1
+    assert b"snapshots_failed_total 0.0" in hub._metrics.text()
+
+
 def test_without_models_the_hub_trims_what_devices_made_snapshots_of(world: World) -> None:
     realm, line = world.open(**DEVICES), world.line()
     write_many(realm, EVERY)
@@ -304,6 +320,26 @@ SOME = {Ticket}
 def test_what_names_no_models_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="models"):
         load_tables(name)
+
+
+def test_a_hub_that_knows_the_models_does_it_by_itself(tmp_path: Path) -> None:
+    remote = MemoryRemoteWithSnapshots()
+    settings = {"models": __name__, "snapshot_every": EVERY, "snapshot_files": tmp_path / "hub"}
+    with contextlib.ExitStack() as stack:
+        hub = stack.enter_context(running_hub(remote.adapter, devices_write_snapshots=False, **settings))
+
+        def opened(name: str) -> Realm:
+            app = App.create(APP, remote=f"{hub.address}?users=no")
+            stack.callback(app.close)
+            configuration = SyncConfiguration(app.login(Credentials.anonymous()), {Note}, path=tmp_path / f"{name}.db")
+            return stack.enter_context(contextlib.closing(Realm.open(configuration)))
+
+        realm = opened("one")
+        write_many(realm, EVERY)
+        eventually(lambda: remote._snapshots, "the snapshot")
+        new = opened("new")
+        assert new.sync_session.download_all_server_changes(PATIENCE)
+        assert texts(new) == texts(realm)
 
 
 # -- what devices make
