@@ -18,14 +18,18 @@ pytest.importorskip("httpx2", reason="needs the extra http")
 pytest.importorskip("starlette", reason="needs the extra hub")
 
 import httpx2
+from typer.testing import CliRunner
 
 from localstore import App, Credentials, Realm, SyncConfiguration
+from localstore.cli import app as cli
 from localstore.encryption import encrypted
 from localstore.errors import Offline
 from localstore.hub.access import Access
+from localstore.hub.commands import _with_snapshots
 from localstore.hub.merged_files import MergedFiles
 from localstore.hub.metrics import Metrics
 from localstore.hub.models import load_tables
+from localstore.hub.settings import HubSettings
 from localstore.hub.snapshot_maker import SnapshotMaker
 from localstore.registry import AdapterFactory
 from localstore.schema import tables_of
@@ -340,6 +344,26 @@ def test_a_hub_that_knows_the_models_does_it_by_itself(tmp_path: Path) -> None:
         new = opened("new")
         assert new.sync_session.download_all_server_changes(PATIENCE)
         assert texts(new) == texts(realm)
+
+
+def test_where_nobody_said_who_makes_snapshots_devices_do_it_if_all_are_trusted(caplog: pytest.LogCaptureFixture) -> None:
+    def devices_do_it(*, open_to_all: bool, **settings: Any) -> bool:
+        return _with_snapshots(HubSettings(app="todo", **settings), open_to_all).devices_write_snapshots
+
+    assert devices_do_it(open_to_all=True)
+    assert not devices_do_it(open_to_all=True, devices_write_snapshots=False)
+    assert not devices_do_it(open_to_all=True, models=__name__)
+    assert not devices_do_it(open_to_all=False, models=__name__)
+    assert not caplog.messages
+    assert not devices_do_it(open_to_all=False)
+    assert "LOCALSTORE_HUB_MODELS" in caplog.text
+
+
+def test_a_hub_with_models_that_cannot_be_used_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCALSTORE_HUB_MODELS", "nothing.there")
+    done = CliRunner().invoke(cli, ["hub", "serve", "--app", "todo", "--store", "memory://x", "--open"])
+    assert done.exit_code == 1
+    assert "nothing.there" in done.output
 
 
 # -- what devices make
