@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from localstore.environment import Environment
-from localstore.errors import Busy, LocalStoreError, Offline, RateLimited, SyncError, Unauthorized, WrongKey
+from localstore.errors import Busy, LocalStoreError, Offline, ProtocolError, SnapshotUnusable, SyncError, Unauthorized
 from localstore.hub.merged_files import MergedFile
 from localstore.registry import AdapterFactory
 from localstore.store.file import Store
@@ -39,7 +39,7 @@ LIMITS = Limits(
     page_bytes=1024 * 1024,  # between two of which requests have their turn
     page_count=1000,
 )
-_NOT_THE_FILES = (Offline, Busy, RateLimited, Unauthorized, WrongKey)
+_NOT_THE_FILES = (Offline, Busy, Unauthorized, ProtocolError, SnapshotUnusable)
 """Errors that another file would meet as well."""
 
 

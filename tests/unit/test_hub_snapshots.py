@@ -21,6 +21,7 @@ import httpx2
 from typer.testing import CliRunner
 
 from localstore import App, Credentials, Realm, SyncConfiguration
+from localstore.adapter import Hello
 from localstore.cli import app as cli
 from localstore.encryption import encrypted
 from localstore.errors import Offline
@@ -38,6 +39,7 @@ from localstore.testing.faulty import Raise
 from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
 from tests.unit.hub_kit import APP, Device, PlayedAccounts, hub_in_process, running_hub, told
 from tests.unit.session_kit import PATIENCE, Note, World, add, eventually, texts
+from tests.unit.wire_kit import forge
 
 T = TypeVar("T")
 EVERY = 10
@@ -215,6 +217,30 @@ def test_what_fails_is_told_and_tried_again(world: World) -> None:
     assert made(hub) == 1
     assert world.remote_texts() == texts(realm)
     assert not list(world.directory.rglob("*.snapshot-*")), "nothing is left over"
+
+
+def test_a_changeset_that_nobody_can_read_does_not_make_it_read_all_anew(world: World) -> None:
+    realm, line = world.open(**DEVICES), world.line()
+    write_many(realm, EVERY)
+    hub = maker(world, line)
+    look(hub)
+
+    async def push_what_is_malformed() -> None:
+        forged = forge(b"no body")
+        adapter = world.remote.adapter()
+        await adapter.connect(Hello(app="kit", partition="default", device=forged.device))
+        await adapter.push([forged])
+        await adapter.close()
+
+    write_many(realm, EVERY, "more")
+    realm.sync_session.pause()
+    run(push_what_is_malformed())
+    before = len(line.calls)
+    look(hub)
+    assert made(hub) == 1
+    assert b"snapshots_failed_total 1.0" in hub._metrics.text()
+    assert line.calls[before:].count("pull") == 1
+    assert line.calls[before:].count("read_snapshot") == 0
 
 
 def test_an_encrypted_partition_is_left_to_its_devices(world: World) -> None:
