@@ -157,12 +157,20 @@ def _merged_files(settings: HubSettings, environment: Environment) -> MergedFile
     """Where the hub merges partitions, if it knows what their tables are."""
     if settings.models is None:
         return None
-    url = "" if settings.store is None else settings.store.get_secret_value()
-    name = hashlib.sha256(f"{Path.cwd()}\n{url}".encode()).hexdigest()[:32]  # which shows no password
     return MergedFiles(
-        settings.snapshot_files or data_directory(None, os.environ) / "hub" / name,
+        settings.snapshot_files or _own_directory(settings),
         load_tables(settings.models),
         app=settings.app,
         offline_days=settings.horizon_days,
         environment=environment,
     )
+
+
+def _own_directory(settings: HubSettings) -> Path:
+    """Where files of this hub lie unless that is set. The name tells logs apart, and shows no password."""
+    url = "" if settings.store is None else settings.store.get_secret_value()
+    try:
+        directory = data_directory(None, os.environ) / "hub"
+    except ValueError:
+        raise ValueError("This user has no home directory. Set LOCALSTORE_HUB_SNAPSHOT_FILES to a directory.") from None
+    return directory / hashlib.sha256(f"{Path.cwd()}\n{url}".encode()).hexdigest()[:32]

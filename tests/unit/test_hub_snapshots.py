@@ -203,6 +203,16 @@ def test_a_process_passes_over_what_another_one_is_at(world: World) -> None:
     assert made(one) == 0, "there is nothing new"
 
 
+@pytest.mark.parametrize("partition", ["../../x", "/etc", "a/b", "user:1", "con", "A", "\x00", "x" * 1000])
+def test_a_partitions_file_lies_in_its_place_whatever_its_name(world: World, partition: str) -> None:
+    files = maker(world)._files
+    assert files is not None
+    with files.held(partition) as file:
+        assert file is not None
+    (place,) = (world.directory / "hub").iterdir()
+    assert [path.name for path in place.iterdir()] == ["in-use"]
+
+
 def test_what_fails_is_told_and_tried_again(world: World) -> None:
     realm, line = world.open(**DEVICES), world.line()
     write_many(realm, EVERY)
