@@ -16,9 +16,11 @@ import pytest
 pytest.importorskip("starlette", reason="needs the extra hub")
 
 from localstore import Realm
-from localstore.adapter import Hello, Limit
+from localstore.adapter import Hello, Limit, SnapshotInfo
+from localstore.environment import Environment
 from localstore.errors import ResetRequired
 from localstore.hub.snapshot_maker import SnapshotMaker
+from localstore.registry import adapter_factory
 from localstore.testing.clock import environment
 from localstore.testing.conformance import new_device
 from localstore_adapters._sql_tables import LOG_TABLES
@@ -147,6 +149,34 @@ def test_a_task_is_claimed_by_one_line_at_a_time(postgres: PostgresServer) -> No
     asyncio.run(asyncio.wait_for(steps(), PATIENCE))
 
 
+def test_a_hub_on_another_computer_passes_over_what_is_claimed(world: World, tmp_path: Path, postgres: PostgresServer) -> None:
+    url = postgres.url(postgres.database)
+    postgres.execute(f"TRUNCATE {', '.join(table.name for table in LOG_TABLES)} RESTART IDENTITY", postgres.database)
+    write_many(world.open(remote=adapter_factory(url), snapshot_every=0), EVERY, "note")
+
+    async def latest() -> SnapshotInfo | None:
+        line = SqlAdapter(SqlStore(url))
+        await line.connect(HELLO)
+        try:
+            return await line.latest_snapshot()
+        finally:
+            await line.close()
+
+    async def look_while_it_is_claimed() -> None:
+        line = SqlAdapter(SqlStore(url))
+        await line.connect(HELLO)
+        async with line.claimed("snapshot"):
+            hub = maker(url, tmp_path / "here", Environment())
+            hub.note("default")
+            await hub.step()
+        await line.close()
+
+    asyncio.run(look_while_it_is_claimed())
+    assert asyncio.run(latest()) is None
+    look(maker(url, tmp_path / "there", Environment()))
+    assert asyncio.run(latest()) is not None
+
+
 @contextlib.contextmanager
 def process(url: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
     arguments = [sys.executable, "-m", "tests.integration.snapshot_maker_process", url, str(directory)]
@@ -161,9 +191,6 @@ def process(url: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.slow
 def test_a_hub_that_is_killed_while_it_makes_snapshots_loses_and_leaves_nothing(tmp_path: Path, url: str, world: World) -> None:
-    from localstore.environment import Environment
-    from localstore.registry import adapter_factory
-
     chance = random.Random(7)
     make_log, directory = adapter_factory(url), tmp_path / "hub"
     realm = world.open(remote=make_log, snapshot_every=0)
