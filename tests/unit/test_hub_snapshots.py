@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -17,7 +17,6 @@ from sqlmodel import Field, SQLModel, select
 pytest.importorskip("httpx2", reason="needs the extra http")
 pytest.importorskip("starlette", reason="needs the extra hub")
 
-import httpx2
 from typer.testing import CliRunner
 
 from localstore import App, Credentials, Realm, SyncConfiguration
@@ -25,7 +24,6 @@ from localstore.adapter import Hello
 from localstore.cli import app as cli
 from localstore.encryption import encrypted
 from localstore.errors import Offline
-from localstore.hub.access import Access
 from localstore.hub.commands import _with_snapshots
 from localstore.hub.merged_files import MergedFiles
 from localstore.hub.metrics import Metrics
@@ -37,7 +35,7 @@ from localstore.schema import tables_of
 from localstore.testing.clock import environment
 from localstore.testing.faulty import Raise
 from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
-from tests.unit.hub_kit import APP, Device, PlayedAccounts, hub_in_process, running_hub, told
+from tests.unit.hub_kit import APP, running_hub
 from tests.unit.session_kit import PATIENCE, Note, World, add, eventually, texts
 from tests.unit.wire_kit import forge
 
@@ -400,69 +398,3 @@ def test_a_hub_with_models_that_cannot_be_used_does_not_start(monkeypatch: pytes
     done = CliRunner().invoke(cli, ["hub", "serve", "--app", "todo", "--store", "memory://x", "--open"])
     assert done.exit_code == 1
     assert "nothing.there" in done.output
-
-
-# -- what devices make
-
-
-def test_a_device_that_may_write_makes_one_where_that_is_allowed_and_no_other_does() -> None:
-    async def steps(on: Device, accounts: PlayedAccounts) -> None:
-        await on.connect()
-        await on.push(on.make(1))
-        cursor = told(await on.pull())["cursor"]
-        accounts.grants["emma", "default"] = Access.READ
-        assert (await sent(on, cursor, b"a snapshot")).status_code == 403
-        accounts.grants["emma", "default"] = Access.WRITE
-        assert (await sent(on, cursor, b"a snapshot")).status_code == 200
-        assert told(await on.get("snapshot"))["byte_count"] == 10
-
-    with_emma(steps, devices_write_snapshots=True)
-    with_emma(is_forbidden, devices_write_snapshots=False)
-
-
-async def is_forbidden(on: Device, accounts: PlayedAccounts) -> None:
-    await on.connect()
-    assert (await sent(on, b"", b"a snapshot")).status_code == 403
-
-
-def test_a_snapshot_that_is_too_large_is_not_kept() -> None:
-    async def steps(on: Device, accounts: PlayedAccounts) -> None:
-        await on.connect()
-        await on.push(on.make(1))
-        cursor = told(await on.pull())["cursor"]
-        assert (await sent(on, cursor, bytes(1001))).status_code == 413
-        assert (await on.get("snapshot")).status_code == 204
-
-    with_emma(steps, max_snapshot_bytes=1000)
-
-
-def test_a_snapshot_that_does_not_go_on_is_not_waited_for() -> None:
-    async def drip() -> AsyncIterator[bytes]:
-        yield b"x"
-        await asyncio.Event().wait()
-
-    async def steps(on: Device, accounts: PlayedAccounts) -> None:
-        await on.connect()
-        await on.push(on.make(1))
-        cursor = told(await on.pull())["cursor"]
-        assert (await sent(on, cursor, drip())).status_code == 408
-        assert (await on.get("snapshot")).status_code == 204
-
-    with_emma(steps, body_timeout=0.05)
-
-
-async def sent(on: Device, cursor: bytes, content: bytes | AsyncIterator[bytes]) -> httpx2.Response:
-    query = {**on.query, "remote_id": on.remote_id, "cursor": cursor.hex()}
-    return await on.client.post("/v1/snapshot", params=query, content=content, headers=on.headers)
-
-
-def with_emma(steps: Callable[[Device, PlayedAccounts], Coroutine[Any, Any, None]], **settings: Any) -> None:
-    """A hub with one user, who may write."""
-    accounts = PlayedAccounts("emma")
-    accounts.grants = {("emma", "default"): Access.WRITE}
-
-    async def begin() -> None:
-        async with hub_in_process(MemoryRemoteWithSnapshots().adapter, accounts, **settings) as client:
-            await steps(Device(client, "emma"), accounts)
-
-    run(begin())
