@@ -18,7 +18,7 @@ from typing import Protocol, runtime_checkable
 
 from localstore.adapter import Cursor, Hello, Limit, SnapshotInfo, SyncAdapter
 from localstore.environment import Environment
-from localstore.errors import LocalStoreError, WrongKey
+from localstore.errors import LocalStoreError, ResetRequired, WrongKey
 from localstore.hub.merged_files import MergedFiles
 from localstore.hub.merging import LIMITS, Merging
 from localstore.hub.metrics import Metrics
@@ -98,6 +98,7 @@ class SnapshotMaker:
         self._metrics = metrics
         self._merging = Merging(make_log, app, environment)
         self._device = environment.new_device()
+        self._remote_id: str | None = None
         self._partitions: OrderedDict[str, _Known] = OrderedDict()
         self._wanted = asyncio.Event()
 
@@ -145,6 +146,8 @@ class SnapshotMaker:
                 await self._look(partition, known)
             except WrongKey:
                 known.is_encrypted = True
+            except ResetRequired:  # there is another history, of which nothing is known yet
+                self._remote_id, self._partitions[partition] = None, _Known()
             except Exception as error:  # noqa: BLE001  nobody waits for it: it is told, and tried again after a while
                 self._metrics.snapshots_failed.inc()
                 _log.warning("A partition gets no snapshot now: %s", error, exc_info=_unexpected(error))
@@ -163,7 +166,14 @@ class SnapshotMaker:
         adapter = self._make_log()
         try:
             line = Line(adapter, LIMITS, self._environment)
-            await line.connect(Hello(app=self._app, partition=partition, device=self._device, horizon_days=self._horizon_days))
+            hello = Hello(
+                app=self._app,
+                partition=partition,
+                device=self._device,
+                remote_id=self._remote_id,  # so that no history is begun where there was one
+                horizon_days=self._horizon_days,
+            )
+            self._remote_id = (await line.connect(hello)).remote_id
             yield line
         finally:
             await asyncio.shield(asyncio.ensure_future(adapter.close()))

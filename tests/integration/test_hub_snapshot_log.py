@@ -112,6 +112,21 @@ def test_a_snapshot_that_grew_old_is_enough_to_trim_by(world: World, tmp_path: P
     assert first_position(store) is None, "though nothing came since"
 
 
+def test_a_log_that_was_emptied_is_not_begun_anew_by_the_hub_itself(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "log.db"
+    url = f"sqlite:///{file}"
+    hub = maker(url, tmp_path / "hub", environment(world.clock, seed=5))
+    device = world.device(remote=adapter_factory(url), snapshot_every=0)
+    write_many(device.open(), EVERY, "note")
+    look(hub)
+    device.close()
+    for path in tmp_path.glob("log.db*"):
+        path.unlink()
+    look(hub)
+    look(hub)
+    assert not file.exists()
+
+
 def first_position(store: SqlStore) -> int | None:
     """Of the oldest changeset that the log still has."""
     store.hold()

@@ -187,6 +187,23 @@ def test_a_log_that_was_replaced_begins_a_new_file(world: World) -> None:
     assert world.remote_texts() == texts(realm)
 
 
+def test_what_was_counted_of_another_history_does_not_count(world: World) -> None:
+    device = world.device("one", **DEVICES)
+    write_many(device.open(), EVERY - 1)
+    hub = maker(world)
+    look(hub)
+    device.close()
+    world.remote.wipe()
+    realm = world.open("other", **DEVICES)
+    write_many(realm, EVERY - 1, "of the other history")
+    look(hub)
+    look(hub)
+    assert made(hub) == 0
+    write_many(realm, 1, "last")
+    look(hub)
+    assert made(hub) == 1
+
+
 def test_a_process_passes_over_what_another_one_is_at(world: World) -> None:
     write_many(world.open(**DEVICES), EVERY)
     one, other = maker(world), maker(world)
