@@ -12,6 +12,7 @@ from localstore.hub.lines import Lines
 from localstore.hub.metrics import Metrics
 from localstore.hub.rates import Rates
 from localstore.hub.settings import HubSettings
+from localstore.hub.snapshot_maker import SnapshotMaker
 
 __all__ = ["HubParts", "Reading"]
 
@@ -36,6 +37,7 @@ class HubParts:
         events: what listeners are told.
         users, addresses: how often each may ask.
         metrics: what is counted.
+        snapshots: makes them, and trims the log.
         reading: what requests hold.
     """
 
@@ -48,4 +50,5 @@ class HubParts:
     users: Rates
     addresses: Rates
     metrics: Metrics
+    snapshots: SnapshotMaker
     reading: Reading = field(default_factory=Reading)
