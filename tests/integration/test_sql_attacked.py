@@ -1,0 +1,157 @@
+"""A log in SQL under bad luck: locks that are held, servers that end transactions, names that are hard to write."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from localstore.adapter import Hello, Limit
+from localstore.errors import LocalStoreError, Offline
+from localstore_adapters._sql_tables import LOG_TABLES
+from localstore_adapters.sql import SqlAdapter, SqlStore
+from tests.integration.test_sql_log import connected, run
+from tests.postgres_server import PostgresServer
+
+
+@pytest.fixture
+def server(postgres: PostgresServer) -> PostgresServer:
+    postgres.execute(f"TRUNCATE {', '.join(table.name for table in LOG_TABLES)} RESTART IDENTITY", postgres.database)
+    return postgres
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'log.db'}"
+    server: PostgresServer = request.getfixturevalue("server")
+    return server.url(server.database)
+
+
+@contextlib.contextmanager
+def transaction(server: PostgresServer) -> Iterator[Any]:
+    """One of somebody else's."""
+    import psycopg
+
+    with psycopg.connect(server.url(server.database)) as connection:
+        yield connection
+
+
+async def waiting(server: PostgresServer, count: int) -> None:
+    """Until so many wait for a lock."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with transaction(server) as connection:
+        connection.autocommit = True
+        while connection.execute(query).fetchone()[0] < count:  # noqa: ASYNC110 - the server has no other way to tell
+            await asyncio.sleep(0.01)
+
+
+LOCK = "SELECT 1 FROM localstore_log_partition WHERE name = %s FOR UPDATE"
+
+
+def test_pushes_of_one_device_over_two_lines_take_their_locks_in_one_order(server: PostgresServer) -> None:
+    """Whoever has the partition's lock can write the device's row, also while another push of the device waits."""
+
+    async def story() -> None:
+        async with connected(SqlStore(server.url(server.database))) as line:
+            await line.push(1, 1)
+            with transaction(server) as other:
+                other.execute(LOCK, ["default"])
+                pushing = asyncio.ensure_future(line.push(2, 2))
+                await waiting(server, 1)
+                other.execute("SET lock_timeout = '5s'; UPDATE localstore_log_device SET number = number")
+                other.commit()
+            assert (await pushing).acknowledged == 2
+
+    run(story())
+
+
+def test_a_device_that_is_new_takes_its_locks_in_the_same_order(server: PostgresServer) -> None:
+    async def story() -> None:
+        async with connected(SqlStore(server.url(server.database))) as line:
+            with transaction(server) as other:
+                other.execute(LOCK, ["default"])
+                pushing = asyncio.ensure_future(line.push(1, 1))
+                await waiting(server, 1)
+                insert = "INSERT INTO localstore_log_device SELECT id, %s, 0 FROM localstore_log_partition"
+                other.execute("SET lock_timeout = '5s'")
+                other.execute(insert, [line.device])
+                other.rollback()
+            assert (await pushing).acknowledged == 1
+
+    run(story())
+
+
+def _sleep_in_a_transaction(store: SqlStore) -> None:
+    with store.writing() as connection:
+        connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = '10ms'"))
+        threading.Event().wait(0.1)
+        connection.execute(sa.text("SELECT 1"))
+
+
+def test_who_was_asleep_in_a_transaction_comes_back(server: PostgresServer) -> None:
+    """The server has ended it meanwhile, and says so at the next word."""
+    store = SqlStore(server.url(server.database))
+
+    async def story() -> None:
+        async with connected(store) as line:
+            with pytest.raises(Offline):
+                _sleep_in_a_transaction(store)
+            assert (await line.push(1, 1)).acknowledged == 1
+
+    run(story())
+
+
+NAMES = ["a b", "ä" * 200, "\U0001f9e0", "e\u0301", "é", "Default", "user:1", "../..", "%s", "'; DROP TABLE x; --", "\\", ":a"]
+
+
+def test_partitions_are_told_apart_letter_for_letter(url: str) -> None:
+    store = SqlStore(url)
+
+    async def story() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            lines = [await stack.enter_async_context(connected(store, partition=name)) for name in NAMES]
+            for line in lines:
+                await line.push(1, 1)
+            for line in lines:
+                page = await line.adapter.pull(None, Limit())
+                assert list(page.changesets) in ([], line.make(1, 1))
+            async with connected(store, partition=NAMES[3]) as new:
+                assert await new.read() == lines[3].make(1, 1)
+
+    run(story())
+
+
+@pytest.mark.parametrize("field", ["app", "partition"])
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "".join(map(chr, range(0x4E00, 0x5E00))), "x\n"], ids=ascii)
+def test_a_name_that_a_database_cannot_hold_is_an_error_of_the_contract(url: str, field: str, name: str) -> None:
+    async def story() -> None:
+        adapter = SqlAdapter(SqlStore(url))
+        hello = {"app": "todo", "partition": "default", field: name}
+        try:
+            with contextlib.suppress(LocalStoreError):
+                await adapter.connect(Hello(device=bytes(16), **hello))
+        finally:
+            await adapter.close()
+
+    run(story())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="it has no such modes")
+def test_a_file_is_its_owners_alone(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with connected(SqlStore(f"sqlite:///{tmp_path / 'log.db'}")) as line:
+            await line.push(1, 1)
+            modes.update((path.name, stat.S_IMODE(path.stat().st_mode)) for path in tmp_path.glob("*"))  # noqa: ASYNC240
+
+    modes: dict[str, int] = {}
+    run(story())
+    assert modes == dict.fromkeys(("log.db", "log.db-wal", "log.db-shm"), 0o600)
