@@ -180,7 +180,8 @@ class SqlAdapter:
         """Do blocking work beside the event loop, one job at a time: what a cancelled call has left is waited for."""
         while self._job is not None and not self._job.done():
             await asyncio.wait([self._job])
-        job = self._store.run(work, *arguments, writes=writes)
+        lane = self._line.partition if writes and self._line is not None else None
+        job = self._store.run(work, *arguments, writes=writes, lane=lane)
         self._job = job  # type: ignore[assignment]
         await asyncio.wait([job])
         return job.result()

@@ -90,6 +90,25 @@ def test_a_device_that_is_new_takes_its_locks_in_the_same_order(server: Postgres
     run(story())
 
 
+def test_a_partition_that_is_locked_holds_up_no_other(server: PostgresServer) -> None:
+    store = SqlStore(server.url(server.database))
+
+    async def story() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            reader, *lines = [await stack.enter_async_context(connected(store, partition="locked")) for _ in range(21)]
+            other = await stack.enter_async_context(connected(store, partition="other"))
+            with transaction(server) as somebody:
+                somebody.execute(LOCK, ["locked"])
+                pushing = [asyncio.ensure_future(line.push(1, 1)) for line in lines]
+                await waiting(server, 4)
+                assert (await other.push(1, 1)).acknowledged == 1
+                assert await reader.read() == [], "nor who reads"
+                assert not any(push.done() for push in pushing)
+            assert [(await push).acknowledged for push in pushing] == [1] * len(lines)
+
+    run(story())
+
+
 def _sleep_in_a_transaction(store: SqlStore) -> None:
     with store.writing() as connection:
         connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = '10ms'"))
