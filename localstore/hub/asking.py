@@ -43,6 +43,7 @@ from localstore.hub.declining import (
 from localstore.hub.lines import new_id
 from localstore.hub.open_accounts import EVERYBODY
 from localstore.hub.parts import HubParts
+from localstore.hub.rates import network_of
 
 __all__ = ["SMALL_BYTES", "Asked", "answer", "check_version", "declined", "endpoint"]
 
@@ -104,6 +105,19 @@ class Asked:
         """
         if not await self.of_accounts(self.parts.accounts.claim_device(person, partition, device)):
             raise Declined.of(ResetRequired("device forked", hint="Its file was another user's."))
+
+    def check_waiting(self, person: Person) -> None:
+        """See that they do not hold too many connections open with nothing to do.
+
+        Raises:
+            Declined: they do.
+        """
+        if person.user_id != EVERYBODY and self.parts.waiting.is_used_up(person.user_id):
+            raise rate_limited(self.parts.settings.poll_seconds)
+
+    def waiting(self, person: Person) -> contextlib.AbstractContextManager[None]:
+        """Counts as such a connection inside the block."""
+        return self.parts.waiting.taking(person.user_id)
 
     async def of_accounts(self, call: Awaitable[T]) -> T:
         """What accounts answer.
@@ -180,7 +194,7 @@ def endpoint(
         begun = parts.environment.monotonic()
         asked = Asked(parts, request)
         try:
-            if wait := parts.addresses.take(asked.address):
+            if wait := parts.addresses.take(network_of(asked.address)):
                 raise rate_limited(wait)
             response = await handle(asked)
         except Declined as problem:

@@ -77,9 +77,17 @@ async def trim(asked: Asked) -> Response:
 
 
 async def _sent(asked: Asked) -> AsyncGenerator[bytes]:
+    """A snapshot as it comes; it may take long, and nothing of it may."""
+    chunks = asked.request.stream()
     try:
-        async for chunk in asked.request.stream():
+        while True:
+            async with asked.parts.environment.timeout(asked.parts.settings.body_timeout):
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                return
             yield chunk
+    except TimeoutError:
+        raise Declined(Problem(kind="timeout", message="The snapshot did not arrive in time.")) from None
     except ClientDisconnect:
         raise Declined(Problem(kind="protocol", message="The snapshot broke off.")) from None
 

@@ -57,6 +57,7 @@ class HubSettings(BaseSettings):
         max_connections: how many connections are held at one time.
         user_rate, user_burst, address_rate, address_burst: requests a second of one user and from one address, and how many may
             come at once; a rate of 0 sets no limit.
+        user_streams: how many streams of events, and polls, one user has open at one time; other devices look now and then.
         devices_write_snapshots: whether devices make the snapshots of a partition that they may write to.
         shutdown_timeout: how long it waits for what is under way when it is told to end.
 
@@ -105,6 +106,7 @@ class HubSettings(BaseSettings):
     user_burst: float = Field(default=1000.0, ge=1, le=10_000_000)
     address_rate: float = Field(default=500.0, ge=0, le=1_000_000)
     address_burst: float = Field(default=5000.0, ge=1, le=10_000_000)
+    user_streams: int = Field(default=1000, gt=0, le=1_000_000)
     devices_write_snapshots: bool = False
     shutdown_timeout: float = Field(default=10.0, gt=0, le=600)
 
