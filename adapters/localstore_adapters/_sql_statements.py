@@ -88,8 +88,10 @@ _IN_PAGE = sa.and_(
         _LOG.c.position == _POSITION + 1,
     ),
 )
+_OWN = sa.and_(_LOG.c.device == _DEVICE, _LOG.c.number <= sa.bindparam("known", type_=sa.BigInteger))
+_SEALED = sa.case((_OWN, sa.null()), else_=_LOG.c.sealed).label("sealed")  # what is left out is not read from the disk either
 PAGE = (
-    sa.select(*_STATE, _LOG.c.position, _LOG.c.mark, _LOG.c.total.label("log_total"), _LOG.c.sealed)
+    sa.select(*_STATE, _LOG.c.position, _LOG.c.mark, _LOG.c.total.label("log_total"), _SEALED)
     .select_from(_STANDING.outerjoin(_LOG, _IN_PAGE))
     .order_by(_LOG.c.position)
 )

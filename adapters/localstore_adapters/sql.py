@@ -74,6 +74,7 @@ class SqlAdapter:
         self._is_held = False
         self._line: log.Line | None = None
         self._keep_days = _KEEP_DAYS
+        self._known = 0  # the device has its own changesets up to here, by what it said itself
         self._job: asyncio.Future[object] | None = None
         self._bells: dict[Bell, None] = {}
 
@@ -103,16 +104,19 @@ class SqlAdapter:
             self._store.hold()
             self._is_held = True
         self._line, welcome = await self._in_turn(self._connect, hello)
+        self._known = hello.acknowledged
         return welcome
 
     async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
         line = self._connected()
         if not _is_run(line.device, batch):
             raise ValueError("A batch is a run of consecutive numbers of the connected device, and not empty.")
-        return await self._in_turn(self._push, line, batch, writes=True)
+        result = await self._in_turn(self._push, line, batch, writes=True)
+        self._known = max(self._known, result.acknowledged)
+        return result
 
     async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
-        return await self._in_turn(self._pull, self._connected(), cursor, limit)
+        return await self._in_turn(self._pull, self._connected(), cursor, limit, self._known)
 
     async def watch(self, cursor: Cursor | None) -> AsyncGenerator[Hint]:
         line = self._connected()
@@ -246,9 +250,9 @@ class SqlAdapter:
             store.hints.stored(line.partition, head, count, line.device)
         return result
 
-    def _pull(self, line: log.Line, cursor: Cursor | None, limit: Limit) -> Page:
+    def _pull(self, line: log.Line, cursor: Cursor | None, limit: Limit, known: int) -> Page:
         with self._store.reading() as connection:
-            return log.page(connection, line, cursor, limit)
+            return log.page(connection, line, cursor, limit, known)
 
     def _has_news(self, line: log.Line, cursor: Cursor | None) -> bool:
         with self._store.reading() as connection:

@@ -119,6 +119,25 @@ def test_history_in_a_snapshot_is_let_go_of_and_stays_known(url: str) -> None:
     run(story())
 
 
+def test_a_devices_own_changesets_are_left_out_as_far_as_it_says_that_it_has_them(url: str) -> None:
+    store = SqlStore(url)
+
+    async def story() -> None:
+        async with connected(store) as writer, connected(store) as other:
+            await writer.push(1, 5)
+            await other.push(1, 1)
+            await writer.push(6, 7)
+            pages = [await writer.pull(Limit(max_count=3)) for _ in range(3)]
+            assert [page.changesets for page in pages] == [(), tuple(other.make(1, 1)), ()]
+            assert [page.more for page in pages] == [True, True, False]
+        known = {"remote_id": writer.welcome.remote_id, "acknowledged": 5}
+        async with connected(store, writer.device, **known) as copy:
+            page = await copy.adapter.pull(None, Limit())
+            assert list(page.changesets) == [*other.make(1, 1), *writer.make(6, 7)], "it never sent these: it is told of a copy"
+
+    run(story())
+
+
 def test_history_is_kept_for_the_horizon_that_the_device_names(tmp_path: Path) -> None:
     now = [1_800_000_000_000]
     store = SqlStore(f"sqlite:///{tmp_path / 'log.db'}", environment=Environment(now_ms=lambda: now[0]))
