@@ -44,7 +44,6 @@ from localstore.hub.declining import (
 from localstore.hub.lines import new_id
 from localstore.hub.open_accounts import EVERYBODY
 from localstore.hub.parts import HubParts
-from localstore.hub.rates import network_of
 
 __all__ = ["SMALL_BYTES", "Asked", "answer", "check_version", "declined", "endpoint"]
 

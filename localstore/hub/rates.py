@@ -8,11 +8,10 @@ knows neither HTTP nor what is asked.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator, Hashable
 
-__all__ = ["Rates", "Shares", "network_of"]
+__all__ = ["Rates", "Shares"]
 
 _MAX_KEYS = 100_000
 
@@ -68,16 +67,3 @@ class Shares:
             self._taken[key] -= 1
             if not self._taken[key]:
                 del self._taken[key]
-
-
-def network_of(address: str) -> str:
-    """Whom an address belongs to: of IPv6 everybody has some 2^64."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address[:64]
-    if found.version == 4:
-        return str(found)
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))

@@ -9,9 +9,8 @@ import pytest
 
 from localstore.adapter import Credentials
 from localstore.errors import Busy, RateLimited, Unauthorized
-from localstore.hub.accounts.limits import Limit, LogInLimits, Tries
+from localstore.hub.accounts.limits import Limit, LogInLimits, Tries, network_of
 from localstore.hub.accounts.sql_accounts import SqlAccounts
-from localstore.hub.rates import network_of
 from localstore.testing.clock import ManualClock
 from tests.unit.accounts_kit import ADDRESS, PASSWORD, World, log_in, run
 

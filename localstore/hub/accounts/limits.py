@@ -6,12 +6,12 @@ memory of one process: several of them allow several times as much. This module 
 
 from __future__ import annotations
 
+import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from localstore.errors import RateLimited
-from localstore.hub.rates import network_of
 
 __all__ = ["Limit", "LogInLimits", "Tries", "network_of"]
 
@@ -87,3 +87,16 @@ class LogInLimits:
         self._by_address.give_back(network_of(address))
         if email is not None:
             self._by_email.give_back(email)
+
+
+def network_of(address: str) -> str:
+    """Whom an address belongs to: of IPv6 everybody has some 2^64."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address[:64]
+    if found.version == 4:
+        return str(found)
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
