@@ -158,6 +158,8 @@ class SqlAdapter:
         except BaseException:
             await self._in_turn(self._discard, written, writes=True)
             raise
+        while await self._in_turn(self._sweep, writes=True):
+            pass
 
     async def trim(self, before: Cursor) -> None:
         line = self._connected()
@@ -284,6 +286,11 @@ class SqlAdapter:
     def _discard(self, written: snapshots.Written) -> None:
         with contextlib.suppress(SyncError), self._store.writing() as connection:  # what went wrong is what is told
             snapshots.discard(connection, written)
+
+    def _sweep(self) -> bool:
+        with contextlib.suppress(SyncError), self._store.writing() as connection:  # whoever writes the next one goes on
+            return snapshots.sweep(connection)
+        return False
 
     def _trim(self, line: log.Line, place: log.Place) -> bool:
         with self._store.writing() as connection:
