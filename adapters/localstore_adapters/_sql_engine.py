@@ -121,8 +121,9 @@ def open_file(path: Path, mode: str = "rw") -> _File:
 
 
 def make_file(path: Path) -> None:
-    """An SQLite file that is ready for readers beside a writer, if there is none. A new one is its owner's alone, with what SQLite
-    lays beside it; who wants to share it tells the system.
+    """An SQLite file that is ready for readers beside a writer, if there is none.
+
+    A new one is its owner's alone, with what SQLite lays beside it; who wants to share it tells the system.
     """
     with contextlib.suppress(FileExistsError, FileNotFoundError):  # the folder is missing: said when it is opened
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _OWNERS_ALONE))
@@ -131,9 +132,13 @@ def make_file(path: Path) -> None:
 
 
 def _prepare_postgres(connection: Any, _: object) -> None:
-    was, connection.autocommit = connection.autocommit, True
-    connection.execute(_POSTGRES_SETTINGS)
-    connection.autocommit = was
+    try:
+        was, connection.autocommit = connection.autocommit, True
+        connection.execute(_POSTGRES_SETTINGS)
+        connection.autocommit = was
+    except BaseException:
+        connection.close()  # nobody else does: the pool has not seen it yet
+        raise
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
