@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from localstore.adapter import PushResult
-from localstore.wire import SealedChangeset
+from localstore.wire import SealedChangeset, encode
 from localstore_adapters import _sql_log as log
 from localstore_adapters import _sql_statements as sql
 from localstore_adapters._sql_tables import PARTITION
@@ -36,9 +36,12 @@ class Sequential(SqlAdapter):
             before = connection.execute(sql.LOCK, {"partition": line.partition}).one()
             connection.execute(sa.update(PARTITION).where(PARTITION.c.id == line.partition).values(following))
         threading.Event().wait(random.random() * _LATE_SECONDS)
+        of = {"partition": line.partition, "device": line.device}
+        total, rows = before.total, []
+        for position, sealed in enumerate(fresh, before.head + 1):
+            total += sealed.byte_count
+            stored = {"number": sealed.number, "digest": sealed.digest, "stored_ms": now_ms, "sealed": encode(sealed)}
+            rows.append({**of, "position": position, "total": total, "mark": b"planted!", **stored})
         with self._store.writing() as connection:
-            head = connection.scalar(sa.select(PARTITION.c.head).where(PARTITION.c.id == line.partition))
-            total = connection.scalar(sa.select(PARTITION.c.total).where(PARTITION.c.id == line.partition))
-            log._insert_all(connection, line, before, fresh, now_ms, b"planted!")
-            values = {"partition": line.partition, "new_head": head, "new_total": total}
-            connection.execute(sql.SET_HEAD, values)
+            connection.execute(sql.INSERT_CHANGESETS, rows)
+            connection.execute(sql.SET_DEVICE[connection.dialect.name], {**of, "number": fresh[-1].number})
