@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import dataclasses
+import json
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ pytest.importorskip("httpx2", reason="needs the extra http")
 pytest.importorskip("starlette", reason="needs the extra hub")
 
 import httpx2
+import msgspec
 
 from localstore.adapter import PushResult, SyncAdapter
 from localstore.errors import Busy
@@ -24,7 +28,7 @@ from localstore.hub.application import Hub, create_hub
 from localstore.hub.settings import HubSettings
 from localstore.testing.clock import ManualClock, environment
 from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots, MemorySnapshotAdapter
-from localstore.wire import SealedChangeset
+from localstore.wire import SealedChangeset, encode
 from localstore_adapters.sql import SqlAdapter, SqlStore
 from tests.unit.hub_kit import APP, Device, PlayedAccounts, run, told
 
@@ -311,3 +315,72 @@ def test_a_snapshot_whose_bytes_stop_coming_is_let_go_of() -> None:
         assert (await on.emma.get("snapshot")).status_code == 204
 
     play(steps, body_timeout=60.0)
+
+
+_JSON = {"content-type": "application/json", "accept": "application/json"}
+_DEVICE = base64.b64encode(bytes(16)).decode()
+_POLL = f'"partition":"default","device":"{_DEVICE}"'
+
+
+@pytest.mark.parametrize(
+    ("media", "body"),
+    [
+        ("application/msgpack", msgspec.msgpack.encode({"partition": "default", "device": bytes(16), "wait": math.nan})),
+        ("application/msgpack", msgspec.msgpack.encode({"partition": "default", "device": bytes(16), "wait": math.inf})),
+        ("application/msgpack", b"\x81\xa1x" + b"\x91" * 60_000),
+        ("application/json", f'{{{_POLL},"wait":NaN}}'.encode()),
+        ("application/json", f'{{{_POLL},"wait":1e400}}'.encode()),
+        ("application/json", f'{{{_POLL},"wait":{"9" * 5000}}}'.encode()),
+        ("application/json", f'{{{_POLL},"x":{"[" * 60_000}'.encode()),
+        ("application/json", b'{"partition":"\\ud800","device":"AA=="}'),
+        ("application/json", f'{{"partition":"default","device":"{_DEVICE}\\n"}}'.encode()),
+        ("application/json", b'{"partition":"default","device":"####################=="}'),
+        ("application/json", msgspec.msgpack.encode({"partition": "default", "device": bytes(16)})),
+    ],
+    ids=[
+        "nan",
+        "infinity",
+        "nested",
+        "nan in json",
+        "1e400",
+        "digits",
+        "nested json",
+        "surrogate",
+        "newline",
+        "base64",
+        "packed",
+    ],
+)
+def test_values_that_no_device_sends_are_no_message(media: str, body: bytes) -> None:
+    """A time limit that is no number would hold up every timer of the hub."""
+
+    async def steps(on: Stage) -> None:
+        response = await on.emma.post("poll", body, **{"content-type": media, "accept": "application/json"})
+        assert (response.status_code, response.json()["kind"]) == (400, "protocol")
+
+    play(steps)
+
+
+def test_json_is_judged_as_messagepack_is() -> None:
+    async def steps(on: Stage) -> None:
+        await on.emma.connect()
+
+        def said(device: Device, *batch: SealedChangeset) -> dict[str, Any]:
+            sealed = [base64.b64encode(encode(one)).decode() for one in batch]
+            name = base64.b64encode(device.device).decode()
+            return {"partition": "default", "device": name, "remote_id": on.emma.remote_id, "batch": sealed}
+
+        async def push(device: Device, body: bytes) -> httpx2.Response:
+            return await on.client.post("/v1/push", content=body, headers={**device.headers, **_JSON})
+
+        forged = await push(on.noah, json.dumps(said(on.emma, on.emma.make(1))).encode())
+        assert (forged.status_code, forged.json()["reason"]) == (409, "device forked")
+        others = await push(on.emma, json.dumps(said(on.emma, on.noah.make(1))).encode())
+        assert (others.status_code, others.json()["kind"]) == (400, "protocol")
+        text = json.dumps(said(on.emma, on.emma.make(1)))
+        both = text.replace('{"partition": "default"', '{"partition": "default", "partition": "secret"')
+        twice = await push(on.emma, both.encode())
+        assert twice.status_code == 403, "of two names for one field one is used, for rights and for the log alike"
+        assert (await push(on.emma, text.encode())).json()["acknowledged"] == 1
+
+    play(steps)
