@@ -174,3 +174,43 @@ def test_a_file_is_its_owners_alone(tmp_path: Path) -> None:
     modes: dict[str, int] = {}
     run(story())
     assert modes == dict.fromkeys(("log.db", "log.db-wal", "log.db-shm"), 0o600)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "mended"), [("max_page_count = 1", "max_page_count = 9999"), ("query_only = 1", "query_only = 0")]
+)
+def test_a_full_disk_and_a_file_that_may_only_be_read_are_waited_for(tmp_path: Path, trouble: str, mended: str) -> None:
+    store = SqlStore(f"sqlite:///{tmp_path / 'log.db'}", connections=1)
+
+    async def story() -> None:
+        async with connected(store) as line:
+            with store.writing() as connection:  # the only one there is
+                connection.exec_driver_sql(f"PRAGMA {trouble}")
+            with pytest.raises(Offline):
+                await line.push(1, 200)
+            with store.reading() as connection:
+                connection.exec_driver_sql(f"PRAGMA {mended}")
+            welcome = await line.connect_again()
+            assert (await line.push(welcome.last_number + 1, welcome.last_number + 1)).acknowledged == welcome.last_number + 1
+
+    run(story())
+
+
+def test_a_server_that_may_only_be_read_is_waited_for(server: PostgresServer) -> None:
+    """As a standby that has not taken over yet."""
+
+    async def story() -> None:
+        store = SqlStore(server.url(server.database))
+        async with connected(store) as line:
+            await line.push(1, 1)
+        server.execute(f"ALTER DATABASE {server.database} SET default_transaction_read_only = on")
+        try:
+            async with connected(store, line.device, remote_id=line.welcome.remote_id) as again:
+                with pytest.raises(Offline):
+                    await again.push(2, 2)
+        finally:
+            server.execute(f"ALTER DATABASE {server.database} RESET default_transaction_read_only")
+        async with connected(store, line.device, remote_id=line.welcome.remote_id) as again:
+            assert (await again.push(2, 2)).acknowledged == 2
+
+    run(story())
