@@ -154,7 +154,7 @@ def test_partitions_are_told_apart_letter_for_letter(url: str) -> None:
 def test_a_name_that_a_database_cannot_hold_is_an_error_of_the_contract(url: str, field: str, name: str) -> None:
     async def story() -> None:
         adapter = SqlAdapter(SqlStore(url))
-        hello = {"app": "todo", "partition": "default", field: name}
+        hello: dict[str, Any] = {"app": "todo", "partition": "default", field: name}
         try:
             with contextlib.suppress(LocalStoreError):
                 await adapter.connect(Hello(device=bytes(16), **hello))
