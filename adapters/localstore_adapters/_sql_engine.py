@@ -7,6 +7,7 @@ no other.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ __all__ = ["WRITES", "gone", "inode_of", "make_engine", "make_file", "open_file"
 
 WRITES = "localstore_writes"
 """The execution option of a connection whose next transaction writes."""
+_OWNERS_ALONE = 0o600
 _WAIT_SECONDS = 10  # for a lock, a connection, a host
 _POSTGRES_OPTIONS: dict[str, Any] = {
     "connect_timeout": _WAIT_SECONDS,
@@ -119,15 +121,24 @@ def open_file(path: Path, mode: str = "rw") -> _File:
 
 
 def make_file(path: Path) -> None:
-    """An SQLite file that is ready for readers beside a writer, if there is none."""
+    """An SQLite file that is ready for readers beside a writer, if there is none.
+
+    A new one is its owner's alone, with what SQLite lays beside it; who wants to share it tells the system.
+    """
+    with contextlib.suppress(FileExistsError, FileNotFoundError):  # the folder is missing: said when it is opened
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _OWNERS_ALONE))
     with contextlib.closing(open_file(path, "rwc")) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _prepare_postgres(connection: Any, _: object) -> None:
-    was, connection.autocommit = connection.autocommit, True
-    connection.execute(_POSTGRES_SETTINGS)
-    connection.autocommit = was
+    try:
+        was, connection.autocommit = connection.autocommit, True
+        connection.execute(_POSTGRES_SETTINGS)
+        connection.autocommit = was
+    except BaseException:
+        connection.close()  # nobody else does: the pool has not seen it yet
+        raise
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

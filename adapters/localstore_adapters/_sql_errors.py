@@ -26,7 +26,7 @@ _NOT_LET_IN = re.compile(
 )  # what went wrong while connecting has no SQLSTATE
 _BUSY_STATES = ("40", "53", "55P03", "57014")  # lost a race, out of connections, waited too long for a lock or an answer
 _FULL_STATE = "53100"
-_OFFLINE_STATES = ("08", "25006", "3D000", "3F000", "42P01", "53100", "55000", "57P", "58")
+_OFFLINE_STATES = ("08", "25006", "25P", "3D000", "3F000", "42P01", "53100", "55000", "57P", "58")
 _DENIED_STATES = ("28", "42501")
 _LINE_ERRORS = {"OperationalError", "InterfaceError"}  # by name: psycopg is not imported for those who have none
 _BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -45,6 +45,8 @@ def translated(address: Address) -> Iterator[None]:
         raise _meaning(cause, _told(cause, address), address) from error
     except sqlite3.Error as error:
         raise _meaning(error, _told(error, address), address) from error
+    except UnicodeError:  # which quotes the text
+        raise ProtocolError(f"A name is no text that {address.shown} could hold. Nothing was read or written.") from None
 
 
 def _meaning(error: BaseException, told: str, address: Address) -> SyncError:

@@ -183,10 +183,18 @@ def append_at_once(connection: sa.Connection, line: Line, batch: Sequence[Sealed
     return head
 
 
-def page(connection: sa.Connection, line: Line, cursor: Cursor | None, limit: Limit) -> Page:
-    """The changesets after a cursor: a range of the primary key, and one statement."""
+def page(connection: sa.Connection, line: Line, cursor: Cursor | None, limit: Limit, known: int) -> Page:
+    """The changesets after a cursor: a range of the primary key, and one statement.
+
+    Args:
+        connection: to the database.
+        line: who asks.
+        cursor, limit: as ``SyncAdapter.pull`` says.
+        known: up to this number the device has its own changesets, so that they are left out. Later ones are of a copy of it,
+            which it has to hear of.
+    """
     place = place_of(cursor, line.remote_id)
-    values = {"max_count": limit.max_count, "max_bytes": limit.max_bytes}
+    values = {"max_count": limit.max_count, "max_bytes": limit.max_bytes, "device": line.device, "known": known}
     rows = connection.execute(sql.PAGE, {**_at(line, place), **values}).all()
     check_place(rows[0] if rows else None, line, place)
     found = [row for row in rows if row.position is not None]
@@ -195,7 +203,7 @@ def page(connection: sa.Connection, line: Line, cursor: Cursor | None, limit: Li
     end = Place(found[-1].position, found[-1].mark) if found else place
     read = found[-1].log_total if found else rows[0].at_total
     return Page(
-        changesets=tuple(decode(row.sealed) for row in found),
+        changesets=tuple(decode(row.sealed) for row in found if row.sealed is not None),
         cursor=cursor_of(line, end),
         more=end.position < rows[0].head,
         remaining_bytes=max(0, rows[0].total - (rows[0].trimmed_total if read is None else read)),

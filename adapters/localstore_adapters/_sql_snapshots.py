@@ -1,7 +1,7 @@
 """Snapshots of a log in SQL: stored in chunks under a name of chance, and the latest once they are whole.
 
-A chunk is written in a transaction of its own, so that nobody waits for a snapshot. The two newest stay, for who is reading the
-one before; what broke off is cleared away a day later, if its writer could not.
+A chunk is written in a transaction of its own, so that nobody waits for a snapshot, and so are a few at a time taken away. The
+two newest stay, for who is reading the one before; what broke off goes a day later, if its writer could not see to it.
 What follows blocks; each call is one transaction that the caller owns.
 """
 
@@ -18,11 +18,13 @@ from localstore_adapters._sql_log import Line, Place, cursor_of, locked, look
 from localstore_adapters._sql_statements import NOW
 from localstore_adapters._sql_tables import CHUNK, SNAPSHOT
 
-__all__ = ["CHUNK_BYTES", "Written", "add_chunk", "begin", "discard", "latest", "publish", "read_chunk"]
+__all__ = ["CHUNK_BYTES", "Written", "add_chunk", "begin", "discard", "latest", "publish", "read_chunk", "sweep"]
 
 CHUNK_BYTES = 1 << 20
 _KEPT = 2
 _BROKEN_OFF_MS = 86_400_000
+_SWEPT = 64  # chunks taken away in one transaction
+_GOING = 0  # in place of when it was begun: it is being taken away
 
 
 @dataclass
@@ -35,25 +37,23 @@ class Written:
 
 
 def begin(connection: sa.Connection, line: Line, name: str) -> Written:
-    """Make room for a snapshot, and clear away what others broke off long ago."""
+    """Make room for a snapshot."""
     look(connection, line, None)
     now_ms: int = connection.execute(sa.select(NOW)).scalar_one()
-    old = sa.select(SNAPSHOT.c.name).where(SNAPSHOT.c.serial.is_(None), SNAPSHOT.c.begun_ms < now_ms - _BROKEN_OFF_MS)
-    _remove(connection, [row.name for row in connection.execute(old)])
     connection.execute(sa.insert(SNAPSHOT).values(name=name, partition=line.partition, begun_ms=now_ms))
     return Written(name)
 
 
 def add_chunk(connection: sa.Connection, line: Line, written: Written, content: bytes) -> None:
     """The next chunk, where the snapshot still is."""
-    row = sa.select(SNAPSHOT.c.name, sa.literal(written.chunks), sa.literal(content)).where(SNAPSHOT.c.name == written.name)
+    row = sa.select(SNAPSHOT.c.name, sa.literal(written.chunks), sa.literal(content)).where(_being(written))
     added = connection.execute(sa.insert(CHUNK).from_select(["snapshot", "number", "content"], row))
     if not added.rowcount:
         raise _cleared_away(line)
 
 
 def publish(connection: sa.Connection, line: Line, written: Written, place: Place) -> None:
-    """Make a snapshot the latest, and let go of all but the one before it.
+    """Make a snapshot the latest, and give up all but the one before it.
 
     Raises:
         ResetRequired: history does not go on from its place.
@@ -68,15 +68,29 @@ def publish(connection: sa.Connection, line: Line, written: Written, place: Plac
         "byte_count": written.byte_count,
         "chunks": written.chunks,
     }
-    if not connection.execute(sa.update(SNAPSHOT).where(SNAPSHOT.c.name == written.name).values(values)).rowcount:
+    if not connection.execute(sa.update(SNAPSHOT).where(_being(written)).values(values)).rowcount:
         raise _cleared_away(line)
-    _remove(connection, [row.name for row in connection.execute(_newest_first(line).offset(_KEPT))])
+    old = [row.name for row in connection.execute(_newest_first(line).offset(_KEPT))]
+    connection.execute(sa.update(SNAPSHOT).where(SNAPSHOT.c.name.in_(old)).values(serial=None, begun_ms=_GOING))
 
 
 def discard(connection: sa.Connection, written: Written) -> None:
-    """Clear a snapshot away that is not whole."""
-    query = sa.select(SNAPSHOT.c.name).where(SNAPSHOT.c.name == written.name, SNAPSHOT.c.serial.is_(None))
-    _remove(connection, [row.name for row in connection.execute(query)])
+    """Give up a snapshot that is not whole."""
+    connection.execute(sa.update(SNAPSHOT).where(_being(written)).values(begun_ms=_GOING))
+
+
+def sweep(connection: sa.Connection) -> bool:
+    """Take away some of what was given up, or broke off long ago; whether there may be more. Nobody waits long for it."""
+    is_over = (SNAPSHOT.c.serial.is_(None), SNAPSHOT.c.begun_ms < NOW - _BROKEN_OFF_MS)
+    connection.execute(sa.update(SNAPSHOT).where(*is_over, SNAPSHOT.c.begun_ms > _GOING).values(begun_ms=_GOING))
+    name = connection.scalar(sa.select(SNAPSHOT.c.name).where(*is_over).limit(1))
+    if name is None:
+        return False
+    some = sa.select(CHUNK.c.number).where(CHUNK.c.snapshot == name).order_by(CHUNK.c.number).limit(_SWEPT)
+    connection.execute(sa.delete(CHUNK).where(CHUNK.c.snapshot == name, CHUNK.c.number.in_(some)))
+    is_empty = ~sa.exists().where(CHUNK.c.snapshot == name)  # somebody else may be sweeping as well
+    connection.execute(sa.delete(SNAPSHOT).where(SNAPSHOT.c.name == name, is_empty))
+    return True
 
 
 def latest(connection: sa.Connection, line: Line) -> SnapshotInfo | None:
@@ -110,10 +124,9 @@ def _newest_first(line: Line) -> sa.Select[Any, Any, Any, Any]:
     return sa.select(*columns).where(whole).order_by(SNAPSHOT.c.serial.desc())
 
 
-def _remove(connection: sa.Connection, names: list[str]) -> None:
-    if names:
-        connection.execute(sa.delete(CHUNK).where(CHUNK.c.snapshot.in_(names)))
-        connection.execute(sa.delete(SNAPSHOT).where(SNAPSHOT.c.name.in_(names)))
+def _being(written: Written) -> sa.ColumnElement[bool]:
+    """A snapshot that is being written, and was not given up meanwhile."""
+    return sa.and_(SNAPSHOT.c.name == written.name, SNAPSHOT.c.serial.is_(None), SNAPSHOT.c.begun_ms > _GOING)
 
 
 def _cleared_away(line: Line) -> Offline:

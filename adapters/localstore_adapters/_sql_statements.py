@@ -88,8 +88,10 @@ _IN_PAGE = sa.and_(
         _LOG.c.position == _POSITION + 1,
     ),
 )
+_OWN = sa.and_(_LOG.c.device == _DEVICE, _LOG.c.number <= sa.bindparam("known", type_=sa.BigInteger))
+_SEALED = sa.case((_OWN, sa.null()), else_=_LOG.c.sealed).label("sealed")  # what is left out is not read from the disk either
 PAGE = (
-    sa.select(*_STATE, _LOG.c.position, _LOG.c.mark, _LOG.c.total.label("log_total"), _LOG.c.sealed)
+    sa.select(*_STATE, _LOG.c.position, _LOG.c.mark, _LOG.c.total.label("log_total"), _SEALED)
     .select_from(_STANDING.outerjoin(_LOG, _IN_PAGE))
     .order_by(_LOG.c.position)
 )
@@ -129,12 +131,15 @@ def _set_device(dialect: str) -> Any:
 SET_DEVICE = {dialect: _set_device(dialect) for dialect in ("sqlite", "postgresql")}
 
 APPEND_AT_ONCE = sa.text(f"""
-    WITH sender AS (
-        INSERT INTO localstore_log_device AS known (partition, device, number)
-        SELECT p.id, :device, :last FROM localstore_log_partition p, localstore_log_remote r
+    WITH place AS MATERIALIZED (
+        SELECT p.id FROM localstore_log_partition p, localstore_log_remote r
         WHERE p.id = :partition AND r.remote_id = :remote_id AND (
             :first = 1 OR EXISTS (SELECT 1 FROM localstore_log_device d WHERE d.partition = :partition AND d.device = :device)
         )
+        FOR UPDATE OF p
+    ), sender AS (
+        INSERT INTO localstore_log_device AS known (partition, device, number)
+        SELECT place.id, :device, :last FROM place
         ON CONFLICT (partition, device) DO UPDATE SET number = excluded.number WHERE known.number = :first - 1
         RETURNING number
     ), line AS (
@@ -156,4 +161,5 @@ APPEND_AT_ONCE = sa.text(f"""
     *(sa.bindparam(name, type_=sa.BigInteger) for name in ("first", "last", "count", "byte_count")),
 )
 """PostgreSQL: a batch of which nothing is stored yet, in one statement. Each step needs a row of the one before, so that all is
-done or nothing: nothing when the numbers do not follow, or the history is another."""
+done or nothing: nothing when the numbers do not follow, or the history is another. The partition's row is locked before the
+device's, as everywhere, or two pushes of one device could wait for each other."""

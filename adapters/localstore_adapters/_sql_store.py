@@ -26,6 +26,7 @@ from localstore.wire import MAX_CHANGESET_BYTES
 from localstore_adapters._sql_engine import WRITES, gone, inode_of, make_engine, make_file
 from localstore_adapters._sql_errors import translated
 from localstore_adapters._sql_hints import Hints
+from localstore_adapters._sql_lanes import Lanes
 from localstore_adapters._sql_layout import upgrade
 from localstore_adapters._sql_url import address_of
 
@@ -34,6 +35,7 @@ __all__ = ["SqlStore"]
 _T = TypeVar("_T")
 _WORLD = Environment()
 _CONNECTIONS = 8
+_LANE_SHARE = 2  # one of so many connections waits for one partition's lock, at most; fewer cost its writers time
 
 
 @dataclass
@@ -83,6 +85,7 @@ class SqlStore:
         self._connections = connections
         self._lock = threading.Lock()
         self._writing = threading.Lock()
+        self._lanes = Lanes(max(1, connections // _LANE_SHARE))
         self._uses = 0
         self._open: _Open | None = None
 
@@ -123,12 +126,13 @@ class SqlStore:
             ending.threads.shutdown(wait=False)
             ending.writers.shutdown(wait=False)
 
-    def submit(self, work: Callable[..., _T], *arguments: object, writes: bool = False) -> Future[_T]:
+    def submit(self, work: Callable[..., _T], *arguments: object, writes: bool = False, lane: int | None = None) -> Future[_T]:
         """Do blocking work in a thread. Connections live as long as it does.
 
         Args:
             work, arguments: what to do.
             writes: whether it is a transaction that writes.
+            lane: the partition whose lock it waits for, if it does.
         """
         self.hold()
         assert self._open is not None
@@ -139,13 +143,18 @@ class SqlStore:
             finally:
                 self.let_go()
 
+        threads = self._open.writers if writes else self._open.threads
         try:
-            return (self._open.writers if writes else self._open.threads).submit(held)
+            if lane is not None and self.is_postgres:  # of a file there is one lock, and one writer
+                return self._lanes.submit(threads, lane, held, self.let_go)
+            return threads.submit(held)
         except RuntimeError as error:  # the interpreter is ending and starts no more threads: nobody is left to be told
             self.let_go()
             raise asyncio.CancelledError("the interpreter is ending") from error
 
-    def run(self, work: Callable[..., _T], *arguments: object, writes: bool = False) -> asyncio.Future[_T]:
+    def run(
+        self, work: Callable[..., _T], *arguments: object, writes: bool = False, lane: int | None = None
+    ) -> asyncio.Future[_T]:
         """The same for an event loop. The work goes on when nobody waits for it any more."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[_T] = loop.create_future()
@@ -154,7 +163,7 @@ class SqlStore:
             with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is waiting
                 loop.call_soon_threadsafe(_settle, done, job)
 
-        self.submit(work, *arguments, writes=writes).add_done_callback(tell)
+        self.submit(work, *arguments, writes=writes, lane=lane).add_done_callback(tell)
         return done
 
     # What follows blocks.

@@ -75,6 +75,7 @@ class SqlAdapter:
         self._is_held = False
         self._line: log.Line | None = None
         self._keep_days = _KEEP_DAYS
+        self._known = 0  # the device has its own changesets up to here, by what it said itself
         self._job: asyncio.Future[object] | None = None
         self._bells: dict[Bell, None] = {}
 
@@ -104,16 +105,19 @@ class SqlAdapter:
             self._store.hold()
             self._is_held = True
         self._line, welcome = await self._in_turn(self._connect, hello)
+        self._known = hello.acknowledged
         return welcome
 
     async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
         line = self._connected()
         if not _is_run(line.device, batch):
             raise ValueError("A batch is a run of consecutive numbers of the connected device, and not empty.")
-        return await self._in_turn(self._push, line, batch, writes=True)
+        result = await self._in_turn(self._push, line, batch, writes=True)
+        self._known = max(self._known, result.acknowledged)
+        return result
 
     async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
-        return await self._in_turn(self._pull, self._connected(), cursor, limit)
+        return await self._in_turn(self._pull, self._connected(), cursor, limit, self._known)
 
     async def watch(self, cursor: Cursor | None) -> AsyncGenerator[Hint]:
         line = self._connected()
@@ -155,6 +159,8 @@ class SqlAdapter:
         except BaseException:
             await self._in_turn(self._discard, written, writes=True)
             raise
+        while await self._in_turn(self._sweep, writes=True):
+            pass
 
     async def trim(self, before: Cursor) -> None:
         line = self._connected()
@@ -192,7 +198,8 @@ class SqlAdapter:
         """Do blocking work beside the event loop, one job at a time: what a cancelled call has left is waited for."""
         while self._job is not None and not self._job.done():
             await asyncio.wait([self._job])
-        job = self._store.run(work, *arguments, writes=writes)
+        lane = self._line.partition if writes and self._line is not None else None
+        job = self._store.run(work, *arguments, writes=writes, lane=lane)
         self._job = job  # type: ignore[assignment]
         await asyncio.wait([job])
         return job.result()
@@ -257,9 +264,9 @@ class SqlAdapter:
             store.hints.stored(line.partition, head, count, line.device)
         return result
 
-    def _pull(self, line: log.Line, cursor: Cursor | None, limit: Limit) -> Page:
+    def _pull(self, line: log.Line, cursor: Cursor | None, limit: Limit, known: int) -> Page:
         with self._store.reading() as connection:
-            return log.page(connection, line, cursor, limit)
+            return log.page(connection, line, cursor, limit, known)
 
     def _has_news(self, line: log.Line, cursor: Cursor | None) -> bool:
         with self._store.reading() as connection:
@@ -291,6 +298,11 @@ class SqlAdapter:
     def _discard(self, written: snapshots.Written) -> None:
         with contextlib.suppress(SyncError), self._store.writing() as connection:  # what went wrong is what is told
             snapshots.discard(connection, written)
+
+    def _sweep(self) -> bool:
+        with contextlib.suppress(SyncError), self._store.writing() as connection:  # whoever writes the next one goes on
+            return snapshots.sweep(connection)
+        return False
 
     def _trim(self, line: log.Line, place: log.Place) -> bool:
         with self._store.writing() as connection:

@@ -27,7 +27,7 @@ from localstore.hub.merged_files import MergedFiles
 from localstore.hub.metrics import Metrics
 from localstore.hub.models import load_tables
 from localstore.hub.parts import HubParts
-from localstore.hub.rates import Rates
+from localstore.hub.rates import Rates, Shares
 from localstore.hub.settings import HubSettings
 from localstore.hub.snapshot_maker import SnapshotMaker
 from localstore.registry import AdapterFactory
@@ -75,6 +75,9 @@ class Hub(Starlette):
         routes = [
             Route(prefix + path, endpoint(parts, handle.__name__, handle), methods=[method]) for path, method, handle in calls
         ]
+        for route in routes:
+            if route.path.startswith(f"{prefix}/v1/") and route.methods is not None:
+                route.methods.discard("HEAD")  # Starlette's gift: all the work of an answer, which nobody gets
         super().__init__(routes=routes, lifespan=_lifespan)
         self.router.redirect_slashes = False
         self.add_exception_handler(404, self._unknown)
@@ -147,6 +150,7 @@ def create_hub(
             events=events,
             users=Rates(settings.user_rate, settings.user_burst, environment.monotonic),
             addresses=Rates(settings.address_rate, settings.address_burst, environment.monotonic),
+            waiting=Shares(settings.user_streams),
             metrics=metrics,
             snapshots=snapshots,
         )

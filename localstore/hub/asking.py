@@ -106,6 +106,19 @@ class Asked:
         if not await self.of_accounts(self.parts.accounts.claim_device(person, partition, device)):
             raise Declined.of(ResetRequired("device forked", hint="Its file was another user's."))
 
+    def check_waiting(self, person: Person) -> None:
+        """See that they do not hold too many connections open with nothing to do.
+
+        Raises:
+            Declined: they do.
+        """
+        if person.user_id != EVERYBODY and self.parts.waiting.is_used_up(person.user_id):
+            raise rate_limited(self.parts.settings.poll_seconds)
+
+    def waiting(self, person: Person) -> contextlib.AbstractContextManager[None]:
+        """Counts as such a connection inside the block."""
+        return self.parts.waiting.taking(person.user_id)
+
     async def of_accounts(self, call: Awaitable[T]) -> T:
         """What accounts answer.
 

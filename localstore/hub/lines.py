@@ -11,6 +11,7 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from localstore.adapter import Hello, SyncAdapter, Welcome
 from localstore.environment import Environment
@@ -39,7 +40,7 @@ class Lines:
         make: a new line to the log.
         app: whose data it holds.
         max_lines: how many are kept; the longest unused is closed.
-        max_calls: how many calls are made at one time.
+        max_calls: how many calls are made at one time; of one partition half as many.
         environment: randomness.
     """
 
@@ -48,6 +49,8 @@ class Lines:
         self.app = app
         self._max_lines = max_lines
         self._slots = asyncio.Semaphore(max_calls)
+        self._partition_calls = max(1, max_calls // 2)  # one that is stuck leaves the others theirs
+        self._partitions: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._environment = environment
         self._lines: OrderedDict[_Key, _Line] = OrderedDict()
 
@@ -112,7 +115,8 @@ class Lines:
         self._lines.move_to_end(key)
         line.users += 1
         try:
-            async with line.turn, self._slots:
+            partition = self._partitions.setdefault(hello.partition, asyncio.Semaphore(self._partition_calls))
+            async with line.turn, partition, self._slots:
                 try:
                     yield line
                 except BaseException as error:

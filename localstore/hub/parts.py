@@ -10,7 +10,7 @@ from localstore.hub.access import Accounts
 from localstore.hub.events import Events
 from localstore.hub.lines import Lines
 from localstore.hub.metrics import Metrics
-from localstore.hub.rates import Rates
+from localstore.hub.rates import Rates, Shares
 from localstore.hub.settings import HubSettings
 from localstore.hub.snapshot_maker import SnapshotMaker
 
@@ -36,6 +36,7 @@ class HubParts:
         lines: to the log.
         events: what listeners are told.
         users, addresses: how often each may ask.
+        waiting: how many streams and polls of each user are open.
         metrics: what is counted.
         snapshots: makes them, and trims the log.
         reading: what requests hold.
@@ -49,6 +50,7 @@ class HubParts:
     events: Events
     users: Rates
     addresses: Rates
+    waiting: Shares
     metrics: Metrics
     snapshots: SnapshotMaker
     reading: Reading = field(default_factory=Reading)

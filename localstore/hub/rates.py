@@ -1,4 +1,5 @@
-"""How often somebody may ask: a bucket for each user and each address, that fills up as time goes by.
+"""How often somebody may ask: a bucket for each user and each address, that fills up as time goes by. And how much of something
+each may have at one time.
 
 In memory, one set a process: with several processes somebody may ask as many times more often. Pure but for its own table; it
 knows neither HTTP nor what is asked.
@@ -6,10 +7,11 @@ knows neither HTTP nor what is asked.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+import contextlib
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Generator, Hashable
 
-__all__ = ["Rates"]
+__all__ = ["Rates", "Shares"]
 
 _MAX_KEYS = 100_000
 
@@ -43,3 +45,25 @@ class Rates:
         if len(self._buckets) > self._max_keys:
             self._buckets.popitem(last=False)
         return wait
+
+
+class Shares:
+    """What each has of something at one time, up to a most."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: Counter[Hashable] = Counter()
+
+    def is_used_up(self, key: Hashable) -> bool:
+        return self._taken[key] >= self._most
+
+    @contextlib.contextmanager
+    def taking(self, key: Hashable) -> Generator[None]:
+        """Have one inside the block."""
+        self._taken[key] += 1
+        try:
+            yield
+        finally:
+            self._taken[key] -= 1
+            if not self._taken[key]:
+                del self._taken[key]

@@ -32,6 +32,7 @@ async def events(asked: Asked) -> Response:
     partition, device = place_of(asked)
     await asked.access(person, partition)
     await asked.own(person, partition, device)
+    asked.check_waiting(person)
     return EventStream(asked, person, partition, device)
 
 
@@ -42,7 +43,8 @@ async def poll(asked: Asked) -> Response:
         pass
     await asked.access(person, said.partition)
     await asked.own(person, said.partition, said.device)
-    with asked.parts.events.listening(said.partition, said.device, said.seen) as listener:
+    asked.check_waiting(person)
+    with asked.waiting(person), asked.parts.events.listening(said.partition, said.device, said.seen) as listener:
         has_news = listener.take_news()
         if not has_news and not listener.ended:
             with contextlib.suppress(TimeoutError):
@@ -72,9 +74,10 @@ class EventStream(Response):
         self._noticed = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         told = self._asked.request.headers.get("last-event-id")
-        with self._parts.events.listening(self._partition, self._device, told) as listener:
+        listening = self._parts.events.listening(self._partition, self._device, told)
+        with self._asked.waiting(self._person), listening as listener:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             leaving = asyncio.ensure_future(_left(receive, listener))
             try:
                 await self._tell(listener, send)
@@ -86,22 +89,25 @@ class EventStream(Response):
     async def _tell(self, listener: Listener, send: Send) -> None:
         has_news = listener.take_news()
         await _say(send, _NEWS if has_news else _BEAT, listener.now)  # at once, so that one that is held up is noticed
+        due = self._next_beat()
         while not listener.ended:
-            try:
-                async with self._parts.environment.timeout(self._pause()):
-                    await listener.wait()
-            except TimeoutError:
+            if (left := due - self._parts.environment.monotonic()) > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with self._parts.environment.timeout(left):
+                        await listener.wait()
+            if due <= self._parts.environment.monotonic():  # also when there is always something to tell
                 if not await self._beat(listener, send):
                     return
-                continue
+                due = self._next_beat()
             if listener.take_news() and not listener.ended:
                 self._parts.metrics.events.inc()
                 await _say(send, _NEWS, listener.now)
 
-    def _pause(self) -> float:
-        """Until the next heartbeat, or the end of the token if that is earlier."""
+    def _next_beat(self) -> float:
+        """When the next heartbeat is due: at the end of the token, if that is earlier and was not looked at yet."""
         left = self._person.expires_at - self._parts.environment.now_ms() / 1000
-        return max(0.001, min(self._parts.settings.heartbeat, left))
+        heartbeat = self._parts.settings.heartbeat
+        return self._parts.environment.monotonic() + (min(heartbeat, left) if left > 0 else heartbeat)
 
     async def _beat(self, listener: Listener, send: Send) -> bool:
         """A sign of life, if the stream may go on."""

@@ -10,6 +10,7 @@ from typing import Any
 import uvicorn
 
 from localstore.hub.application import Hub
+from localstore.hub.bounded import bounded
 from localstore.hub.settings import HubSettings
 
 __all__ = ["HubServer", "listen"]
@@ -79,7 +80,7 @@ def _protocol() -> Any:
         from uvicorn.protocols.http.h11_impl import H11Protocol
 
         return H11Protocol
-    return HttpToolsProtocol
+    return bounded(HttpToolsProtocol)
 
 
 _PROTOCOL: Any = _protocol()

@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from localstore import App, Credentials, Realm, Settings, SyncConfiguration
 from localstore.testing.conformance import AdapterConformance
-from localstore_adapters._sql_tables import LOG_TABLES
+from localstore.testing.conformance.converging import Note
+from localstore_adapters._sql_tables import CHANGESET, LOG_TABLES
 from localstore_adapters.sql import SqlAdapter, SqlStore
 from tests.postgres_server import PostgresServer
+
+_SECONDS = 30.0
+
+
+def trim_history(url: str) -> None:
+    """By one more device, that makes a snapshot of all there is and keeps no history behind it."""
+    store = SqlStore(url, keep_days=0)
+    app = App.create("conformance", remote=lambda: SqlAdapter(store), settings=Settings(snapshot_every=1))
+    with tempfile.TemporaryDirectory() as directory, app:
+        configuration = SyncConfiguration(app.login(Credentials.anonymous()), schema={Note}, path=Path(directory) / "r.db")
+        with Realm.open(configuration) as realm:
+            assert realm.sync_session.download_all_server_changes(_SECONDS)
+            end = time.monotonic() + _SECONDS
+            while _has_history(store):
+                assert time.monotonic() < end, "history was not let go of"
+                time.sleep(0.01)
+
+
+def _has_history(store: SqlStore) -> bool:
+    with store.reading() as connection:
+        return connection.execute(sa.select(CHANGESET.c.position).limit(1)).first() is not None
 
 
 class SqliteUnderTest:
@@ -36,11 +62,14 @@ class SqliteUnderTest:
     def refuse_larger_than(self, byte_count: int) -> None:
         self.store.max_changeset_bytes = byte_count
 
+    def trim_history(self) -> None:
+        trim_history(f"sqlite:///{self.path}")
+
 
 class TestSqlite(AdapterConformance):
-    powers = frozenset({"offline", "wipe", "refuse", "watch", "snapshots"})
-    skips = frozenset({"trim", "ping"})
-    """History is let go of when it is in a snapshot and old, never only in words; a file has no line that could be dead."""
+    powers = frozenset({"offline", "wipe", "refuse", "trim", "watch", "snapshots"})
+    skips = frozenset({"ping"})
+    """A file has no line that could be dead."""
 
     @pytest.fixture
     def remote(self, tmp_path: Path) -> SqliteUnderTest:
@@ -74,10 +103,12 @@ class PostgresUnderTest:
     def refuse_larger_than(self, byte_count: int) -> None:
         self.store.max_changeset_bytes = byte_count
 
+    def trim_history(self) -> None:
+        trim_history(self.server.url(self.database))
+
 
 class TestPostgres(AdapterConformance):
     powers = TestSqlite.powers | {"ping"}
-    skips = frozenset({"trim"})
 
     @pytest.fixture
     def remote(self, postgres: PostgresServer) -> Iterator[PostgresUnderTest]:

@@ -1,6 +1,7 @@
 """One device that writes to an SQL log until it is killed: ``python -m tests.integration.sql_writer URL DEVICE SEED``.
 
-Each line it prints is the number up to which it was told that everything is stored.
+With ``planted`` behind that it does so by an adapter that has a bug. Each line it prints is the number up to which it was told
+that everything is stored.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import sys
 from localstore.adapter import Hello
 from localstore.testing.conformance import Line
 from localstore_adapters.sql import SqlAdapter
+from tests.integration.sql_planted import Sequential
 
 _BATCH_MAX = 4
 
 
-async def write(url: str, device: bytes, chance: random.Random) -> None:
-    adapter = SqlAdapter.from_url(url)
+async def write(adapter: SqlAdapter, device: bytes, chance: random.Random) -> None:
     hello = Hello(app="torture", partition="default", device=device)
     line = Line(adapter, hello, await adapter.connect(hello))
     last = line.welcome.last_number
@@ -30,4 +31,5 @@ async def write(url: str, device: bytes, chance: random.Random) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(write(sys.argv[1], bytes.fromhex(sys.argv[2]), random.Random(sys.argv[3])))
+    adapter = (Sequential if "planted" in sys.argv else SqlAdapter).from_url(sys.argv[1])
+    asyncio.run(write(adapter, bytes.fromhex(sys.argv[2]), random.Random(sys.argv[3])))

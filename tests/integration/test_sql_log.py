@@ -20,6 +20,7 @@ from localstore.errors import NewerFormat, Offline, ProtocolError, ResetRequired
 from localstore.registry import adapter_factory
 from localstore.testing.conformance import Line, new_device
 from localstore_adapters._sql_layout import LAYOUT, VERSION_TABLE
+from localstore_adapters._sql_log import place_of
 from localstore_adapters._sql_tables import CHUNK, LOG_TABLES, SNAPSHOT
 from localstore_adapters.sql import SqlAdapter, SqlStore, migrate
 from tests.postgres_server import PostgresServer
@@ -119,6 +120,25 @@ def test_history_in_a_snapshot_is_let_go_of_and_stays_known(url: str) -> None:
     run(story())
 
 
+def test_a_devices_own_changesets_are_left_out_as_far_as_it_says_that_it_has_them(url: str) -> None:
+    store = SqlStore(url)
+
+    async def story() -> None:
+        async with connected(store) as writer, connected(store) as other:
+            await writer.push(1, 5)
+            await other.push(1, 1)
+            await writer.push(6, 7)
+            pages = [await writer.pull(Limit(max_count=3)) for _ in range(3)]
+            assert [page.changesets for page in pages] == [(), tuple(other.make(1, 1)), ()]
+            assert [page.more for page in pages] == [True, True, False]
+        known = {"remote_id": writer.welcome.remote_id, "acknowledged": 5}
+        async with connected(store, writer.device, **known) as copy:
+            page = await copy.adapter.pull(None, Limit())
+            assert list(page.changesets) == [*other.make(1, 1), *writer.make(6, 7)], "it never sent these: it is told of a copy"
+
+    run(story())
+
+
 def test_history_is_kept_for_the_horizon_that_the_device_names(tmp_path: Path) -> None:
     now = [1_800_000_000_000]
     store = SqlStore(f"sqlite:///{tmp_path / 'log.db'}", environment=Environment(now_ms=lambda: now[0]))
@@ -165,6 +185,30 @@ def test_a_snapshot_is_read_to_its_end_beside_the_next_one_and_the_one_after_end
     run(story())
     assert count(store, SNAPSHOT) == 2
     assert count(store, CHUNK) == 1
+
+
+def test_a_large_snapshot_is_taken_away_a_little_at_a_time_while_others_go_on(url: str) -> None:
+    store = SqlStore(url)
+
+    async def story() -> None:
+        async with connected(store) as writer:
+            await writer.push(1, 1)
+            await writer.read()
+            adapter = writer.adapter
+            assert isinstance(adapter, SqlAdapter)
+            line, place = adapter._connected(), place_of(writer.cursor, writer.welcome.remote_id)
+            for chunks in (150, 1, 1):
+                written = adapter._begin_snapshot(line)
+                for _ in range(chunks):
+                    adapter._add_chunk(line, written, b"a chunk")
+                adapter._publish(line, written, place)
+            assert (count(store, SNAPSHOT), count(store, CHUNK)) == (3, 152), "who publishes holds the lock"
+            left = []
+            while adapter._sweep():
+                left.append((count(store, SNAPSHOT), count(store, CHUNK)))
+            assert left == [(3, 88), (3, 24), (2, 2)]
+
+    run(story())
 
 
 def test_what_was_broken_off_is_cleared_away_by_whoever_writes_a_day_later(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from localstore.adapter import Cursor, Hello, Limit
-from localstore.errors import Busy, Offline
+from localstore.errors import Busy, Offline, ProtocolError
 from localstore.testing.conformance import Line, new_device
 from localstore_adapters.sql import SqlAdapter, migrate
 from tests.postgres_server import PostgresServer, running
@@ -43,13 +43,15 @@ class Writer:
     """A device in a process of its own, which is started again with the same identity."""
 
     url: str
+    options: tuple[str, ...] = ()
     device: bytes = field(default_factory=new_device)
     acknowledged: int = 0
     starts: int = 0
 
     def start(self) -> None:
         self.starts += 1
-        command = [sys.executable, "-m", "tests.integration.sql_writer", self.url, self.device.hex(), str(self.starts)]
+        told = [self.url, self.device.hex(), str(self.starts), *self.options]
+        command = [sys.executable, "-m", "tests.integration.sql_writer", *told]
         self.process = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.listener = threading.Thread(target=self._listen, args=(self.process,))
         self.listener.start()
@@ -101,12 +103,14 @@ class Reader(threading.Thread):
         adapter, cursor = SqlAdapter.from_url(self.url), None
         hello = Hello(app="torture", partition="default", device=new_device())
         await adapter.connect(hello)
-        while True:
-            was_ending = self.ending.is_set()
-            cursor, more = await self._pull(adapter, hello, cursor, Limit(max_count=chance.randint(1, 50)))
-            if was_ending and not more:
-                break
-        await adapter.close()
+        try:
+            while True:
+                was_ending = self.ending.is_set()
+                cursor, more = await self._pull(adapter, hello, cursor, Limit(max_count=chance.randint(1, 50)))
+                if was_ending and not more:
+                    break
+        finally:
+            await adapter.close()
 
     async def _pull(self, adapter: SqlAdapter, hello: Hello, cursor: Cursor | None, limit: Limit) -> tuple[Cursor | None, bool]:
         try:
@@ -139,6 +143,9 @@ def reading(url: str) -> Iterator[tuple[list[Reader], Callable[[int], None]]]:
         goal = len(readers[0].order) + count
         with seen:
             assert seen.wait_for(lambda: len(readers[0].order) >= goal or any(r.problem for r in readers), _PATIENCE)
+        for reader in readers:
+            if reader.problem is not None:
+                raise reader.problem
 
     for reader in readers:
         reader.start()
@@ -166,8 +173,18 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_nobody_misses_or_sees_twice_what_killed_writers_and_slow_commits_leave(url: str) -> None:
+    torture(url)
+
+
+def test_positions_that_are_given_out_without_a_lock_are_noticed(url: str) -> None:
+    """The torture is worth something, and a reader never goes on over a gap."""
+    with pytest.raises((AssertionError, ProtocolError), match=r"missed|it lacks changesets"):
+        torture(url, "planted")
+
+
+def torture(url: str, *options: str) -> None:
     chance = random.Random(7)
-    writers = [Writer(url) for _ in range(_WRITERS)]
+    writers = [Writer(url, options) for _ in range(_WRITERS)]
     with reading(url) as (readers, wait_for):
         for writer in writers:
             writer.start()
