@@ -3,26 +3,34 @@
 It writes its readings up to number COUNT, one transaction each, goes on where it stopped when it is started again on the
 same file, and says on standard output what is safe: ``written NUMBER ID`` comes after the transaction was committed, and
 ``error KIND MESSAGE`` is what its error handler was given. History in a folder is let go of when it is in snapshots for longer
-than KEEP_SECONDS. Then it does the commands that come in, and says when each is done:
+than KEEP_SECONDS. It logs in with DEVICE_EMAIL and DEVICE_PASSWORD where these are set, and gives an emptied remote all it has where
+DEVICE_SEEDS is. Then it does the commands that come in, and says when each is done:
 
 - ``upload`` and ``download`` wait until everything is sent or received;
 - ``rows NUMBER`` waits until so many readings are there;
 - ``write NUMBER`` writes readings up to that number;
-- ``hammer SECONDS`` writes all the time.
+- ``hammer SECONDS`` writes all the time;
+- ``begin`` writes all the time from then on, until ``end``;
+- ``why REASON`` waits until the session's status gives this reason;
+- ``reset KIND`` waits until a client reset of this kind was carried out.
 """
 
 import functools
+import os
 import sys
+import threading
 import time
+from collections.abc import Callable
 from uuid import UUID
 
 from sqlmodel import Field, SQLModel, col, func, select
 
-from localstore import App, Credentials, Realm, SyncConfiguration, uuid7
+from localstore import App, Credentials, Realm, RecoverOrDiscard, SeedRemote, SyncConfiguration, uuid7
 from localstore_adapters.folder import FolderAdapter, folder_path
 
 WAIT_SECONDS = 120
 PAUSE_SECONDS = 0.02
+STEADY_SECONDS = 0.05
 DAY_SECONDS = 86_400
 
 
@@ -59,6 +67,27 @@ def hammer(realm: Realm, name: str, seconds: float) -> None:
         time.sleep(PAUSE_SECONDS)
 
 
+class Steady(threading.Thread):
+    """Writes all the time, until it is told to end."""
+
+    def __init__(self, realm: Realm, name: str) -> None:
+        super().__init__()
+        self._realm = realm
+        self._name = name
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        number = last_reading(self._realm, self._name)
+        while not self._ended.wait(STEADY_SECONDS):
+            number += 1
+            write_reading(self._realm, self._name, number)
+
+    def end(self) -> bool:
+        self._ended.set()
+        self.join()
+        return True
+
+
 def last_reading(realm: Realm, name: str) -> int:
     return max(realm.exec(select(Reading.number).where(col(Reading.device) == name)).all(), default=0)
 
@@ -86,22 +115,40 @@ def main() -> None:
     remote = functools.partial(FolderAdapter, folder_path(url), keep_days=float(keep[0]) / DAY_SECONDS) if keep else url
     app = App.create("readings", remote=remote)
     config = SyncConfiguration(
-        app.login(Credentials.anonymous()),
+        app.login(credentials()),
         schema={Reading, Latest},
         path=database,
+        client_reset=SeedRemote() if "DEVICE_SEEDS" in os.environ else RecoverOrDiscard(),
         error_handler=lambda session, error: say("error", type(error).__name__, error),
     )
     with Realm.open(config) as realm:
         say("opened", realm.device_id)
         write_readings(realm, name, int(count))
+        steady = Steady(realm, name)
         for line in sys.stdin:
-            say("done", line.strip(), obey(realm, name, *line.split()))
+            say("done", line.strip(), obey(realm, name, steady, *line.split()))
+        if steady.is_alive():
+            steady.end()
     app.close()
 
 
-def obey(realm: Realm, name: str, what: str, number: str = "0") -> bool:
+def credentials() -> Credentials:
+    email = os.environ.get("DEVICE_EMAIL")
+    return Credentials.anonymous() if email is None else Credentials.email_password(email, os.environ["DEVICE_PASSWORD"])
+
+
+def obey(realm: Realm, name: str, steady: Steady, what: str, number: str = "0") -> bool:
     """Do what a command says; whether it came about in time."""
     match what:
+        case "begin":
+            steady.start()
+            return True
+        case "end":
+            return steady.end()
+        case "why":
+            return until(lambda: realm.sync_session.status.why.name.lower() == number)
+        case "reset":
+            return until(lambda: (last := realm.sync_session.last_reset) is not None and last.kind.name.lower() == number)
         case "write":
             write_readings(realm, name, int(number))
             return True
@@ -113,13 +160,18 @@ def obey(realm: Realm, name: str, what: str, number: str = "0") -> bool:
         case "download":
             return realm.sync_session.download_all_server_changes(timeout=WAIT_SECONDS)
         case "rows":
-            deadline = time.monotonic() + WAIT_SECONDS
-            while realm.exec(select(func.count()).select_from(Reading)).one() < int(number):
-                if time.monotonic() > deadline:
-                    return False
-                time.sleep(0.002)
-            return True
+            return until(lambda: realm.exec(select(func.count()).select_from(Reading)).one() >= int(number))
     raise ValueError(what)
+
+
+def until(is_so: Callable[[], bool]) -> bool:
+    """Look again and again, for a limited time."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not is_so():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.002)
+    return True
 
 
 if __name__ == "__main__":

@@ -1,0 +1,61 @@
+"""A hub that dies, or whose database does, while devices write through it: nothing that was acknowledged is lost or there twice.
+
+Hubs and devices are processes. ``FAULT_KILLS`` makes the runs longer; 60 take about a minute each.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.integration.fault_kit import PostgresStore, SqliteStore, Store, converge, devices, file_of, grow, hub
+from tests.postgres_server import running
+
+pytestmark = pytest.mark.slow
+
+_KILLS = int(os.environ.get("FAULT_KILLS", "8"))
+_DEVICES = 8
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "sqlite":
+        return SqliteStore(tmp_path)
+    return PostgresStore(request.getfixturevalue("postgres"))
+
+
+def test_a_hub_that_is_killed_while_devices_push_loses_and_doubles_nothing(store: Store, tmp_path: Path) -> None:
+    chance = random.Random(7)
+    with hub(store.url, tmp_path) as server, devices(tmp_path, server.address, _DEVICES) as writers:
+        for writer in writers:
+            writer.do("begin")
+        for _ in range(_KILLS):
+            grow(store, chance.randint(1, 100))
+            server.kill()
+            server.start()
+        grow(store, 50)
+        written = converge(writers, [file_of(tmp_path, number) for number in range(_DEVICES)], store=store)
+    print(f"{len(written)} writes, {_KILLS} kills")
+
+
+@pytest.mark.parametrize("modes", [("fast", "immediate")])
+def test_a_database_that_is_restarted_under_a_hub_loses_and_doubles_nothing(tmp_path: Path, modes: tuple[str, ...]) -> None:
+    restarts = [*modes] * max(2, _KILLS // 4)
+    with running() as database:
+        store = PostgresStore(database)
+        with (
+            hub(store.url, tmp_path, users=True) as server,
+            devices(tmp_path, server.address, _DEVICES, users=True) as writers,
+        ):
+            for writer in writers:
+                writer.do("begin")
+            for mode in restarts:
+                grow(store, 50)
+                database.stop(mode)
+                database.start()
+            grow(store, 50)
+            written = converge(writers, [file_of(tmp_path, number) for number in range(_DEVICES)], store=store)
+    print(f"{len(written)} writes, {len(restarts)} restarts")
