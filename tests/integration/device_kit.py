@@ -51,13 +51,14 @@ class DeviceProcess:
     ) -> None:
         url = remote if isinstance(remote, str) else remote.as_uri().replace("file:", "folder:", 1)
         keep = [] if keep_seconds is None else [str(keep_seconds)]
+        chosen = {f"LOCALSTORE_{name.upper()}": str(value) for name, value in settings.items()}
         inside = [] if namespace is None else ["ip", "netns", "exec", namespace]
         self._process = subprocess.Popen(
             [*inside, sys.executable, str(SCRIPT), str(database), url, database.stem, str(count), *keep],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
-            env={**os.environ, **(environment or {}), **{f"LOCALSTORE_{name.upper()}": str(value) for name, value in settings.items()}},
+            env={**os.environ, **(environment or {}), **chosen},
         )
         self.written: list[str] = []
         self.errors: list[str] = []

@@ -3,15 +3,16 @@
 It writes its readings up to number COUNT, one transaction each, goes on where it stopped when it is started again on the
 same file, and says on standard output what is safe: ``written NUMBER ID`` comes after the transaction was committed, and
 ``error KIND MESSAGE`` is what its error handler was given. History in a folder is let go of when it is in snapshots for longer
-than KEEP_SECONDS. It logs in with DEVICE_EMAIL and DEVICE_PASSWORD where these are set, and gives an emptied remote all it has where
-DEVICE_SEEDS is. Then it does the commands that come in, and says when each is done:
+than KEEP_SECONDS. It logs in with DEVICE_EMAIL and DEVICE_PASSWORD where these are set, and gives an emptied remote all it has
+where DEVICE_SEEDS is. Then it does the commands that come in, and says when each is done:
 
 - ``upload`` and ``download`` wait until everything is sent or received;
 - ``rows NUMBER`` waits until so many readings are there;
 - ``write NUMBER`` writes readings up to that number;
 - ``hammer SECONDS`` writes all the time;
 - ``begin`` writes all the time from then on, until ``end``;
-- ``why REASON`` waits until the session's status gives this reason;
+- ``synced`` and ``cut`` wait until the session's status says that all is well, or that the remote cannot be reached;
+- ``why REASON`` waits until it gives this reason;
 - ``reset KIND`` waits until a client reset of this kind was carried out.
 """
 
@@ -20,12 +21,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from uuid import UUID
 
 from sqlmodel import Field, SQLModel, col, func, select
 
 from localstore import App, Credentials, Realm, RecoverOrDiscard, SeedRemote, SyncConfiguration, uuid7
+from localstore.errors import Offline
+from localstore.sync.status import Reason, SyncStatus
 from localstore_adapters.folder import FolderAdapter, folder_path
 
 WAIT_SECONDS = 120
@@ -84,7 +86,8 @@ class Steady(threading.Thread):
 
     def end(self) -> bool:
         self._ended.set()
-        self.join()
+        if self.is_alive():
+            self.join()
         return True
 
 
@@ -127,8 +130,7 @@ def main() -> None:
         steady = Steady(realm, name)
         for line in sys.stdin:
             say("done", line.strip(), obey(realm, name, steady, *line.split()))
-        if steady.is_alive():
-            steady.end()
+        steady.end()
     app.close()
 
 
@@ -145,10 +147,6 @@ def obey(realm: Realm, name: str, steady: Steady, what: str, number: str = "0") 
             return True
         case "end":
             return steady.end()
-        case "why":
-            return until(lambda: realm.sync_session.status.why.name.lower() == number)
-        case "reset":
-            return until(lambda: (last := realm.sync_session.last_reset) is not None and last.kind.name.lower() == number)
         case "write":
             write_readings(realm, name, int(number))
             return True
@@ -159,19 +157,39 @@ def obey(realm: Realm, name: str, steady: Steady, what: str, number: str = "0") 
             return realm.sync_session.upload_all_local_changes(timeout=WAIT_SECONDS)
         case "download":
             return realm.sync_session.download_all_server_changes(timeout=WAIT_SECONDS)
-        case "rows":
-            return until(lambda: realm.exec(select(func.count()).select_from(Reading)).one() >= int(number))
-    raise ValueError(what)
-
-
-def until(is_so: Callable[[], bool]) -> bool:
-    """Look again and again, for a limited time."""
     deadline = time.monotonic() + WAIT_SECONDS
-    while not is_so():
+    while not is_so(realm, what, number):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.002)
     return True
+
+
+def is_so(realm: Realm, what: str, number: str) -> bool:
+    """What a command waits for."""
+    match what:
+        case "rows":
+            return realm.exec(select(func.count()).select_from(Reading)).one() >= int(number)
+        case "synced":
+            return is_synced(realm.sync_session.status)
+        case "cut":
+            return is_cut(realm.sync_session.status)
+        case "why":
+            return realm.sync_session.status.why.name.lower() == number
+        case "reset":
+            last = realm.sync_session.last_reset
+            return last is not None and last.kind.name.lower() == number
+    raise ValueError(what)
+
+
+def is_synced(status: SyncStatus) -> bool:
+    return status.why is Reason.IN_STEP and status.is_synced and status.last_error is None
+
+
+def is_cut(status: SyncStatus) -> bool:
+    """Whether it says so with all that follows from it."""
+    follows = status.next_attempt is not None and not status.is_caught_up and not status.is_synced
+    return status.why is Reason.OFFLINE and follows and isinstance(status.last_error, Offline)
 
 
 if __name__ == "__main__":

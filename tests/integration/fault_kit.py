@@ -283,11 +283,16 @@ def devices(
             given = {**_HURRIED, "directory": folder / f"logged-in-{number}", **settings}
             variables = {**(LOGGED_IN if users else {}), **(environment or {})}
             process = device(
-                file_of(folder, number), url, may_err=may_err, namespace=namespace, environment=variables, **given  # type: ignore[arg-type]
+                file_of(folder, number),
+                url,
+                may_err=may_err,
+                namespace=namespace,
+                environment=variables,
+                **given,  # type: ignore[arg-type]
             )
             running.append(stack.enter_context(process))
         for one in running:
-            one.do("why in_step")
+            one.do("synced")
         yield running
 
 
@@ -306,7 +311,7 @@ def converge(running: Sequence[DeviceProcess], files: Iterable[Path], *, store: 
     for one in running:
         one.finish("end")
     written = [key for one in running for key in one.written]
-    for command in ("upload", f"rows {len(written)}", "download", "why in_step"):
+    for command in ("upload", f"rows {len(written)}", "download", "synced"):
         for one in running:
             one.tell(command)
         for one in running:

@@ -1,10 +1,11 @@
-"""A hub that dies, or whose database does, while devices write through it: nothing that was acknowledged is lost or there twice.
+"""A hub that dies, or whose database does, while devices write through it: nothing acknowledged is lost or there twice.
 
 Hubs and devices are processes. ``FAULT_KILLS`` makes the runs longer; 60 take about a minute each.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 from pathlib import Path
@@ -15,6 +16,8 @@ from tests.integration.fault_kit import PostgresStore, SqliteStore, Store, conve
 from tests.postgres_server import running
 
 pytestmark = pytest.mark.slow
+
+_log = logging.getLogger(__name__)
 
 _KILLS = int(os.environ.get("FAULT_KILLS", "8"))
 _DEVICES = 8
@@ -38,7 +41,7 @@ def test_a_hub_that_is_killed_while_devices_push_loses_and_doubles_nothing(store
             server.start()
         grow(store, 50)
         written = converge(writers, [file_of(tmp_path, number) for number in range(_DEVICES)], store=store)
-    print(f"{len(written)} writes, {_KILLS} kills")
+    _log.info("%d writes, %d kills", len(written), _KILLS)
 
 
 @pytest.mark.parametrize("modes", [("fast", "immediate")])
@@ -58,4 +61,4 @@ def test_a_database_that_is_restarted_under_a_hub_loses_and_doubles_nothing(tmp_
                 database.start()
             grow(store, 50)
             written = converge(writers, [file_of(tmp_path, number) for number in range(_DEVICES)], store=store)
-    print(f"{len(written)} writes, {len(restarts)} restarts")
+    _log.info("%d writes, %d restarts", len(written), len(restarts))
