@@ -13,7 +13,7 @@ where DEVICE_SEEDS is. Then it does the commands that come in, and says when eac
 - ``begin`` writes all the time from then on, until ``end``;
 - ``synced`` and ``cut`` wait until the session's status says that all is well, or that the remote cannot be reached;
 - ``why REASON`` waits until it gives this reason;
-- ``reset KIND`` waits until a client reset of this kind was carried out.
+- ``reset KIND`` waits until a client reset of this kind was carried out; ``reset none`` that there was none.
 """
 
 import functools
@@ -30,7 +30,7 @@ from localstore.errors import Offline
 from localstore.sync.status import Reason, SyncStatus
 from localstore_adapters.folder import FolderAdapter, folder_path
 
-WAIT_SECONDS = 120
+WAIT_SECONDS = 40
 PAUSE_SECONDS = 0.02
 STEADY_SECONDS = 0.05
 DAY_SECONDS = 86_400
@@ -178,7 +178,7 @@ def is_so(realm: Realm, what: str, number: str) -> bool:
             return realm.sync_session.status.why.name.lower() == number
         case "reset":
             last = realm.sync_session.last_reset
-            return last is not None and last.kind.name.lower() == number
+            return ("none" if last is None else last.kind.name.lower()) == number
     raise ValueError(what)
 
 

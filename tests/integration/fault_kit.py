@@ -26,6 +26,8 @@ from tests.postgres_server import PostgresServer
 
 __all__ = [
     "APP",
+    "EMAIL",
+    "SEEDS",
     "HubProcess",
     "PostgresStore",
     "SqliteStore",
@@ -40,6 +42,7 @@ __all__ = [
 
 APP = "readings"
 EMAIL, PASSWORD = "emma@example.com", "correct horse battery"
+SEEDS = {"DEVICE_SEEDS": "yes"}
 LOGGED_IN = {"DEVICE_EMAIL": EMAIL, "DEVICE_PASSWORD": PASSWORD}
 _ROOT = Path(__file__).parents[2]
 _HURRIED = {"backoff_initial": 0.05, "backoff_max": 0.5, "snapshot_every": 0, "page_count": 5000}
@@ -60,10 +63,10 @@ class Store(Protocol):
         """Keep a copy of it as it is now."""
 
     def restore(self) -> None:
-        """Put the copy in its place. Nobody may be using it."""
+        """Put the copy in its place."""
 
     def empty(self) -> None:
-        """Put an empty one in its place. Nobody may be using it."""
+        """Put an empty one in its place."""
 
 
 class SqliteStore:
@@ -90,7 +93,8 @@ class SqliteStore:
 
     def restore(self) -> None:
         self.empty()
-        shutil.copyfile(self._copy, self._path)
+        shutil.copyfile(self._copy, coming := self._path.with_suffix(".coming"))
+        coming.rename(self._path)  # at once: somebody may be looking
 
     def empty(self) -> None:
         for suffix in ("", "-wal", "-shm"):
@@ -121,10 +125,10 @@ class PostgresStore:
 
     def back_up(self) -> None:
         self._server.execute(f"DROP DATABASE IF EXISTS {self._name}_copy WITH (FORCE)")
-        self._server.execute(
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{self._name}'"
-        )  # a template must not be in use
+        self._server.execute(f"ALTER DATABASE {self._name} ALLOW_CONNECTIONS false")  # a template must not be in use
+        self._server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{self._name}'")
         self._server.execute(f"CREATE DATABASE {self._name}_copy TEMPLATE {self._name}")
+        self._server.execute(f"ALTER DATABASE {self._name} ALLOW_CONNECTIONS true")
 
     def restore(self) -> None:
         self._drop()
@@ -268,6 +272,7 @@ def devices(
     address: str,
     count: int,
     *,
+    first: int = 0,
     users: bool = False,
     options: str = "",
     environment: Mapping[str, str] | None = None,
@@ -275,11 +280,12 @@ def devices(
     namespace: str | None = None,
     **settings: object,
 ) -> Iterator[list[DeviceProcess]]:
-    """Devices of one hub, all in step with it; ``name(number)`` is the file of each."""
+    """Devices of one hub, all in step with it; ``file_of(folder, number)`` is the file of each."""
+    folder.mkdir(exist_ok=True)
     url = f"{address}?users={'yes' if users else 'no'}{options}"
     with ExitStack() as stack:
         running = []
-        for number in range(count):
+        for number in range(first, first + count):
             given = {**_HURRIED, "directory": folder / f"logged-in-{number}", **settings}
             variables = {**(LOGGED_IN if users else {}), **(environment or {})}
             process = device(

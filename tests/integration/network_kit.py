@@ -17,6 +17,7 @@ from tests.integration.real_tools import lacks
 __all__ = ["SERVER", "Link", "a_link", "linked"]
 
 SERVER = "10.213.77.1"
+_NEAR = "10.213.77.2"
 _SECONDS = 60
 _numbers = itertools.count()
 
@@ -33,6 +34,13 @@ class Link:
     def up(self) -> None:
         _run("ip", "-n", self.far, "link", "set", self._cable, "up")
 
+    def swallow(self) -> None:
+        """What the far side sends gets lost on the way, while the link is up: nobody is told."""
+        _run("ip", "-n", self.far, "route", "add", "blackhole", f"{_NEAR}/32")
+
+    def carry(self) -> None:
+        _run("ip", "-n", self.far, "route", "del", "blackhole", f"{_NEAR}/32")
+
 
 @contextmanager
 def linked() -> Iterator[Link]:
@@ -44,7 +52,7 @@ def linked() -> Iterator[Link]:
             _run("ip", "netns", "add", namespace)
             stack.callback(_run, "ip", "netns", "del", namespace)
         _run("ip", "link", "add", "cable", "netns", far, "type", "veth", "peer", "name", "cable", "netns", near)
-        for namespace, address in ((far, SERVER), (near, "10.213.77.2")):
+        for namespace, address in ((far, SERVER), (near, _NEAR)):
             _run("ip", "-n", namespace, "addr", "add", f"{address}/24", "dev", "cable")
             _run("ip", "-n", namespace, "link", "set", "cable", "up")
         yield Link(far, near, "cable")
