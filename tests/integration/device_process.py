@@ -30,7 +30,7 @@ from localstore.errors import Offline
 from localstore.sync.status import Reason, SyncStatus
 from localstore_adapters.folder import FolderAdapter, folder_path
 
-WAIT_SECONDS = 40
+WAIT_SECONDS = 120
 PAUSE_SECONDS = 0.02
 STEADY_SECONDS = 0.05
 DAY_SECONDS = 86_400
