@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -231,6 +232,16 @@ class HubProcess:
             self._process.kill()
             self._wait()
 
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """As on a computer that has fallen asleep: its connections stay open, and nobody is at the other end."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """In order."""
         if self._process is not None:
@@ -252,12 +263,12 @@ class HubProcess:
 
 
 @contextmanager
-def hub(store: str, folder: Path, *, users: bool = False, **arguments: object) -> Iterator[HubProcess]:
+def hub(store: str, folder: Path, *, users: bool = False, add_user: bool = True, **arguments: object) -> Iterator[HubProcess]:
     """A hub that is ended whatever happens. What it did not expect fails the test."""
     program = ["-m", "localstore.cli", "hub", "serve", *([] if users else ["--open"])]
     process = HubProcess(store, folder, **{"program": program, **arguments})  # type: ignore[arg-type]
     try:
-        if users:
+        if users and add_user:
             process.add_user()
         yield process
         process.stop()

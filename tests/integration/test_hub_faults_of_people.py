@@ -159,8 +159,12 @@ def test_an_emptied_database_waits_for_a_new_device_and_is_given_everything_agai
         numbers(store.url)
 
 
-def test_a_database_that_is_away_while_it_is_restored_is_waited_for(store: Store, tmp_path: Path) -> None:
-    with hub(store.url, tmp_path) as server, devices(tmp_path, server.address, 3) as running:
+@pytest.mark.parametrize("users", [False, True])
+def test_a_database_that_is_away_while_it_is_restored_is_waited_for(store: Store, users: bool, tmp_path: Path) -> None:
+    with (
+        hub(store.url, tmp_path, users=users) as server,
+        devices(tmp_path, server.address, 3, users=users) as running,
+    ):
         write(running, 5)
         store.back_up()
         store.empty()
