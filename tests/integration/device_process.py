@@ -12,6 +12,7 @@ where DEVICE_SEEDS is. Then it does the commands that come in, and says when eac
 - ``hammer SECONDS`` writes all the time;
 - ``begin`` writes all the time from then on, until ``end``;
 - ``synced`` and ``cut`` wait until the session's status says that all is well, or that the remote cannot be reached;
+- ``waiting`` waits until it is to try again later, for whatever reason;
 - ``why REASON`` waits until it gives this reason;
 - ``reset KIND`` waits until a client reset of this kind was carried out; ``reset none`` that there was none.
 """
@@ -174,6 +175,8 @@ def is_so(realm: Realm, what: str, number: str) -> bool:
             return is_synced(realm.sync_session.status)
         case "cut":
             return is_cut(realm.sync_session.status)
+        case "waiting":
+            return realm.sync_session.status.next_attempt is not None and not realm.sync_session.status.is_caught_up
         case "why":
             return realm.sync_session.status.why.name.lower() == number
         case "reset":

@@ -52,17 +52,17 @@ def test_hubs_behind_one_address_that_die_in_turn_lose_and_double_nothing(postgr
         hub(store.url, tmp_path, users=True, heartbeat=1) as one,
         hub(store.url, tmp_path, users=True, heartbeat=1, add_user=False) as other,
         proxy(13, one.port, other.port, rate=0) as address,
-        devices(tmp_path, address.address, _DEVICES, users=True) as writers,
+        devices(tmp_path, address.address, 4, users=True) as writers,
     ):
         for writer in writers:
             writer.do("begin")
-        for dying in [one, other] * (_KILLS // 2):
+        for dying in [one, other] * (_KILLS // 4):
             grow(store, chance.randint(1, 100))
             dying.kill()
             grow(store, 20)  # through the one that is left
             dying.start()
-        written = converge(writers, [file_of(tmp_path, number) for number in range(_DEVICES)], store=store)
-    _log.info("%d writes, %d kills", len(written), 2 * (_KILLS // 2))
+        written = converge(writers, [file_of(tmp_path, number) for number in range(4)], store=store)
+    _log.info("%d writes, %d kills", len(written), 2 * (_KILLS // 4))
 
 
 def test_a_hub_that_stands_still_for_a_while_is_noticed_and_got_over(store: Store, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_a_database_that_is_away_while_it_is_restored_is_waited_for(store: Store
         store.back_up()
         store.empty()
         for one in running:
-            one.do("cut")
+            one.do("waiting")
         looks = server.complaints().count(_LOOK)
         until(lambda: server.complaints().count(_LOOK) > looks + 2, "a hub that has seen that there is nothing")
         store.restore()
