@@ -13,7 +13,7 @@ import contextlib
 import logging
 from collections.abc import Generator
 
-from localstore.adapter import Cursor, Hello, Limit, SupportsWatch, SyncAdapter
+from localstore.adapter import Cursor, Limit, SupportsWatch, SyncAdapter
 from localstore.environment import Environment
 from localstore.hub.declining import Declined
 from localstore.hub.lines import Lines
@@ -201,9 +201,8 @@ class Events:
         tries = 0
         while True:
             begun = self._environment.monotonic()
-            hello = Hello(app=self._lines.app, partition=topic.partition, device=self._device)
             try:
-                async with self._lines.apart(hello) as adapter:
+                async with self._lines.apart(self._lines.own(topic.partition, self._device)) as adapter:
                     await _watch(adapter, topic)
             except Declined as error:
                 _log.warning("The log's watch ended: %s", error)

@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 
 from localstore.adapter import Hello, SyncAdapter, Welcome
 from localstore.environment import Environment
+from localstore.errors import ResetRequired
 from localstore.hub.declining import Declined, declined_by_log
 from localstore.registry import AdapterFactory
 
@@ -53,9 +54,16 @@ class Lines:
         self._partitions: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._environment = environment
         self._lines: OrderedDict[_Key, _Line] = OrderedDict()
+        self._remote_id: str | None = None
 
     def __len__(self) -> int:
         return len(self._lines)
+
+    def own(self, partition: str, device: bytes) -> Hello:
+        """How the hub itself introduces itself to the log, which begins no history where there was one: a log that is empty all
+        at once may be being restored, and devices that saw another history would drop theirs for it.
+        """
+        return Hello(app=self.app, partition=partition, device=device, remote_id=self._remote_id)
 
     async def connect(self, hello: Hello) -> Welcome:
         """Introduce a device to the log, whatever was said of it before.
@@ -92,10 +100,13 @@ class Lines:
         adapter: SyncAdapter | None = None
         try:
             adapter = self.make()
-            await adapter.connect(hello)
+            self._remote_id = (await adapter.connect(hello)).remote_id
             yield adapter
         except Declined:
             raise
+        except ResetRequired as error:
+            self._remote_id = None  # there is another history, and none is begun
+            raise declined_by_log(error, self._new_id) from error
         except Exception as error:
             raise declined_by_log(error, self._new_id) from error
         finally:
@@ -133,7 +144,7 @@ class Lines:
             line.adapter = self.make()
         line.remote_id = None
         welcome = await line.adapter.connect(hello)
-        line.remote_id = welcome.remote_id
+        line.remote_id = self._remote_id = welcome.remote_id
         return welcome
 
     async def _keep_few(self) -> None:

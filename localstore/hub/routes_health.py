@@ -8,7 +8,6 @@ import ipaddress
 
 from starlette.responses import PlainTextResponse, Response
 
-from localstore.adapter import Hello
 from localstore.hub.asking import Asked
 from localstore.hub.declining import Declined
 from localstore.hub.metrics import CONTENT_TYPE
@@ -33,9 +32,10 @@ async def ready(asked: Asked) -> Response:
     try:
         async with asyncio.timeout(_READY_SECONDS):
             await asked.of_accounts(asked.parts.accounts.ready())
-            await asked.parts.lines.connect(Hello(app=asked.parts.settings.app, partition=PROBE_PARTITION, device=_PROBE))
-    except (Declined, TimeoutError):
-        return PlainTextResponse("not ready\n", status_code=503)
+            await asked.parts.lines.connect(asked.parts.lines.own(PROBE_PARTITION, _PROBE))
+    except (Declined, TimeoutError) as error:
+        if not isinstance(error, Declined) or error.problem.kind != "reset_required":  # another history is an answer, too
+            return PlainTextResponse("not ready\n", status_code=503)
     return PlainTextResponse("ready\n")
 
 

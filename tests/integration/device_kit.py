@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -24,10 +24,12 @@ class DeviceProcess:
 
     Args:
         database: its file.
-        remote: its remote, a folder.
+        remote: its remote, a folder or a URL.
         count: how many readings it writes before it takes commands.
         may_err: whether errors are kept; else the first one fails the test.
         keep_seconds: how long it keeps history behind a snapshot.
+        namespace: the network namespace that it runs in; None for the system's.
+        environment: variables for it, besides the settings.
         settings: of the library.
 
     Attributes:
@@ -36,16 +38,27 @@ class DeviceProcess:
     """
 
     def __init__(
-        self, database: Path, remote: Path, count: int, *, may_err: bool, keep_seconds: float | None, **settings: object
+        self,
+        database: Path,
+        remote: Path | str,
+        count: int,
+        *,
+        may_err: bool,
+        keep_seconds: float | None,
+        namespace: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        **settings: object,
     ) -> None:
-        url = remote.as_uri().replace("file:", "folder:", 1)
+        url = remote if isinstance(remote, str) else remote.as_uri().replace("file:", "folder:", 1)
         keep = [] if keep_seconds is None else [str(keep_seconds)]
+        chosen = {f"LOCALSTORE_{name.upper()}": str(value) for name, value in settings.items()}
+        inside = [] if namespace is None else ["ip", "netns", "exec", namespace]
         self._process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(database), url, database.stem, str(count), *keep],
+            [*inside, sys.executable, str(SCRIPT), str(database), url, database.stem, str(count), *keep],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
-            env={**os.environ, **{f"LOCALSTORE_{name.upper()}": str(value) for name, value in settings.items()}},
+            env={**os.environ, **(environment or {}), **chosen},
         )
         self.written: list[str] = []
         self.errors: list[str] = []
@@ -134,17 +147,27 @@ class DeviceProcess:
 @contextmanager
 def device(
     database: Path,
-    remote: Path,
+    remote: Path | str,
     count: int = 0,
     *,
     may_err: bool = False,
     keep_seconds: float | None = None,
     page_count: int = PAGE_COUNT,
+    namespace: str | None = None,
+    environment: Mapping[str, str] | None = None,
     **settings: object,
 ) -> Iterator[DeviceProcess]:
     """A device that is ended whatever happens."""
-    settings = {"page_count": page_count, **settings}
-    process = DeviceProcess(database, remote, count, may_err=may_err, keep_seconds=keep_seconds, **settings)
+    process = DeviceProcess(
+        database,
+        remote,
+        count,
+        may_err=may_err,
+        keep_seconds=keep_seconds,
+        namespace=namespace,
+        environment=environment,
+        **{"page_count": page_count, **settings},
+    )
     try:
         yield process
     finally:

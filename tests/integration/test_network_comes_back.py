@@ -6,29 +6,24 @@ It needs Linux, the right to make namespaces, and ``ip`` of iproute2. Where thes
 from __future__ import annotations
 
 import itertools
-import os
 import queue
-import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.integration.network_kit import SERVER, Link, a_link, linked
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="namespaces and netlink are Linux's")
 
 HERE = Path(__file__).parent
-SERVER, PORT = "10.213.77.1", "7313"
+PORT = "7313"
 SILENCE_SECONDS = 60
 QUIET_SECONDS = 5.0
-_numbers = itertools.count()
-
-
-def run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, timeout=SILENCE_SECONDS)
 
 
 class Process:
@@ -88,54 +83,9 @@ class Process:
         self._reader.join()
 
 
-class Link:
-    """Two namespaces, and a link between them that a test takes down and up."""
-
-    def __init__(self, far: str, near: str, cable: str) -> None:
-        self.far, self.near, self._cable = far, near, cable
-
-    def down(self) -> None:
-        run("ip", "-n", self.far, "link", "set", self._cable, "down")
-
-    def up(self) -> None:
-        run("ip", "-n", self.far, "link", "set", self._cable, "up")
-
-
-@contextmanager
-def linked() -> Iterator[Link]:
-    """A link, both of whose ends are taken away again whatever happens."""
-    name = f"ls{os.getpid()}n{next(_numbers)}"
-    far, near = f"{name}a", f"{name}b"
-    with ExitStack() as stack:
-        for namespace in (far, near):
-            run("ip", "netns", "add", namespace)
-            stack.callback(run, "ip", "netns", "del", namespace)
-        run("ip", "link", "add", "cable", "netns", far, "type", "veth", "peer", "name", "cable", "netns", near)
-        for namespace, address in ((far, SERVER), (near, "10.213.77.2")):
-            run("ip", "-n", namespace, "addr", "add", f"{address}/24", "dev", "cable")
-            run("ip", "-n", namespace, "link", "set", "cable", "up")
-        yield Link(far, near, "cable")
-
-
-def can_make_namespaces() -> str:
-    """What is missing, empty when nothing is."""
-    if shutil.which("ip") is None:
-        return "ip of iproute2 is not installed"
-    try:
-        with linked():
-            return ""
-    except subprocess.CalledProcessError as error:
-        return f"no namespaces can be made here: {error.stderr.decode().strip()}"
-
-
 @pytest.fixture
 def link() -> Iterator[Link]:
-    missing = can_make_namespaces()
-    if missing:
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    with linked() as link:
+    with a_link() as link:
         yield link
 
 

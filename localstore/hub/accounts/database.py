@@ -100,10 +100,19 @@ class Database:
 def _errors() -> Iterator[None]:
     try:
         yield
-    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
-        if getattr(getattr(error, "orig", None), "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:  # the statement's own fault
+    except (exc.OperationalError, exc.ProgrammingError, exc.InterfaceError, exc.TimeoutError) as error:
+        if _lacks_table(error):
+            message = "The accounts are not there: their database was emptied, or is being restored."
+            raise Busy(message, retry_after=1.0) from error
+        is_statements = getattr(getattr(error, "orig", None), "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+        if is_statements or isinstance(error, exc.ProgrammingError):  # the statement's own fault
             raise
         raise Busy("The accounts cannot be asked now: their database does not answer, or is busy.", retry_after=1.0) from error
+
+
+def _lacks_table(error: exc.SQLAlchemyError) -> bool:
+    cause = getattr(error, "orig", None)
+    return getattr(cause, "sqlstate", None) == "42P01" or "no such table" in str(cause)
 
 
 def _postgres(url: str) -> sa.Engine:
@@ -132,8 +141,14 @@ def _sqlite(url: str) -> sa.Engine:
     )
 
     @event.listens_for(engine, "do_connect")
-    def keep_private(*_: object) -> None:
+    def keep_private(_: object, record: Any, *__: object) -> None:
         _keep_private(path)
+        record.info["file"] = _file_at(path)
+
+    @event.listens_for(engine, "checkout")
+    def check_file(_: object, record: Any, __: object) -> None:
+        if record.info["file"] != _file_at(path):
+            raise exc.InvalidatePoolError("The file was exchanged, as when a backup is put back.")
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _: object) -> None:
@@ -149,6 +164,15 @@ def _sqlite(url: str) -> sa.Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Which file is at a path, None when there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _keep_private(path: Path) -> None:
