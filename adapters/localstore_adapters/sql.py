@@ -31,6 +31,7 @@ from localstore.errors import Offline, ProtocolError, SyncError
 from localstore.wire import SealedChangeset
 from localstore_adapters import _sql_log as log
 from localstore_adapters import _sql_snapshots as snapshots
+from localstore_adapters._sql_claims import Claim
 from localstore_adapters._sql_hints import Bell
 from localstore_adapters._sql_layout import LAYOUT, layout_of
 from localstore_adapters._sql_store import SqlStore
@@ -166,6 +167,17 @@ class SqlAdapter:
         place = log.place_of(before, line.remote_id)
         while await self._in_turn(self._trim, line, place, writes=True):
             pass
+
+    @contextlib.asynccontextmanager
+    async def claimed(self, task: str) -> AsyncGenerator[bool]:
+        """Have a task of the connected partition for oneself, for the block; False while another process has it. Whoever is
+        killed has it no longer."""
+        line = self._connected()
+        claim = Claim(self._store, f"{line.remote_id} {line.partition} {task}")
+        try:
+            yield await self._store.run(claim.take)
+        finally:
+            await asyncio.wait([self._store.run(claim.let_go)])
 
     async def close(self) -> None:
         self._line = None

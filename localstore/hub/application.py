@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import hashlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from localstore.directories import data_directory
 from localstore.environment import Environment
 from localstore.http_messages import Problem
 from localstore.hub import routes_events, routes_health, routes_snapshots, routes_sync, routes_users
@@ -18,10 +23,13 @@ from localstore.hub.asking import Asked, declined, endpoint
 from localstore.hub.declining import Declined
 from localstore.hub.events import Events
 from localstore.hub.lines import Lines
+from localstore.hub.merged_files import MergedFiles
 from localstore.hub.metrics import Metrics
+from localstore.hub.models import load_tables
 from localstore.hub.parts import HubParts
 from localstore.hub.rates import Rates, Shares
 from localstore.hub.settings import HubSettings
+from localstore.hub.snapshot_maker import SnapshotMaker
 from localstore.registry import AdapterFactory
 from localstore.registry import Lines as Factory
 
@@ -92,10 +100,13 @@ class Hub(Starlette):
 
 @contextlib.asynccontextmanager
 async def _lifespan(hub: Starlette) -> AsyncIterator[None]:
+    assert isinstance(hub, Hub)
+    making = asyncio.ensure_future(hub.parts.snapshots.run())
     try:
         yield
     finally:
-        assert isinstance(hub, Hub)
+        making.cancel()
+        await asyncio.wait([making])
         await hub.aclose()
 
 
@@ -109,12 +120,25 @@ def create_hub(
         make_log: a new line to the log, as ``localstore.registry.adapter_factory(url)`` gives one.
         accounts: who is who and may do what.
         environment: time, randomness and sleep.
+
+    Raises:
+        ValueError: the models that the settings name cannot be used.
     """
     factory = Factory(make_log)
     lines = Lines(factory, settings.app, max_lines=settings.max_lines, max_calls=settings.max_calls, environment=environment)
     events = Events(lines, environment)
     metrics = Metrics()
     metrics.observe("listeners", "Devices that wait for news.", lambda: float(events.listener_count))
+    snapshots = SnapshotMaker(
+        factory,
+        app=settings.app,
+        every=settings.snapshot_every,
+        horizon_days=settings.horizon_days,
+        keeps_snapshots=factory.capabilities.snapshots,
+        files=_merged_files(settings, environment),
+        environment=environment,
+        metrics=metrics,
+    )
     metrics.observe("lines", "Lines to the log that are kept.", lambda: float(len(lines)))
     return Hub(
         HubParts(
@@ -128,5 +152,29 @@ def create_hub(
             addresses=Rates(settings.address_rate, settings.address_burst, environment.monotonic),
             waiting=Shares(settings.user_streams),
             metrics=metrics,
+            snapshots=snapshots,
         )
     )
+
+
+def _merged_files(settings: HubSettings, environment: Environment) -> MergedFiles | None:
+    """Where the hub merges partitions, if it knows what their tables are."""
+    if settings.models is None:
+        return None
+    return MergedFiles(
+        settings.snapshot_files or _own_directory(settings),
+        load_tables(settings.models),
+        app=settings.app,
+        offline_days=settings.horizon_days,
+        environment=environment,
+    )
+
+
+def _own_directory(settings: HubSettings) -> Path:
+    """Where files of this hub lie unless that is set. The name tells logs apart, and shows no password."""
+    url = "" if settings.store is None else settings.store.get_secret_value()
+    try:
+        directory = data_directory(None, os.environ) / "hub"
+    except ValueError:
+        raise ValueError("This user has no home directory. Set LOCALSTORE_HUB_SNAPSHOT_FILES to a directory.") from None
+    return directory / hashlib.sha256(f"{Path.cwd()}\n{url}".encode()).hexdigest()[:32]

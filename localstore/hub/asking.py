@@ -131,7 +131,10 @@ class Asked:
             raise declined_by_accounts(error, self.new_id) from error
 
     def hello(self, partition: str, device: bytes, remote_id: str | None) -> Hello:
-        return Hello(app=self.parts.settings.app, partition=partition, device=device, remote_id=remote_id)
+        settings = self.parts.settings
+        return Hello(
+            app=settings.app, partition=partition, device=device, remote_id=remote_id, horizon_days=settings.horizon_days
+        )
 
     @contextlib.asynccontextmanager
     async def body(self, kind: type[T], limit: int = SMALL_BYTES) -> AsyncGenerator[T]:

@@ -18,6 +18,7 @@ from localstore.urls import redacted, split_url
 
 __all__ = ["app"]
 
+_log = logging.getLogger("localstore.hub")
 app = typer.Typer(name="hub", no_args_is_help=True, add_completion=False, help="A sync server of your own.")
 _NEEDS = "This needs more than the core of localstore. Install it: pip install 'localstore-sync[hub]'"
 
@@ -64,7 +65,11 @@ async def _serve(settings: HubSettings, make_log: AdapterFactory, open_to_all: b
         from localstore.hub.open_accounts import OpenAccounts
         from localstore.hub.serving import HubServer, listen
 
+        if (settings.authorize or settings.models) and "" not in sys.path:
+            sys.path.insert(0, "")  # they may lie where the hub is started, as with uvicorn
         accounts = OpenAccounts() if open_to_all else _accounts(settings)
+        settings = _with_snapshots(settings, open_to_all)
+        hub = create_hub(settings, make_log=make_log, accounts=accounts)
     except ImportError as error:
         _fail(f"{_NEEDS} ({error.name} is missing)")
     except (ValueError, LocalStoreError) as error:
@@ -74,10 +79,21 @@ async def _serve(settings: HubSettings, make_log: AdapterFactory, open_to_all: b
     except OSError as error:
         _fail(f"It cannot listen on {settings.host}, port {settings.port}: {error.strerror}.")
     scheme = "https" if settings.certificate else "http"
-    hub = create_hub(settings, make_log=make_log, accounts=accounts)
     host, port = listener.getsockname()[:2]
     typer.echo(f"Serving {settings.app!r} on {scheme}://{host}:{port}{settings.path}")
     await HubServer(hub, settings).serve(sockets=[listener])
+
+
+def _with_snapshots(settings: HubSettings, open_to_all: bool) -> HubSettings:
+    """Who makes snapshots, where that is not said: without users nobody is trusted less than another."""
+    if settings.models is not None or "devices_write_snapshots" in settings.model_fields_set:
+        return settings
+    if open_to_all:
+        return settings.model_copy(update={"devices_write_snapshots": True})
+    _log.warning(
+        "No snapshots are made, so that the log grows for ever. Set LOCALSTORE_HUB_MODELS to the module of the models."
+    )
+    return settings
 
 
 def _accounts(settings: HubSettings) -> Accounts:
@@ -85,8 +101,6 @@ def _accounts(settings: HubSettings) -> Accounts:
     from localstore.hub.accounts.options import AccountsOptions
     from localstore.hub.accounts.sql_accounts import SqlAccounts
 
-    if settings.authorize is not None and "" not in sys.path:
-        sys.path.insert(0, "")  # a rule may lie where the hub is started, as with uvicorn
     url = settings.accounts or settings.store
     assert url is not None
     if split_url(url.get_secret_value()).scheme.partition("+")[0] not in ("sqlite", "postgresql"):

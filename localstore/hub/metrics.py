@@ -30,13 +30,26 @@ class Metrics:
         self.pulled_bytes = self._counter("pulled_bytes", "Their bytes.")
         self.refused = self._counter("refused_changesets", "Changesets that were refused.")
         self.events = self._counter("events", "Hints that were sent to listeners.")
+        self.snapshots = self._counter("snapshots", "Snapshots that this process made.")
+        self.snapshots_failed = self._counter("snapshots_failed", "Looks at a partition that came to an error.")
+        self._snapshot_bytes = self._gauge("snapshot_bytes", "Size of the last snapshot that this process made.")
+        self._snapshot_time = self._gauge("snapshot_timestamp_seconds", "When it was made, in Unix seconds.")
+
+    def made_snapshot(self, byte_count: int, now_ms: int) -> None:
+        """A snapshot was made just now."""
+        self.snapshots.inc()
+        self._snapshot_bytes.set(byte_count)
+        self._snapshot_time.set(now_ms / 1000)
 
     def observe(self, name: str, told: str, value: Callable[[], float]) -> None:
         """Show a number that is asked for when somebody reads the metrics."""
-        Gauge(f"localstore_hub_{name}", told, registry=self._registry).set_function(value)
+        self._gauge(name, told).set_function(value)
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
 
     def _counter(self, name: str, told: str) -> Counter:
         return Counter(f"localstore_hub_{name}", told, registry=self._registry)
+
+    def _gauge(self, name: str, told: str) -> Gauge:
+        return Gauge(f"localstore_hub_{name}", told, registry=self._registry)

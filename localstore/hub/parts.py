@@ -12,6 +12,7 @@ from localstore.hub.lines import Lines
 from localstore.hub.metrics import Metrics
 from localstore.hub.rates import Rates, Shares
 from localstore.hub.settings import HubSettings
+from localstore.hub.snapshot_maker import SnapshotMaker
 
 __all__ = ["HubParts", "Reading"]
 
@@ -37,6 +38,7 @@ class HubParts:
         users, addresses: how often each may ask.
         waiting: how many streams and polls of each user are open.
         metrics: what is counted.
+        snapshots: makes them, and trims the log.
         reading: what requests hold.
     """
 
@@ -50,4 +52,5 @@ class HubParts:
     addresses: Rates
     waiting: Shares
     metrics: Metrics
+    snapshots: SnapshotMaker
     reading: Reading = field(default_factory=Reading)

@@ -17,7 +17,7 @@ from localstore.errors import SnapshotUnusable
 from localstore.http_messages import VERSION, VERSION_HEADER, DoneReply, Problem, SnapshotReply
 from localstore.hub.access import Access
 from localstore.hub.asking import Asked, answer, check_version
-from localstore.hub.declining import Declined, forbidden
+from localstore.hub.declining import Declined, forbidden, too_large
 from localstore.hub.routes_events import place_of
 
 __all__ = ["latest", "read", "trim", "write"]
@@ -77,7 +77,8 @@ async def trim(asked: Asked) -> Response:
 
 
 async def _sent(asked: Asked) -> AsyncGenerator[bytes]:
-    """A snapshot as it comes; it may take long, and nothing of it may."""
+    """What a device sends, as it comes. What is in it is seen by those who load it."""
+    limit, count = asked.parts.settings.max_snapshot_bytes, 0
     chunks = asked.request.stream()
     try:
         while True:
@@ -85,11 +86,14 @@ async def _sent(asked: Asked) -> AsyncGenerator[bytes]:
                 chunk = await anext(chunks, None)
             if chunk is None:
                 return
+            count += len(chunk)
+            if count > limit:
+                raise too_large(limit)
             yield chunk
-    except TimeoutError:
-        raise Declined(Problem(kind="timeout", message="The snapshot did not arrive in time.")) from None
     except ClientDisconnect:
         raise Declined(Problem(kind="protocol", message="The snapshot broke off.")) from None
+    except TimeoutError:
+        raise Declined(Problem(kind="timeout", message="The snapshot did not arrive in time.")) from None
 
 
 async def _introduced(asked: Asked, least: Access) -> Hello:

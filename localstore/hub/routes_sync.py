@@ -46,9 +46,9 @@ async def connect(asked: Asked) -> Response:
         hello = dataclasses.replace(
             asked.hello(said.partition, said.device, said.remote_id),
             cursor=None if said.cursor is None else Cursor(said.cursor),
-            horizon_days=said.horizon_days,
         )
         welcome = await asked.parts.lines.connect(hello)
+    asked.parts.snapshots.note(said.partition)
     settings, log = asked.parts.settings, asked.parts.capabilities
     return answer(
         asked,
@@ -122,6 +122,7 @@ async def _push(asked: Asked, hello: Hello, batch: Sequence[SealedChangeset]) ->
     async with asked.parts.lines.using(hello) as line:
         result = await line.push(batch)
     asked.parts.events.pushed(hello.partition, hello.device, result.acknowledged)
+    asked.parts.snapshots.note(hello.partition, len(batch))
     return result
 
 

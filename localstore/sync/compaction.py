@@ -65,7 +65,7 @@ class Compaction:
             return
         try:
             if await self._is_due(every):
-                await self._compact(remote_ms)
+                await self.make(remote_ms)
         except (Offline, Busy):
             raise
         except LocalStoreError as error:  # also what would end a session elsewhere: others may well make one
@@ -82,14 +82,23 @@ class Compaction:
         later = seen.changesets if info is None else info.later
         return later is not None and later >= every * (1 + rank(seen))
 
-    async def _compact(self, remote_ms: int | None) -> None:
+    async def make(self, remote_ms: int | None) -> int | None:
+        """Write a snapshot whoever's turn it is, and let the remote go of what is in it.
+
+        Returns:
+            Its size; None when it cannot be made now.
+
+        Raises:
+            LocalStoreError: it failed.
+        """
         async with snapshot_file(self._parts) as path:
             cursor = None if path is None else await self._write(path, remote_ms)
             if path is None or cursor is None:
-                return
-            byte_count = await self._environment.run_blocking(_size, path)
+                return None
+            byte_count: int = await self._environment.run_blocking(_size, path)
             await self._line.write_snapshot(cursor, _chunks(self._environment, path), byte_count)
         await self._line.trim(cursor)
+        return byte_count
 
     async def _write(self, path: Path, remote_ms: int | None) -> Cursor | None:
         """The cursor of the snapshot that was written; None when there is none."""
