@@ -58,11 +58,11 @@ class HubSettings(BaseSettings):
         max_connections: how many connections are held at one time.
         user_rate, user_burst, address_rate, address_burst: requests a second of one user and from one address, and how many may
             come at once; a rate of 0 sets no limit.
+        user_streams: how many streams of events, and polls, one user has open at one time; other devices look now and then.
         models: the application's, as ``package.module``, with which the hub makes snapshots.
         snapshot_every: after how many changesets of a partition it makes one; 0 for never.
         snapshot_files: the directory in which it merges partitions for that, a cache; None for the system's place of data.
         horizon_days: how long the log keeps history that is in a snapshot, and so how long a device may stay away.
-        user_streams: how many streams of events, and polls, one user has open at one time; other devices look now and then.
         devices_write_snapshots: whether devices make the snapshots of a partition that they may write to.
         max_snapshot_bytes: of one snapshot that a device makes.
         shutdown_timeout: how long it waits for what is under way when it is told to end.
@@ -113,11 +113,11 @@ class HubSettings(BaseSettings):
     user_burst: float = Field(default=1000.0, ge=1, le=10_000_000)
     address_rate: float = Field(default=500.0, ge=0, le=1_000_000)
     address_burst: float = Field(default=5000.0, ge=1, le=10_000_000)
+    user_streams: int = Field(default=1000, gt=0, le=1_000_000)
     models: str | None = Field(default=None, min_length=1)
     snapshot_every: int = Field(default=5000, ge=0, le=1_000_000)
     snapshot_files: Path | None = None
     horizon_days: float = Field(default=30.0, ge=1, le=36_600)
-    user_streams: int = Field(default=1000, gt=0, le=1_000_000)
     devices_write_snapshots: bool = False
     max_snapshot_bytes: int = Field(default=4096 * _MIB, gt=0)
     shutdown_timeout: float = Field(default=10.0, gt=0, le=600)
