@@ -16,6 +16,7 @@ from localstore.hub.application import create_hub
 from localstore.hub.serving import HubServer, listen
 from localstore.hub.settings import HubSettings
 from localstore_adapters.sql import SqlAdapter, SqlStore
+from tests.integration.fault_kit import APP
 
 
 class Clock:
@@ -45,7 +46,7 @@ def say(*words: object) -> None:
 
 def main() -> None:
     clock = Clock(float(sys.argv[1]))
-    world, settings = clock.environment(), HubSettings()
+    world, settings = clock.environment(), HubSettings(app=APP)
     assert settings.store is not None
     url = settings.store.get_secret_value()
     log = SqlStore(url, environment=world)

@@ -59,6 +59,7 @@ class Store(Protocol):
 
     def count(self) -> int:
         """How many changesets there are."""
+        ...
 
     def back_up(self) -> None:
         """Keep a copy of it as it is now."""
