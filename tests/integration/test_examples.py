@@ -63,6 +63,19 @@ def test_the_field_survey_converges(tmp_path: Path) -> None:
         assert rows(path, "SELECT count(*) FROM localstore_outbox") == [(0,)]
 
 
+@pytest.mark.slow
+def test_the_team_shares_its_tasks_and_nobody_elses(tmp_path: Path) -> None:
+    said = run("-m", "examples.team_tasks", "--dir", str(tmp_path))
+    assert "Emma sees of the team's tasks: Review proposal (done)" in said
+    for name in ("Emma", "Kevin"):
+        assert f"{name} sees of their own tasks: Call {name}'s dentist (to do)" in said
+    assert "Kevin asks for Emma's: This user may not use the partition" in said
+    assert "Kevin sees of Emma's tasks: nothing" in said
+    for path in tmp_path.glob("*/team-tasks/*/team-7.db"):
+        assert rows(path, "SELECT task_name, is_done FROM task") == [("Review proposal", 1)]
+    run("-m", "examples.team_tasks", "--dir", str(tmp_path), code=2)
+
+
 def test_the_survey_empties_only_directories_that_it_made(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("do not delete")
     run("-m", "examples.field_survey", "--dir", str(tmp_path), code=1)
