@@ -13,6 +13,8 @@ from localstore.hub.settings import HubSettings
 
 __all__ = ["HubServer", "listen"]
 
+_BACKLOG = 2048
+
 
 class HubServer(uvicorn.Server):
     """Serves one hub in this process.
@@ -40,7 +42,7 @@ class HubServer(uvicorn.Server):
                 ssl_certfile=settings.certificate,
                 ssl_keyfile=settings.private_key,
                 limit_concurrency=settings.max_connections,
-                backlog=2048,
+                backlog=_BACKLOG,
                 timeout_keep_alive=max(1, round(settings.keep_alive)),
                 timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout)),
             )
@@ -58,6 +60,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen(_BACKLOG)  # who is told where it is may come before the server runs
     except OSError:
         listener.close()
         raise
