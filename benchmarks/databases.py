@@ -5,6 +5,7 @@ No realm: the adapter alone. For PostgreSQL a server is started as the tests do 
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from localstore.wire import SealedChangeset, encode
 from localstore_adapters.sql import SqlAdapter
 from tests.postgres_server import running
 
-__all__ = ["CASES"]
+__all__ = ["CASES", "Database", "in_file", "on_server", "plain_commits"]
 
 WRITER, READER = b"W" * 16, b"R" * 16
 BATCH_COUNT = 1_000
@@ -120,6 +121,17 @@ def plainly_written(database: Database, size: int) -> Callable[[Path, int], floa
         return watch.seconds
 
     return baseline
+
+
+def plain_commits(database: Database, directory: Path, count: int) -> list[float]:
+    """The seconds that each of so many inserts of a changeset took, each a transaction."""
+    rows, found = _rows(count), []
+    with plain_table(database, directory) as (connection, insert):
+        for row in rows:
+            begun = time.perf_counter()
+            connection.execute(insert, row)
+            found.append(time.perf_counter() - begun)
+    return found
 
 
 def plainly_read(database: Database) -> Callable[[Path, int], float]:
