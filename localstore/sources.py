@@ -34,11 +34,13 @@ class Source:
         name: what it is called in messages.
         values: what it says, by the setting's name.
         spelling: how a setting is spelt there, where it differs from its name.
+        prefix: how names begin there that are spelt so.
     """
 
     name: str
     values: Mapping[str, Any]
     spelling: Mapping[str, str]
+    prefix: str = PREFIX
 
     def says(self, setting: str) -> str:
         """What a message calls a setting of this source."""
@@ -62,7 +64,7 @@ def environment(variables: Mapping[str, str], *, prefix: str = PREFIX) -> Source
         if name.lower() in values:
             raise ValueError(f"{spelling[name.lower()]} and {variable} are both set in the environment. Unset one of them.")
         values[name.lower()], spelling[name.lower()] = value, variable
-    return Source("the environment", values, spelling)
+    return Source("the environment", values, spelling, prefix)
 
 
 def files(directory: Path) -> list[Source]:
@@ -105,7 +107,7 @@ def _nearest(name: str, source: Source, known: Collection[str]) -> str:
     near = difflib.get_close_matches(name.lower(), known, n=1)
     if not near:
         return ""
-    return f" Did you mean {PREFIX + near[0].upper() if name in source.spelling else near[0]}?"
+    return f" Did you mean {source.prefix + near[0].upper() if name in source.spelling else near[0]}?"
 
 
 def _read(path: Path) -> dict[str, Any] | None:

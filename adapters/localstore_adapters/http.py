@@ -14,7 +14,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import quote
 
 import msgspec
 
@@ -38,7 +37,7 @@ from localstore.adapter import (
     Tokens,
     Welcome,
 )
-from localstore.errors import Offline, ProtocolError, SnapshotUnusable, SyncError, Unauthorized
+from localstore.errors import Offline, ProtocolError, SyncError, Unauthorized
 from localstore.http_messages import (
     ConnectReply,
     ConnectRequest,
@@ -56,6 +55,7 @@ from localstore.http_messages import (
 from localstore.wire import MAX_CHANGESET_BYTES, decode, encode
 
 try:
+    from localstore_adapters._http_snapshots import Sending, part_of
     from localstore_adapters._http_watch import Place, Silent, events, polls
     from localstore_adapters._http_wire import TooLarge, Wire
 except ImportError as error:
@@ -147,7 +147,12 @@ class HttpAdapter:
             cursor=hello.cursor,
             horizon_days=hello.horizon_days,
         )
-        reply = await self._post("connect", request, ConnectReply, _SMALL_BYTES, token=hello.token)
+        try:
+            reply = await self._post("connect", request, ConnectReply, _SMALL_BYTES, token=hello.token)
+        except Unauthorized as error:
+            if not self._options.users:
+                raise Unauthorized("This hub has users.", hint="Leave users=no out of its URL, and log in.") from error
+            raise
         self._line = _Line(hello, reply)
         return Welcome(
             remote_id=reply.remote_id,
@@ -273,7 +278,7 @@ class HttpAdapter:
             while start < info.byte_count:
                 before = start
                 try:
-                    async with aclosing(_part(wire, line, info, start)) as chunks:
+                    async with aclosing(part_of(wire, line.place, line.hello.token, info, start)) as chunks:
                         async for chunk in chunks:
                             start += len(chunk)
                             yield chunk
@@ -286,7 +291,7 @@ class HttpAdapter:
 
     async def write_snapshot(self, cursor: Cursor, chunks: AsyncIterator[bytes]) -> None:
         line = self._connected()
-        told = _Sending(chunks)
+        told = Sending(chunks)
         try:
             async with self._using() as wire:
                 await wire.send("snapshot", {**line.place, "cursor": cursor.hex()}, aiter(told), token=line.hello.token)
@@ -353,40 +358,6 @@ class HttpAdapter:
             except OSError as error:
                 raise ProtocolError(f"The certificates in {self._options.ca} cannot be read: {error.strerror}.") from error
         return self._context
-
-
-class _Sending:
-    """Chunks on their way, and what their source raised, which is no error of the network."""
-
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
-        self._chunks = chunks
-        self.error: Exception | None = None
-
-    async def __aiter__(self) -> AsyncGenerator[bytes]:
-        try:
-            async for chunk in self._chunks:
-                if chunk:
-                    yield chunk
-        except Exception as error:
-            self.error = error
-            raise
-
-
-async def _part(wire: Wire, line: _Line, info: SnapshotInfo, start: int) -> AsyncGenerator[bytes]:
-    """A snapshot's bytes from a place on, and no more than there are."""
-    headers = {"range": f"bytes={start}-"} if start else {}
-    name = f"snapshot/{quote(info.name, safe='')}"
-    async with wire.stream(name, line.place, token=line.hello.token, headers=headers) as response:
-        left = info.byte_count - start
-        if response.headers.get("content-length") != str(left):
-            raise SnapshotUnusable(f"The hub does not have {info.name} as it said.", hint="Ask for the latest again.")
-        async for chunk in response.aiter_raw():
-            left -= len(chunk)
-            if left < 0:
-                raise SnapshotUnusable(f"The hub sent more of {info.name} than there is.")
-            yield chunk
-    if left:
-        raise Offline("The hub's snapshot broke off.")
 
 
 async def _unless(stop: asyncio.Event, hints: AsyncGenerator[Hint]) -> Hint | None:

@@ -31,6 +31,7 @@ from localstore.http_messages import (
     is_worth_compressing,
 )
 from localstore.hub.access import Access, Person
+from localstore.hub.accounts.limits import network_of
 from localstore.hub.declining import (
     Declined,
     declined_by_accounts,
@@ -140,7 +141,8 @@ class Asked:
             except TimeoutError:
                 raise Declined(Problem(kind="timeout", message="The request did not arrive in time.")) from None
             plain = self._plain(data, limit)
-            taken, reading.byte_count = taken + len(plain), reading.byte_count + len(plain)
+            if plain is not data:
+                taken, reading.byte_count = taken + len(plain), reading.byte_count + len(plain)
             yield _decoded(kind, plain, media_of(self.request.headers.get("content-type")), limit)
         finally:
             reading.byte_count -= taken
@@ -180,7 +182,7 @@ def endpoint(
         begun = parts.environment.monotonic()
         asked = Asked(parts, request)
         try:
-            if wait := parts.addresses.take(asked.address):
+            if wait := parts.addresses.take(network_of(asked.address)):
                 raise rate_limited(wait)
             response = await handle(asked)
         except Declined as problem:
@@ -219,7 +221,8 @@ def answer(asked: Asked, message: msgspec.Struct, *, changesets: int = 0, status
     """A message as an answer, in the form that was asked for."""
     headers = asked.request.headers
     accepted = headers.get("accept", "")
-    media = JSON if JSON in accepted and MESSAGE_PACK not in accepted else MESSAGE_PACK
+    sent = JSON in accepted or ("*/*" in accepted and media_of(headers.get("content-type")) == JSON)
+    media = JSON if sent and MESSAGE_PACK not in accepted else MESSAGE_PACK
     body = encode_message(message, media)
     response_headers = {VERSION_HEADER: str(VERSION), "cache-control": "no-store"}
     if "zstd" in headers.get("accept-encoding", "") and is_worth_compressing(len(body), changesets):

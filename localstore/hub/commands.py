@@ -52,7 +52,9 @@ def serve(
         make_log = adapter_factory(settings.store.get_secret_value())
     except (ValueError, ImportError) as error:
         _fail(str(error))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for name in ("localstore", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.INFO)
     asyncio.run(_serve(settings, make_log, open_to_all))
 
 

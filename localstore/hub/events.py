@@ -1,9 +1,9 @@
 """Who is told when something new came to a partition: one watch of the log for each, fanned out to all who listen here.
 
-What was pushed through this process is told at once; what came through another one, as soon as the log's watch says so. The watch
-tells of both: after a push through here it is looked at whether there is more than that, so that nobody is woken twice for it, and
-who pushed not at all. A topic counts what it told, so that who comes back with the last count is told only what was missed. This
-module knows no HTTP.
+What was pushed through this process is told at once; what came through another one, as soon as the log's watch says so. The
+watch tells of both: after a push through here it is looked at whether there is more than that, so that nobody is woken twice
+for it, and who pushed not at all. A topic counts what it told, so that who comes back with the last count is told only what was
+missed. This module knows no HTTP.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ async def _watch(adapter: SyncAdapter, topic: _Topic, monotonic: Callable[[], fl
 
 
 async def _writers(adapter: SyncAdapter, topic: _Topic) -> set[bytes] | None:
-    """The devices whose changesets came since the last look, less what was told already; None when it is too much to look at."""
+    """Whose changesets came since the last look, less what was told already; None when it is too much to look at."""
     page = await adapter.pull(topic.head, _ECHO_LIMIT)
     topic.head = None if page.more else page.cursor
     if page.more:

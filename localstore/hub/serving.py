@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from typing import Any
 
@@ -26,12 +27,14 @@ class HubServer(uvicorn.Server):
 
     def __init__(self, hub: Hub, settings: HubSettings) -> None:
         self._hub = hub
+        password = settings.private_key_password
+        limits = {"head_seconds": settings.header_timeout, "answer_seconds": settings.body_timeout}
         super().__init__(
             uvicorn.Config(
                 hub,
                 host=settings.host,
                 port=settings.port,
-                http=_patient_for(settings.header_timeout),
+                http=type("Patient", (_Patient,), limits),
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -41,6 +44,7 @@ class HubServer(uvicorn.Server):
                 forwarded_allow_ips=settings.trusted_proxies or None,
                 ssl_certfile=settings.certificate,
                 ssl_keyfile=settings.private_key,
+                ssl_keyfile_password=None if password is None else password.get_secret_value(),
                 limit_concurrency=settings.max_connections,
                 backlog=_BACKLOG,
                 timeout_keep_alive=max(1, round(settings.keep_alive)),
@@ -58,9 +62,10 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, or asyncio leaves Nagle's delay on
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name != "nt":  # where it would let others listen there too
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        listener.listen(_BACKLOG)  # who is told where it is may come before the server runs
+        listener.listen(_BACKLOG)  # from now on nobody is turned away, though they wait until it serves
     except OSError:
         listener.close()
         raise
@@ -80,33 +85,48 @@ def _protocol() -> Any:
 _PROTOCOL: Any = _protocol()
 
 
-def _patient_for(seconds: float) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, for which a connection that sends no whole head of a request is idle, and ended soon."""
+class _Patient(_PROTOCOL):  # type: ignore[misc]
+    """uvicorn's protocol, which ends a connection that sends no whole head of a request, or does not take its answer."""
 
-    class Patient(_PROTOCOL):  # type: ignore[misc]
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._limit: asyncio.TimerHandle | None = None
-            self._look()
+    head_seconds: float
+    answer_seconds: float
 
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            self._look()
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._limit: asyncio.TimerHandle | None = None
+        self._full: asyncio.TimerHandle | None = None
+        self._look()
 
-        def connection_lost(self, exc: Exception | None) -> None:
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop()
+        self._emptied()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._full = self._full or self.loop.call_later(self.answer_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._emptied()
+        super().resume_writing()
+
+    def _emptied(self) -> None:
+        if self._full is not None:
+            self._full.cancel()
+            self._full = None
+
+    def _look(self) -> None:
+        """Begin to count when no request is being answered; what comes then is the head of the next, or nothing."""
+        if self.cycle is not None and not self.cycle.response_complete:
             self._stop()
-            super().connection_lost(exc)
+        elif self._limit is None and not self.transport.is_closing():
+            self._limit = self.loop.call_later(self.head_seconds, self.transport.abort)
 
-        def _look(self) -> None:
-            """Begin to count when no request is being answered; what comes then is the head of the next, or nothing."""
-            if self.cycle is not None and not self.cycle.response_complete:
-                self._stop()
-            elif self._limit is None and not self.transport.is_closing():
-                self._limit = self.loop.call_later(seconds, self.transport.abort)
-
-        def _stop(self) -> None:
-            if self._limit is not None:
-                self._limit.cancel()
-                self._limit = None
-
-    return Patient
+    def _stop(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None

@@ -6,6 +6,7 @@ Secrets come by the environment, or by a file of the name ``localstore_hub_<name
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,14 +39,14 @@ class HubSettings(BaseSettings):
         issuers: a TOML file with the services whose JSON Web Tokens are taken.
         path: what comes before ``/v1`` in the path of every call, as ``/todo``.
         host, port: where it listens; port 0 takes a free one.
-        certificate, private_key: PEM files for TLS; without them it speaks plain HTTP, for a proxy in front of it.
+        certificate, private_key, private_key_password: PEM files for TLS; without them it speaks plain HTTP.
         trusted_proxies: addresses whose ``X-Forwarded-For`` is believed, comma-separated; none by default.
         metrics_token: who shows it may read the metrics; without one, only this computer may.
         heartbeat: how often an open stream gives a sign of life, and its user's rights are looked at again.
         token_notice: how long before its token ends a stream says so.
         poll_seconds: how often devices look for news when no hint came.
         header_timeout: for the head of a request to arrive.
-        body_timeout: for its body to arrive.
+        body_timeout: for its body to arrive, and for a device to take more of an answer that waits for it.
         keep_alive: how long a connection may be idle; longer than devices keep theirs, so that none is closed under a request.
         max_body_bytes: of one request, compressed and not.
         max_bodies_bytes: of all requests that are being read at one time.
@@ -83,6 +84,7 @@ class HubSettings(BaseSettings):
     port: int = Field(default=8765, ge=0, le=65_535)
     certificate: str | None = None
     private_key: str | None = None
+    private_key_password: SecretStr | None = None
     trusted_proxies: str = ""
     metrics_token: SecretStr | None = None
     heartbeat: float = Field(default=20.0, gt=0, le=600)
@@ -120,12 +122,9 @@ class HubSettings(BaseSettings):
         def __init__(self, **values: Any) -> None:
             found = environment(os.environ, prefix=HUB_PREFIX)
             directory = found.values.get("secrets")
-            known = {**found.values}
-            known.pop("secrets", None)
-            refuse_unknown(
-                [Source("the arguments of HubSettings", values, {}), Source(found.name, known, found.spelling)],
-                type(self).model_fields,
-            )
+            known = {name: value for name, value in found.values.items() if name != "secrets"}
+            sources = [Source("the arguments of HubSettings", values, {}), dataclasses.replace(found, values=known)]
+            refuse_unknown(sources, type(self).model_fields)
             try:
                 super().__init__(_secrets_dir=directory, **values)
             except ValidationError as error:

@@ -19,7 +19,15 @@ from localstore.hub.accounts import people
 from localstore.hub.accounts.database import Database
 from localstore.hub.accounts.options import AccountsOptions
 from localstore.hub.accounts.sql_accounts import SqlAccounts
+from localstore.registry import adapter_factory
 from localstore.testing.conformance import POWERS, AdapterConformance, UsersConformance
+from localstore.testing.conformance.cancelling import CancellingRules
+from localstore.testing.conformance.connecting import ConnectingRules
+from localstore.testing.conformance.converging import ConvergingRules
+from localstore.testing.conformance.failing import FailingRules
+from localstore.testing.conformance.pushing import PushingRules
+from localstore.testing.conformance.snapshotting import SnapshottingRules
+from localstore.testing.conformance.watching import WatchingRules
 from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
 from localstore_adapters.http import HttpAdapter
 from tests.unit.accounts_kit import CountingHasher
@@ -72,7 +80,9 @@ class HubWithUsersUnderTest(HubUnderTest):
         self._clock.seconds += 3600
 
 
-class TestHubWithUsers(AdapterConformance, UsersConformance):
+class TestHubWithUsers(UsersConformance, ConnectingRules, PushingRules, FailingRules, ConvergingRules):
+    """What a token has a say in, and whole realms; all the others are about what it has in common."""
+
     powers, skips = TestHub.powers, TestHub.skips
 
     @pytest.fixture
@@ -108,3 +118,27 @@ async def _log_in(under_test: HubWithUsersUnderTest) -> Tokens:
         return await adapter.log_in(under_test.good)
     finally:
         await adapter.close()
+
+
+class HubOnDiskUnderTest:
+    """A hub whose log nothing but the hub itself touches."""
+
+    def __init__(self, hub: RunningHub) -> None:
+        self.hub = hub
+        self.go_offline = hub.stop
+        self.go_online = hub.start
+
+    def make_adapter(self) -> HttpAdapter:
+        return HttpAdapter.from_url(f"{self.hub.address}?users=no")
+
+
+class TestHubOnSqlite(WatchingRules, CancellingRules, ConvergingRules, SnapshottingRules):
+    """The same with a log on the disk, by the rules about time and order."""
+
+    powers = frozenset({"offline", "watch", "ping", "snapshots"})
+    skips = POWERS - powers
+
+    @pytest.fixture
+    def remote(self, tmp_path: Path) -> Generator[HubOnDiskUnderTest]:
+        with running_hub(adapter_factory(f"sqlite:///{tmp_path / 'hub.db'}")) as hub:
+            yield HubOnDiskUnderTest(hub)

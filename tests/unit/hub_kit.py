@@ -91,6 +91,10 @@ class RunningHub:
         self._thread.start()
         assert ready.wait(PATIENCE), "the hub did not start"
 
+    @property
+    def connection_count(self) -> int:
+        return 0 if self._server is None else len(self._server.server_state.connections)
+
     def stop(self) -> None:
         if self._server is None or self._thread is None:
             return

@@ -99,6 +99,12 @@ def test_none_is_made_when_it_is_turned_off(world: World) -> None:
     assert line.count("latest_snapshot") == 1  # at the first sync
 
 
+def test_none_is_made_for_a_remote_that_makes_its_own(world: World) -> None:
+    line = world.line(devices_write_snapshots=False)
+    write_many(world.open(remote=line, **FEW), 12)
+    assert line.count("latest_snapshot") == 1  # at the first sync
+
+
 def test_nothing_is_left_beside_the_file(world: World, tmp_path: Path) -> None:
     line = world.line()
     write_many(world.open(remote=line, **FEW), 12)

@@ -18,6 +18,7 @@ pytest.importorskip("starlette", reason="needs the extra hub")
 
 import msgspec
 
+from localstore import Credentials
 from localstore.adapter import Cursor, Hello, Hint, Limit, SnapshotInfo
 from localstore.errors import Busy, LocalStoreError, Offline, ProtocolError, SnapshotUnusable, Unauthorized
 from localstore.http_messages import ConnectReply, PollReply, Problem, PushReply, encode_message
@@ -139,6 +140,20 @@ def test_a_proxy_whose_hub_is_away_says_when_to_come_again(status: int) -> None:
     assert isinstance(error, Busy)
     assert error.retry_after == 7.0
     connecting_fails(plain(b"", status, retry_after="Fri, 1 Jan 2027 00:00:00 GMT"), Busy, "does not answer now")
+
+
+def test_a_url_that_is_wrong_about_users_says_what_to_change() -> None:
+    async def steps() -> None:
+        with running_hub() as hub, pytest.raises(Unauthorized) as caught:
+            async with line(hub.address) as adapter:
+                await adapter.log_in(Credentials.anonymous())
+        assert "users=no" in caught.value.hint
+        refused = answer(Problem(kind="unauthorized", message="No."), 401)
+        async with serving(connect=refused) as (url, _), line(f"{url}?users=no") as adapter:
+            with pytest.raises(Unauthorized, match="has users"):
+                await adapter.connect(dataclasses.replace(HELLO, token=None))
+
+    run(steps())
 
 
 def test_either_side_that_is_too_old_is_named() -> None:
@@ -280,11 +295,10 @@ def test_an_endless_line_of_a_stream_is_none() -> None:
     async def steps() -> None:
         async with serving(connect=answer(WELCOME), events=_head("x" * 20_000, False)) as (url, _), line(url) as adapter:
             await adapter.connect(HELLO)
-            hints = []
+            hints = adapter.watch(None)
+            assert await anext(hints) == Hint(reason="lost")
             with pytest.raises(Offline, match="is none"):
-                async for hint in adapter.watch(None):
-                    hints.append(hint)
-            assert hints == [Hint(reason="lost")]
+                await anext(hints)
 
     run(steps())
 
@@ -387,6 +401,6 @@ def test_a_url_says_where_the_hub_is_and_how_to_get_there() -> None:
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=r"https|ftp") as caught:
         read_url(url)
     assert "pa55" not in str(caught.value)

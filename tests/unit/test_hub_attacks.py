@@ -24,7 +24,8 @@ from localstore.testing.conformance.suite import make_changeset, new_device
 from localstore.testing.memory import MemoryAdapter, MemoryRemote
 from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
 from localstore.wire import encode, instead_of
-from tests.unit.hub_kit import PATIENCE, Device, PlayedAccounts, hub_in_process, run, running_hub, told
+from tests.unit.hub_kit import PATIENCE, Device, PlayedAccounts, RunningHub, hub_in_process, run, running_hub, told
+from tests.unit.session_kit import eventually
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -393,6 +394,14 @@ def test_an_address_that_asks_too_often_costs_no_look_at_its_token() -> None:
     run(steps())
 
 
+@pytest.mark.parametrize(("trusted", "last"), [("", 429), ("127.0.0.1", 200)])
+def test_an_address_that_somebody_claims_counts_only_from_a_trusted_proxy(trusted: str, last: int) -> None:
+    with running_hub(trusted_proxies=trusted, address_rate=0.001, address_burst=2.0) as hub:
+        claimed = [{"x-forwarded-for": f"203.0.113.{number}"} for number in range(3)]
+        answers = [httpx2.get(f"{hub.address}/health", headers=headers).status_code for headers in claimed]
+    assert answers == [200, 200, last]
+
+
 def test_metrics_are_for_this_computer_or_for_who_has_the_token() -> None:
     async def steps(on: Attack) -> None:
         assert (await on.client.get("/metrics")).status_code == 200
@@ -432,6 +441,28 @@ def test_who_sends_the_next_requests_head_slowly_is_cut_off_too() -> None:
         assert connection.recv(4096).startswith(b"HTTP/1.1 200")
         connection.sendall(b"GET /hea")
         assert b"HTTP" not in _answer(connection)
+
+
+def test_who_does_not_take_an_answer_is_cut_off() -> None:
+    remote = MemoryRemote()
+
+    async def fill(hub: RunningHub) -> bytes:
+        async with httpx2.AsyncClient(base_url=hub.address) as client:
+            device = Device(client, "anybody")
+            await device.connect()
+            await device.push(make_changeset(device.device, 1, blob_bytes=8 * MIB))
+            said = {"partition": "default", "device": device.device, "remote_id": device.remote_id}
+            return msgspec.msgpack.encode(said)
+
+    with running_hub(remote.adapter, body_timeout=0.5) as hub, socket.socket() as connection:
+        body = run(fill(hub))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", hub.port))
+        head = f"POST /v1/pull HTTP/1.1\r\nhost: x\r\nlocalstore-version: 1\r\ncontent-length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        connection.settimeout(PATIENCE)
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        eventually(lambda: not hub.connection_count, "the end of the connection")
 
 
 def test_who_sends_a_body_slowly_is_told_so_and_cut_off() -> None:

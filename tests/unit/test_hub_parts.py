@@ -68,7 +68,7 @@ def test_a_setting_that_cannot_be_used_is_named_without_its_value(monkeypatch: p
         HubSettings(app="todo", port=700_000)
     assert "700000" not in str(caught.value)
     monkeypatch.setenv("LOCALSTORE_HUB_PROT", "1")
-    with pytest.raises(ValueError, match="LOCALSTORE_HUB_PROT.*Did you mean"):
+    with pytest.raises(ValueError, match=r"LOCALSTORE_HUB_PROT .*Did you mean LOCALSTORE_HUB_PORT\?"):
         HubSettings(app="todo")
 
 
@@ -87,6 +87,16 @@ def test_serve_says_what_is_missing(arguments: list[str], told: str) -> None:
     assert done.exit_code == 1
     assert told in done.output
     assert "hunter2" not in done.output
+
+
+@pytest.mark.parametrize("missing", ["starlette", "uvicorn", "prometheus_client"])
+def test_serve_names_the_extra_that_it_needs(missing: str) -> None:
+    script = f"import sys; sys.modules[{missing!r}] = None; from localstore.cli import main; main()"
+    command = [sys.executable, "-c", script, "hub", "serve", "--app", "todo", "--store", "memory://x", "--open"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "pip install 'localstore-sync[hub]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_program_that_never_serves_loads_nothing_of_it() -> None:

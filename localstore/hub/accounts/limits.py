@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from localstore.errors import RateLimited
 
-__all__ = ["Limit", "LogInLimits", "Tries"]
+__all__ = ["Limit", "LogInLimits", "Tries", "network_of"]
 
 _KNOWN_MAX = 50_000
 

@@ -1,0 +1,1 @@
+"""The revisions of the layout of accounts, in order."""
