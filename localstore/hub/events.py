@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 
 from localstore.adapter import Cursor, Hello, Limit, SupportsWatch, SyncAdapter
 from localstore.environment import Environment
@@ -22,8 +22,7 @@ __all__ = ["Events", "Listener"]
 
 _log = logging.getLogger("localstore.hub")
 _AGAIN_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-_ECHO_SECONDS = 1.0  # in which a watch has told of a push
-_ECHO_LIMIT = Limit(max_bytes=1024 * 1024, max_count=1000)  # more than that is told without a look
+_LOOK = Limit(max_bytes=1024 * 1024, max_count=1000)  # more than that is told without a look
 _TOLD_MAX = 10_000
 _LINGER_SECONDS = 90.0  # longer than a device's poll takes to come back
 
@@ -71,9 +70,9 @@ class _Topic:
     Attributes:
         name: of this topic in this process; no other ever has it.
         count: how often something was told.
-        head: where the log was read up to by somebody who was told of all before; None when that is not known.
+        head: a place in the log up to which everybody was told of everything; None when that is not known.
+        fresh: a place in the log where it ended not long ago; None when that is not known.
         pushed: what was pushed through this process, by device the highest number.
-        pushed_at: when something was, last.
     """
 
     def __init__(self, partition: str, name: str) -> None:
@@ -84,8 +83,8 @@ class _Topic:
         self.watch: asyncio.Task[None] | None = None
         self.ending: asyncio.TimerHandle | None = None
         self.head: Cursor | None = None
+        self.fresh: Cursor | None = None
         self.pushed: dict[bytes, int] = {}
-        self.pushed_at = -_ECHO_SECONDS
         self._by: dict[int, bytes] = {}
 
     @property
@@ -136,14 +135,13 @@ class Events:
             if len(topic.pushed) >= _TOLD_MAX:
                 topic.pushed.clear()
             topic.pushed[device] = max(number, topic.pushed.get(device, 0))
-            topic.pushed_at = self._environment.monotonic()
             topic.ring(device)
 
     def pulled(self, partition: str, head: Cursor) -> None:
         """A device has read up to here, and there was no more."""
         topic = self._topics.get(partition)
         if topic is not None and topic.head is None:
-            topic.head = head
+            topic.fresh = head
 
     @contextlib.contextmanager
     def listening(self, partition: str, device: bytes, told: str | None) -> Generator[Listener]:
@@ -206,35 +204,36 @@ class Events:
             hello = Hello(app=self._lines.app, partition=topic.partition, device=self._device)
             try:
                 async with self._lines.apart(hello) as adapter:
-                    await _watch(adapter, topic, self._environment.monotonic)
+                    await _watch(adapter, topic)
             except Declined as error:
                 _log.warning("The log's watch ended: %s", error)
+            topic.head = topic.fresh = None
             topic.ring(None)
             tries = 0 if self._environment.monotonic() - begun > _AGAIN_SECONDS[-1] else tries
             await self._environment.sleep(_AGAIN_SECONDS[min(tries, len(_AGAIN_SECONDS) - 1)])
             tries += 1
 
 
-async def _watch(adapter: SyncAdapter, topic: _Topic, monotonic: Callable[[], float]) -> None:
+async def _watch(adapter: SyncAdapter, topic: _Topic) -> None:
     if not adapter.capabilities.watch or not isinstance(adapter, SupportsWatch):
         await asyncio.Event().wait()  # nothing is told of what comes through other processes; the devices poll
         return
     async for _ in adapter.watch(None):
-        if topic.head is None or monotonic() - topic.pushed_at > _ECHO_SECONDS:
-            topic.head = None  # somebody who is woken now says where it is then
-            topic.ring(None)
-            continue
-        writers = await _writers(adapter, topic)
-        if writers is None or len(writers) > 1:
-            topic.ring(None)
-        elif writers:
-            topic.ring(next(iter(writers)))
+        await _tell(adapter, topic)
 
 
-async def _writers(adapter: SyncAdapter, topic: _Topic) -> set[bytes] | None:
-    """Whose changesets came since the last look, less what was told already; None when it is too much to look at."""
-    page = await adapter.pull(topic.head, _ECHO_LIMIT)
-    topic.head = None if page.more else page.cursor
-    if page.more:
-        return None
-    return {sealed.device for sealed in page.changesets if sealed.number > topic.pushed.get(sealed.device, 0)}
+async def _tell(adapter: SyncAdapter, topic: _Topic) -> None:
+    """Tell of what came since the last look, to all whom it concerns: it is read first, so that what comes meanwhile is told
+    by the next hint. Where the last look was is not known at first, nor after a great many changesets; then all are told.
+    """
+    start, is_known = topic.head or topic.fresh, topic.head is not None
+    writers: set[bytes] = set()
+    if start is not None:
+        page = await adapter.pull(start, _LOOK)
+        is_known = is_known and not page.more
+        topic.head = topic.fresh = None if page.more else page.cursor
+        writers = {sealed.device for sealed in page.changesets if sealed.number > topic.pushed.get(sealed.device, 0)}
+    if not is_known or len(writers) > 1:
+        topic.ring(None)
+    elif writers:
+        topic.ring(next(iter(writers)))

@@ -181,11 +181,13 @@ def test_who_pushed_is_not_woken_and_nobody_is_woken_twice() -> None:
                 ]
                 assert {await told.get(), await told.get()} == {"writer", "reader"}, "each stream begins with one"
                 await reader.pull(None, Limit())
+                await far.push([make_changeset(distant, 1)])
+                assert {await told.get(), await told.get()} == {"writer", "reader"}, "what came elsewhere is for both"
                 for number in (1, 2, 3):
                     await writer.push([make_changeset(device, number)])
                     assert await told.get() == "reader"
-                await far.push([make_changeset(distant, 1)])
-                assert {await told.get(), await told.get()} == {"writer", "reader"}, "what came elsewhere is for both"
+                await far.push([make_changeset(distant, 2)])
+                assert {await told.get(), await told.get()} == {"writer", "reader"}, "and so is this"
                 for stream in streams:
                     stream.cancel()
                 await asyncio.wait(streams)
