@@ -174,7 +174,7 @@ def main(what: str, directory: Path, *arguments: str) -> None:
     numbers = [int(argument) for argument in arguments if argument.isdigit()]
     match what:
         case "see_rows":
-            see_rows(directory, *numbers, *arguments[1:])
+            see_rows(directory, numbers[0], *arguments[1:])
         case "see_files":
             see_files(directory, *numbers)
         case "idle":

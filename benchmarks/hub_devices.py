@@ -159,15 +159,20 @@ async def pull_all(url: str, devices: int) -> None:
     say(min(await asyncio.gather(*map(pull, range(devices)))))
 
 
+class _Held(asyncio.Protocol):
+    """One end of a connection, of which nothing is expected until the end."""
+
+    def __init__(self, done: asyncio.Event) -> None:
+        self._done = done
+
+    def data_received(self, data: bytes) -> None:
+        self._done.set()
+
+
 async def hold() -> None:
-    """A server that takes connections and does nothing with them, until something is said on the last."""
+    """A server that takes connections and does nothing with them, until something is said over one."""
     done = asyncio.Event()
-
-    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if await reader.read(1):
-            done.set()
-
-    server = await asyncio.start_server(take, "127.0.0.1", 0, backlog=2048)
+    server = await asyncio.get_running_loop().create_server(lambda: _Held(done), "127.0.0.1", 0, backlog=2048)
     say(server.sockets[0].getsockname()[1])
     say(memory("VmRSS"))
     await done.wait()

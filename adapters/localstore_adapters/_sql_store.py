@@ -27,6 +27,7 @@ from localstore_adapters._sql_engine import WRITES, gone, inode_of, make_engine,
 from localstore_adapters._sql_errors import translated
 from localstore_adapters._sql_hints import Hints
 from localstore_adapters._sql_layout import upgrade
+from localstore_adapters._sql_together import Together
 from localstore_adapters._sql_url import address_of
 
 __all__ = ["SqlStore"]
@@ -83,6 +84,7 @@ class SqlStore:
         self._connections = connections
         self._lock = threading.Lock()
         self._writing = threading.Lock()
+        self.together = Together(self.writing)
         self._uses = 0
         self._open: _Open | None = None
 
