@@ -142,7 +142,7 @@ def append(connection: sa.Connection, line: Line, batch: Sequence[SealedChangese
     state = connection.execute(sql.DEVICE_STATE, _of(line)).one()
     last: int = state.number or 0
     if batch[0].number > last + 1:
-        raise ResetRequired("device forked", hint=f"The remote has its changesets up to {last} only.")
+        raise ResetRequired("remote restored", hint=f"The remote has its changesets up to {last} only.")
     fresh = batch[max(0, last + 1 - batch[0].number) :]
     if len(fresh) < len(batch):
         _check_same(connection, line, batch[: len(batch) - len(fresh)])
