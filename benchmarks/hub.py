@@ -45,7 +45,7 @@ _PULLERS = 20
 _PULLS = 100
 _TO_SMALL = 100
 """How many times as many changesets a large log has as a small one."""
-_LOOKED_MS = 25_000  # more than a heartbeat
+_LOOKED_MS_MAX = 25_000  # more than a heartbeat
 
 
 @dataclass(frozen=True)
@@ -218,15 +218,15 @@ def _idle(what: str, part: int = 1) -> Callable[[Path, int], float]:
     """Memory for each device that waits for news, or the part of the processor's time that all take; of so many, or a part."""
 
     def measure(directory: Path, count: int) -> float:
-        devices = max(1, count // part)
+        devices, looked_ms = max(1, count // part), min(_LOOKED_MS_MAX, 1_000 + 15 * count)
         with _started(in_file, directory) as hub:
             with Process("listen", directory, hub.url, 1, 0) as one:  # what the first one costs
                 assert one.said() == "ready"
             before = hub.memory("VmRSS")
-            with Process("listen", directory, hub.url, devices, _LOOKED_MS) as listeners:
+            with Process("listen", directory, hub.url, devices, looked_ms) as listeners:
                 assert listeners.said() == "ready"
                 spent, begun = hub.processor_seconds(), time.monotonic()
-                time.sleep(_LOOKED_MS / 1000)
+                time.sleep(looked_ms / 1000)
                 share = (hub.processor_seconds() - spent) / (time.monotonic() - begun)
                 return share if what == "cpu" else max(0.0, hub.memory("VmRSS") - before) / devices
 

@@ -68,7 +68,7 @@ class Person:
 @contextmanager
 def person(name: str, address: str, password: str, directory: Path) -> Iterator[Person]:
     """Log in and open both partitions. Each is a realm, with a file and a sync session of its own."""
-    with App.create("team-tasks", remote=address, settings=Settings(directory=directory / name)) as app:
+    with App.create("team-tasks", remote=address, settings=Settings(directory=str(directory / name))) as app:
         user = app.login(Credentials.email_password(f"{name}@example.com", password))
         with open_partition(user, TEAM) as team, open_partition(user, private(user)) as own:
             yield Person(name.title(), user, team, own)
