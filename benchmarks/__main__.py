@@ -18,9 +18,9 @@ from typing import Any
 from benchmarks.cases import CASES
 from benchmarks.kit import Case
 
-_SHOWN = {"ms": (1000, 0), "MB": (1e-6, 1), "%": (100, 3)}
+_SHOWN = {"ms": (1000, 0), "MB": (1e-6, 1), "kB": (1e-3, 1), "%": (100, 3)}
 """What values are multiplied with to be shown, and how many of their digits are."""
-_MEASURED = {"ms": "seconds", "MB": "bytes", "%": "share"}
+_MEASURED = {"ms": "seconds", "MB": "bytes", "kB": "bytes", "%": "share"}
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlmodel import select
 
-from benchmarks import applying, databases, first_sync, folders, sessions, snapshots, waiting
+from benchmarks import applying, databases, first_sync, folders, hub, sessions, snapshots, waiting
 from benchmarks.kit import (
     INSERT,
     UPDATE,
@@ -191,6 +191,7 @@ CASES = (
     Case("rows, a 50th of it unsent: open", "open an empty file", 1_000_000, opening_a_full_file, opening_an_empty_file),
     *folders.CASES,
     *databases.CASES,
+    *hub.CASES,
     *applying.CASES,
     *snapshots.CASES,
     *first_sync.CASES,

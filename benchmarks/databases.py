@@ -4,9 +4,13 @@ No realm: the adapter alone. For PostgreSQL a server is started as the tests do 
 """
 
 import asyncio
+import atexit
+import itertools
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +18,16 @@ from benchmarks.kit import Case, Stopwatch
 from localstore.adapter import Hello, Limit
 from localstore.testing.conformance import make_changeset
 from localstore.wire import SealedChangeset, encode
-from localstore_adapters.sql import SqlAdapter
-from tests.postgres_server import running
+from localstore_adapters.sql import SqlAdapter, migrate
+from tests.postgres_server import PostgresServer, running
 
-__all__ = ["CASES"]
+__all__ = ["CASES", "Database", "in_file", "on_server", "plain_commits"]
 
 WRITER, READER = b"W" * 16, b"R" * 16
 BATCH_COUNT = 1_000
 PLAIN = "CREATE TABLE plain (position INTEGER PRIMARY KEY, device {blob}, number INTEGER, sealed {blob})"
 INSERT = "INSERT INTO plain (position, device, number, sealed) VALUES (?, ?, ?, ?)"
+_numbers = itertools.count()
 Database = Callable[[Path], Any]
 """Where a log can be: gives a URL for as long as it is entered."""
 
@@ -32,10 +37,21 @@ def in_file(directory: Path) -> Iterator[str]:
     yield f"sqlite:///{directory / 'log.db'}"
 
 
+@cache
+def _server() -> PostgresServer:
+    """One for all, as starting it takes longer than most cases."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(running())
+
+
 @contextmanager
 def on_server(_: Path) -> Iterator[str]:
-    with running() as server:
-        yield server.url(server.database)
+    """A database of its own."""
+    server, name = _server(), f"log_{next(_numbers)}"
+    server.execute(f"CREATE DATABASE {name}")
+    migrate(server.url(name))
+    yield server.url(name)
 
 
 def new_changesets(count: int) -> list[SealedChangeset]:
@@ -120,6 +136,17 @@ def plainly_written(database: Database, size: int) -> Callable[[Path, int], floa
         return watch.seconds
 
     return baseline
+
+
+def plain_commits(database: Database, directory: Path, count: int) -> list[float]:
+    """The seconds that each of so many inserts of a changeset took, each a transaction."""
+    rows, found = _rows(count), []
+    with plain_table(database, directory) as (connection, insert):
+        for row in rows:
+            begun = time.perf_counter()
+            connection.execute(insert, row)
+            found.append(time.perf_counter() - begun)
+    return found
 
 
 def plainly_read(database: Database) -> Callable[[Path, int], float]:

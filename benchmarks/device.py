@@ -53,9 +53,9 @@ def say(found: object) -> None:
 # -- what is seen, and when
 
 
-def see_rows(directory: Path, count: int) -> None:
+def see_rows(directory: Path, count: int, remote: str | None = None) -> None:
     """Print the time at which each new row can be read here. Looks twice in a millisecond whether the file has changed."""
-    with device(directory, "reader") as (_, configuration), Realm.open(configuration) as realm:
+    with device(directory, "reader", remote=remote) as (_, configuration), Realm.open(configuration) as realm:
         assert realm.sync_session.download_all_server_changes(timeout=WAIT_SECONDS)
         say("ready")
         for number in range(count):
@@ -159,7 +159,7 @@ def first_sync(directory: Path, folder: Path, rows: int) -> None:
     """Open a new file with all flights that a folder has; the most memory it took."""
     from benchmarks.first_sync import open_with_all
 
-    open_with_all(directory, folder, rows)
+    open_with_all(directory, folder_url(folder), rows)
     say(memory("VmHWM"))
 
 
@@ -174,7 +174,7 @@ def main(what: str, directory: Path, *arguments: str) -> None:
     numbers = [int(argument) for argument in arguments if argument.isdigit()]
     match what:
         case "see_rows":
-            see_rows(directory, *numbers)
+            see_rows(directory, numbers[0], *arguments[1:])
         case "see_files":
             see_files(directory, *numbers)
         case "idle":
@@ -187,6 +187,10 @@ def main(what: str, directory: Path, *arguments: str) -> None:
             first_sync(directory, Path(arguments[0]), *numbers)
         case "idle_over":
             idle_over(directory, Path(arguments[0]), arguments[1], *numbers)
+        case "push_one_by_one" | "listen" | "pull_all" | "hold":
+            from benchmarks import hub_devices
+
+            asyncio.run(getattr(hub_devices, what)(*arguments[:1], *numbers))
         case _:
             raise SystemExit(f"What is {what}?")
 

@@ -40,10 +40,10 @@ def _filled(count: int) -> Path:
     return directory / "remote"
 
 
-def open_with_all(directory: Path, folder: Path, count: int) -> float:
+def open_with_all(directory: Path, remote: str, count: int) -> float:
     """The seconds from opening a realm on a new file until all rows are there to be read."""
     watch = Stopwatch()
-    with device(directory, "reader", Flight, remote=folder_url(folder)) as (_, configuration):
+    with device(directory, "reader", Flight, remote=remote) as (_, configuration):
         with watch:
             realm = Realm.open(dataclasses.replace(configuration, wait_for_initial_remote_data=WAIT_SECONDS))
         with realm:
@@ -52,7 +52,7 @@ def open_with_all(directory: Path, folder: Path, count: int) -> float:
 
 
 def first_sync(directory: Path, count: int) -> float:
-    return open_with_all(directory, _filled(count), count)
+    return open_with_all(directory, folder_url(_filled(count)), count)
 
 
 def first_sync_memory(directory: Path, count: int) -> float:

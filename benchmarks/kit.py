@@ -1,8 +1,9 @@
 """What the cases share: a table, rows for it, a stopwatch, and the baselines, which do the work without localstore."""
 
 import sqlite3
+import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,8 @@ class Reading(SQLModel, table=True):
 @dataclass(frozen=True)
 class Case:
     """One comparison. Both sides take a fresh directory and a number of rows, and return the seconds the work took, or, where
-    the unit is ``MB``, bytes, of the disk or of memory as the name says, or, where it is ``%``, a part of the processor's time.
+    the unit is ``MB`` or ``kB``, bytes, of the disk or of memory as the name says, or, where it is ``%``, a part of the
+    processor's time.
 
     ``aim`` is what the project set itself, where it is no ratio.
     """
@@ -77,6 +79,10 @@ class Stopwatch:
 
     def __exit__(self, *exception: object) -> None:
         self.seconds += time.perf_counter() - self._began
+
+
+def percentile(values: Sequence[float], hundredth: int) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[hundredth - 1] if len(values) > 1 else values[0]
 
 
 # -- the baselines

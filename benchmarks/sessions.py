@@ -6,7 +6,6 @@ is how many commits, realms, milliseconds or rows.
 
 import asyncio
 import sqlite3
-import statistics
 import sys
 import threading
 import time
@@ -14,14 +13,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.device import device
-from benchmarks.kit import INSERT, Case, Reading, execute_many, new_rows, plain_engine, set_pragmas
+from benchmarks.kit import INSERT, Case, Reading, execute_many, new_rows, percentile, plain_engine, set_pragmas
 from benchmarks.processes import SECONDS, Process, number_of
 from localstore import App, Credentials, Realm, Settings, SyncConfiguration
 from localstore.adapter import Cursor, Hello, Limit, Page, PushResult, SealedChangeset, Welcome
 from localstore.errors import Offline
 from localstore.testing.memory import MemoryAdapter, MemoryRemote
 
-__all__ = ["CASES"]
+__all__ = ["CASES", "latencies"]
 
 GAP_SECONDS = 0.05  # between two commits, as of a person or an instrument, and not of a bulk load
 _LOOKED_MS = 700  # for each of many idle realms: together long enough for each of them to look at the remote once
@@ -30,12 +29,14 @@ _LOOKED_MS = 700  # for each of many idle realms: together long enough for each 
 # -- from a commit on one device to its row on another
 
 
-def _latencies(directory: Path, count: int) -> list[float]:
-    """Seconds from the end of each ``write()`` here until the row can be read in another process, over a watched folder."""
+def latencies(directory: Path, count: int, remote: str | None = None) -> list[float]:
+    """Seconds from the end of each ``write()`` here until the row can be read in another process, over a watched folder or a
+    remote that is given.
+    """
     found = []
-    with device(directory, "writer") as (_, configuration), Realm.open(configuration) as realm:
+    with device(directory, "writer", remote=remote) as (_, configuration), Realm.open(configuration) as realm:
         assert realm.sync_session.download_all_server_changes(timeout=SECONDS)
-        with Process("see_rows", directory, count) as reader:
+        with Process("see_rows", directory, count, *([remote] if remote else [])) as reader:
             assert reader.said() == "ready"
             for number in range(count):
                 time.sleep(GAP_SECONDS)
@@ -63,16 +64,12 @@ def _file_latencies(directory: Path, count: int) -> list[float]:
     return found
 
 
-def _percentile(values: Sequence[float], hundredth: int) -> float:
-    return statistics.quantiles(values, n=100, method="inclusive")[hundredth - 1] if len(values) > 1 else values[0]
-
-
 def _half(of: Callable[[Path, int], list[float]]) -> Callable[[Path, int], float]:
-    return lambda directory, count: _percentile(of(directory, count), 50)
+    return lambda directory, count: percentile(of(directory, count), 50)
 
 
 def _nearly_all(of: Callable[[Path, int], list[float]]) -> Callable[[Path, int], float]:
-    return lambda directory, count: _percentile(of(directory, count), 99)
+    return lambda directory, count: percentile(of(directory, count), 99)
 
 
 # -- nothing to do
@@ -214,8 +211,8 @@ _SEEN, _HEARD = "commits, seen by another process", "rename, heard by a watch"
 _ALONE, _EMPTY = "a bare watch of the folder", "a process with nothing to send"
 
 _ALL = (
-    Case(f"{_SEEN}: p50", _HEARD, 200, _half(_latencies), _half(_file_latencies), aim="30 ms"),
-    Case(f"{_SEEN}: p99", _HEARD, 200, _nearly_all(_latencies), _nearly_all(_file_latencies)),
+    Case(f"{_SEEN}: p50", _HEARD, 200, _half(latencies), _half(_file_latencies), aim="30 ms"),
+    Case(f"{_SEEN}: p99", _HEARD, 200, _nearly_all(latencies), _nearly_all(_file_latencies)),
     Case("ms idle: processor", _ALONE, 20_000, _idle("cpu", 1), _idle("cpu", 0), unit="%", aim="0.2 %"),
     Case("ms idle: sent to the disk", _ALONE, 20_000, _idle("disk", 1), _idle("disk", 0), unit="MB", aim="nothing"),
     Case("realms idle: processor", "one realm", 100, _idle("cpu"), _idle_with_one("cpu"), unit="%", aim="1 %"),

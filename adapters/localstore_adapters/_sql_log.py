@@ -22,6 +22,7 @@ from localstore_adapters import _sql_statements as sql
 from localstore_adapters._sql_tables import CHANGESET, PARTITION, REMOTE, SNAPSHOT
 
 __all__ = [
+    "Appended",
     "Line",
     "Place",
     "append",
@@ -40,6 +41,8 @@ __all__ = [
     "welcome_of",
 ]
 
+Appended = tuple[PushResult, int, int]
+"""The answer to a push, how many changesets were stored, and the position of the last."""
 _TRIM_COUNT = 500  # let go of in one transaction: appenders wait for it
 
 
@@ -128,17 +131,12 @@ def welcome_of(connection: sa.Connection, line: Line) -> tuple[int, int, bool]:
     return row.number or 0, row.now_ms, bool(row.snapshots)
 
 
-def append(
-    connection: sa.Connection, line: Line, batch: Sequence[SealedChangeset], mark: bytes, most: int
-) -> tuple[PushResult, int, int]:
+def append(connection: sa.Connection, line: Line, batch: Sequence[SealedChangeset], mark: bytes, most: int) -> Appended:
     """Store what is not stored yet of a batch, in a transaction that writes.
 
     Args:
         mark: fresh random bytes.
         most: bytes of a changeset that is not refused.
-
-    Returns:
-        The answer, how many were stored, and the position of the last.
     """
     partition = locked(connection, line)
     state = connection.execute(sql.DEVICE_STATE, _of(line)).one()

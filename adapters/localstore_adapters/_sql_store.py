@@ -28,6 +28,7 @@ from localstore_adapters._sql_errors import translated
 from localstore_adapters._sql_hints import Hints
 from localstore_adapters._sql_lanes import Lanes
 from localstore_adapters._sql_layout import upgrade
+from localstore_adapters._sql_together import Together
 from localstore_adapters._sql_url import address_of
 
 __all__ = ["SqlStore"]
@@ -86,6 +87,7 @@ class SqlStore:
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._lanes = Lanes(max(1, connections // _LANE_SHARE))
+        self.together = Together(self.writing)
         self._uses = 0
         self._open: _Open | None = None
 

@@ -12,6 +12,8 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
+import sqlalchemy as sa
+
 from localstore.adapter import (
     Capabilities,
     Cursor,
@@ -35,6 +37,7 @@ from localstore_adapters._sql_claims import Claim
 from localstore_adapters._sql_hints import Bell
 from localstore_adapters._sql_layout import LAYOUT, layout_of
 from localstore_adapters._sql_store import SqlStore
+from localstore_adapters._sql_together import Part
 
 __all__ = ["SqlAdapter", "SqlStore", "migrate"]
 
@@ -112,7 +115,12 @@ class SqlAdapter:
         line = self._connected()
         if not _is_run(line.device, batch):
             raise ValueError("A batch is a run of consecutive numbers of the connected device, and not empty.")
-        result = await self._in_turn(self._push, line, batch, writes=True)
+        if self._store.is_postgres:
+            result = await self._in_turn(self._push, line, batch, writes=True)
+        else:
+            result = await self._after_the_last(
+                lambda: self._store.run(self._finish, line, self._begin(line, batch), writes=True, lane=line.partition)
+            )
         self._known = max(self._known, result.acknowledged)
         return result
 
@@ -195,16 +203,28 @@ class SqlAdapter:
         return self._line
 
     async def _in_turn(self, work: Callable[..., _T], *arguments: object, writes: bool = False) -> _T:
-        """Do blocking work beside the event loop, one job at a time: what a cancelled call has left is waited for."""
+        """Do blocking work beside the event loop, one job at a time."""
+        lane = self._line.partition if writes and self._line is not None else None
+        return await self._after_the_last(lambda: self._store.run(work, *arguments, writes=writes, lane=lane))
+
+    async def _after_the_last(self, begin: Callable[[], asyncio.Future[_T]]) -> _T:
+        """Begin a job and wait for it. What a cancelled call has left is waited for before."""
         while self._job is not None and not self._job.done():
             await asyncio.wait([self._job])
-        lane = self._line.partition if writes and self._line is not None else None
-        job = self._store.run(work, *arguments, writes=writes, lane=lane)
+        job = begin()
         self._job = job  # type: ignore[assignment]
         await asyncio.wait([job])
         return job.result()
 
+    def _begin(self, line: log.Line, batch: Sequence[SealedChangeset]) -> Part[sa.Connection, log.Appended]:
+        """Of a file: what lines push while a transaction is committed goes together into the next."""
+        mark, most = self._store.environment.random_bytes(_MARK_BYTES), self._store.max_changeset_bytes
+        return self._store.together.add(lambda connection: log.append(connection, line, batch, mark, most))
+
     # What follows runs in threads.
+
+    def _finish(self, line: log.Line, part: Part[sa.Connection, log.Appended]) -> PushResult:
+        return self._told(line, self._store.together.finish(part))
 
     def _connect(self, hello: Hello) -> tuple[log.Line, Welcome]:
         store = self._store
@@ -259,9 +279,13 @@ class SqlAdapter:
                 store.hints.stored(line.partition, head, len(batch), line.device)
                 return PushResult(acknowledged=batch[-1].number)
         with store.writing() as connection:
-            result, count, head = log.append(connection, line, batch, mark, most)
+            appended = log.append(connection, line, batch, mark, most)
+        return self._told(line, appended)
+
+    def _told(self, line: log.Line, appended: log.Appended) -> PushResult:
+        result, count, head = appended
         if count:
-            store.hints.stored(line.partition, head, count, line.device)
+            self._store.hints.stored(line.partition, head, count, line.device)
         return result
 
     def _pull(self, line: log.Line, cursor: Cursor | None, limit: Limit, known: int) -> Page:

@@ -17,10 +17,10 @@ ROOT = Path(__file__).parents[2]
 ISLANDS = ("biscoe", "dream", "torgersen")
 
 
-def run(*arguments: str, code: int = 0) -> str:
+def run(*arguments: str, code: int = 0, seconds: float = 180) -> str:
     """Run this Python with the repository importable, and give back what it printed."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, encoding="utf-8", timeout=180)
+    done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, encoding="utf-8", timeout=seconds)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 
@@ -61,6 +61,19 @@ def test_the_field_survey_converges(tmp_path: Path) -> None:
         assert rows(path, "SELECT weather, nests_counted FROM station WHERE island = 'Dream'") == [("snow", 80)]
         assert rows(path, "SELECT count(*) FROM note") == [(0,)]
         assert rows(path, "SELECT count(*) FROM localstore_outbox") == [(0,)]
+
+
+@pytest.mark.slow
+def test_the_team_shares_its_tasks_and_nobody_elses(tmp_path: Path) -> None:
+    said = run("-m", "examples.team_tasks", "--dir", str(tmp_path))
+    assert "Emma sees of the team's tasks: Review proposal (done)" in said
+    for name in ("Emma", "Kevin"):
+        assert f"{name} sees of their own tasks: Call {name}'s dentist (to do)" in said
+    assert "Kevin asks for Emma's: This user may not use the partition" in said
+    assert "Kevin sees of Emma's tasks: nothing" in said
+    for path in tmp_path.glob("*/team-tasks/*/team-7.db"):
+        assert rows(path, "SELECT task_name, is_done FROM task") == [("Review proposal", 1)]
+    run("-m", "examples.team_tasks", "--dir", str(tmp_path), code=2)
 
 
 def test_the_survey_empties_only_directories_that_it_made(tmp_path: Path) -> None:
@@ -123,7 +136,7 @@ def test_ctrl_c_ends_every_device(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_benchmarks_run_and_write_their_numbers(tmp_path: Path) -> None:
     numbers = tmp_path / "numbers.json"
-    said = run("-m", "benchmarks", "--runs", "1", "--scale", "0.001", "--json", str(numbers))
+    said = run("-m", "benchmarks", "--runs", "1", "--scale", "0.001", "--json", str(numbers), seconds=900)
     results = json.loads(numbers.read_text())["results"]
     assert len(results) == len(CASES)
     assert all(result["name"] in said and result["ratio"] >= 0 for result in results)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncGenerator, Generator
 
 import pytest
@@ -13,6 +14,7 @@ pytest.importorskip("starlette", reason="needs the extra hub")
 
 from localstore.adapter import Hello, Hint, Limit
 from localstore.hub.access import Access
+from localstore.hub.serving import listen
 from localstore.testing.conformance.suite import make_changeset, new_device
 from localstore.testing.memory import MemoryAdapter, MemoryRemote
 from localstore_adapters.http import HttpAdapter
@@ -191,3 +193,8 @@ def test_who_pushed_is_not_woken_and_nobody_is_woken_twice() -> None:
                 await asyncio.wait(streams)
 
     run(steps())
+
+
+def test_who_comes_before_the_server_runs_is_not_turned_away() -> None:
+    with contextlib.closing(listen("127.0.0.1", 0)) as listener:
+        socket.create_connection(listener.getsockname()).close()
