@@ -238,6 +238,7 @@ def forget_by_b(shared: Shared) -> Cursor:
 # -- years
 
 
+@pytest.mark.slow
 def test_a_folder_does_not_grow_with_the_years(shared: Shared) -> None:
     """Each device is another one after a while, and dies in the middle of something."""
     sizes = []
