@@ -47,6 +47,7 @@ class Writer:
     device: bytes = field(default_factory=new_device)
     acknowledged: int = 0
     starts: int = 0
+    has_stored: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
         self.starts += 1
@@ -71,6 +72,8 @@ class Writer:
                 if line.endswith(b"\n"):
                     assert int(line) >= self.acknowledged, "what was acknowledged is known to the next connect"
                     self.acknowledged = int(line)
+                    if self.acknowledged:
+                        self.has_stored.set()
 
 
 class Reader(threading.Thread):
@@ -194,6 +197,8 @@ def torture(url: str, *options: str) -> None:
                 writer = chance.choice(writers)
                 writer.kill()
                 writer.start()
+            for writer in writers:  # a process may take longer to start than all others to be killed
+                assert writer.has_stored.wait(_PATIENCE)
         finally:
             for writer in writers:
                 writer.kill()
