@@ -21,15 +21,18 @@ _LATE_SECONDS = 0.01
 class Sequential(SqlAdapter):
     """Gives out positions as a sequence does, and stores what belongs there later, with no lock from the one to the other."""
 
-    def _push(self, line: log.Line, batch: Sequence[SealedChangeset]) -> PushResult:
+    async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
+        return await self._in_turn(self._push_late, self._connected(), batch, writes=True)
+
+    def _push_late(self, line: log.Line, batch: Sequence[SealedChangeset]) -> PushResult:
         with self._store.reading() as connection:
             stored, now_ms, _ = log.welcome_of(connection, line)
         fresh = [sealed for sealed in batch if sealed.number > stored]
         if fresh:
-            self._store_late(line, fresh, now_ms)
+            self._append_late(line, fresh, now_ms)
         return PushResult(acknowledged=batch[-1].number)
 
-    def _store_late(self, line: log.Line, fresh: Sequence[SealedChangeset], now_ms: int) -> None:
+    def _append_late(self, line: log.Line, fresh: Sequence[SealedChangeset], now_ms: int) -> None:
         byte_count = sum(sealed.byte_count for sealed in fresh)
         following = {"head": PARTITION.c.head + len(fresh), "total": PARTITION.c.total + byte_count}
         with self._store.writing() as connection:
