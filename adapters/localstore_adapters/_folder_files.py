@@ -16,7 +16,6 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from localstore.errors import MalformedChangeset, NewerFormat, Offline
 from localstore.wire import FORMAT, MAX_CHANGESET_BYTES, SealedChangeset, decode_batch, encode_batch
@@ -79,6 +78,8 @@ class FileName:
 class Unpublished:
     """A file of any size that is being written, under a name that readers pass over.
 
+    It is open only while something is written, so that whoever is broken off in between leaves no open file.
+
     Args:
         path: where nothing is yet; its directory is made, and that one's.
     """
@@ -87,32 +88,31 @@ class Unpublished:
         self.path = path
         self.digest = hashlib.sha256()
         self.byte_count = 0
-        self._file: BinaryIO | None = None
+        self._is_made = False
 
     def write(self, chunk: bytes) -> None:
-        if self._file is None:
+        if not self._is_made:
             make_directory(self.path.parent.parent)
             make_directory(self.path.parent)
-            self._file = self.path.open("xb")
-        self._file.write(chunk)
+            self.path.open("xb").close()
+            self._is_made = True
+        with self.path.open("r+b") as file:  # which is an error when somebody took it away
+            file.seek(self.byte_count)
+            file.write(chunk)
         self.digest.update(chunk)
         self.byte_count += len(chunk)
 
     def finish(self) -> None:
         """Bring it to the disk."""
-        if self._file is not None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+        if self._is_made:
+            with self.path.open("r+b") as file:
+                os.fsync(file.fileno())
 
     def discard(self) -> None:
         """Let go of it, unless it was renamed."""
-        if self._file is None:
-            return
-        with contextlib.suppress(OSError):  # what it holds back does not fit: on a full disk closing fails as well
-            self._file.close()
-        with contextlib.suppress(OSError):  # the disk is gone: nobody is served by an error here
-            self.path.unlink(missing_ok=True)
+        if self._is_made:
+            with contextlib.suppress(OSError):  # the disk is gone: nobody is served by an error here
+                self.path.unlink(missing_ok=True)
 
 
 def parse_name(name: str) -> FileName | None:

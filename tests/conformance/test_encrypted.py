@@ -52,6 +52,7 @@ class TestEncryptedMemoryWithSnapshots(test_memory.TestMemoryWithSnapshots):
         return EncryptedMemoryWithSnapshots()
 
 
+@pytest.mark.slow
 class TestEncryptedMemoryWithUsers(test_memory.TestMemoryWithUsers):
     @pytest.fixture
     def remote(self, tmp_path: Path) -> EncryptedMemoryWithUsers:
@@ -67,6 +68,7 @@ class TestEncryptedFolder(test_folder.TestFolder):
         return EncryptedFolder(tmp_path / "shared")
 
 
+@pytest.mark.slow
 class TestEncryptedForgetfulFolder(test_folder.TestForgetfulFolder):
     @pytest.fixture
     def remote(self, tmp_path: Path) -> EncryptedForgetful:

@@ -80,6 +80,7 @@ class HubWithUsersUnderTest(HubUnderTest):
         self._clock.seconds += 3600
 
 
+@pytest.mark.slow
 class TestHubWithUsers(UsersConformance, ConnectingRules, PushingRules, FailingRules, ConvergingRules):
     """What a token has a say in, and whole realms; all the others are about what it has in common."""
 
@@ -132,6 +133,7 @@ class HubOnDiskUnderTest:
         return HttpAdapter.from_url(f"{self.hub.address}?users=no")
 
 
+@pytest.mark.slow
 class TestHubOnSqlite(WatchingRules, CancellingRules, ConvergingRules, SnapshottingRules):
     """The same with a log on the disk, by the rules about time and order."""
 

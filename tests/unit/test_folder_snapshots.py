@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import shutil
+import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from localstore.errors import Offline, ResetRequired, SnapshotUnusable
 from localstore.reasons import ResetReason
 from localstore.testing.clock import environment
 from localstore_adapters import _folder_snapshots
+from localstore_adapters._folder_files import Unpublished
 from localstore_adapters.folder import FolderAdapter
 from tests.unit.folder_lines import READER, A, B, make, replace
 from tests.unit.folder_snapshot_kit import NEW, NEWEST, OLD, Shared, chunks, content, latest, numbers, pull
@@ -411,3 +414,15 @@ def test_names_of_files_are_safe_everywhere(shared: Shared) -> None:
     for path in (shared.folder / "p-default" / _folder_snapshots.SNAPSHOTS).iterdir():
         assert path.name == path.name.lower()
         assert not set(path.name) & set('<>:"/\\|?* ')
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_who_is_broken_off_while_it_writes_a_snapshot_leaves_no_open_file(tmp_path: Path) -> None:
+    written = Unpublished(tmp_path / "partition" / "snapshots" / "half.tmp")
+    written.write(b"half of it")
+    assert written.path.read_bytes() == b"half of it"
+    opened = set()
+    for name in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # what lists them is one of them
+            opened.add(name.readlink())
+    assert written.path not in opened
