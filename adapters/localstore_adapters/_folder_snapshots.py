@@ -244,7 +244,7 @@ class FolderSnapshots:
         aged = [snapshot for snapshot in self._snapshots if now_ms - snapshot.created_ms >= self._keep_ms]
         if aged:
             self._mark(_lowest([before, aged[-1].numbers, *(snapshot.numbers for snapshot in kept)]))
-        self._remove_history(_highest(mark.numbers for mark in self._marks if now_ms - mark.created_ms >= self._grace_ms))
+        self._remove_history(_highest(mark.numbers for mark in self._marks if self._is_past_grace(mark)))
         self._remove_snapshots(kept, aged[:-1])
         self._remove_marks()
         self._remove_asides(self.path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from localstore.adapter import Cursor, Hello
 from localstore.errors import Offline, ResetRequired
 from localstore.reasons import ResetReason
+from localstore_adapters._folder_files import write_changes
+from localstore_adapters._folder_snapshots import FolderSnapshots
 from localstore_adapters.folder import FolderAdapter
 from tests.unit.folder_lines import READER, A, B, make, replace
 from tests.unit.folder_snapshot_kit import DAY, NEW, NEWEST, OLD, Shared, chunks, content, latest, numbers, pull
@@ -33,6 +36,19 @@ def lose(shared: Shared, *ends: str) -> None:
     for end in ends:
         for path in shared.snapshots(end):
             path.unlink()
+
+
+def test_what_may_go_at_once_goes_whenever_the_clock_ticks(tmp_path: Path) -> None:
+    written_by = tmp_path / A.hex()
+    written_by.mkdir()
+    write_changes(written_by, make(A, 1, 1), os.urandom)
+    ticks = itertools.count(1_000).__next__
+    snapshots = FolderSnapshots(tmp_path, "remote", B, now_ms=ticks, random_bytes=os.urandom, keep_ms=0)
+    written = snapshots.unpublished()
+    written.write(b"state")
+    snapshots.publish(written, {A: 1})
+    snapshots.trim({A: 1})
+    assert not list(tmp_path.rglob("*.changes"))
 
 
 # -- what must not go

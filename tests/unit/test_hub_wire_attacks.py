@@ -70,7 +70,10 @@ def test_a_long_address_and_a_body_in_small_chunks_are_taken(hub: RunningHub) ->
     chunks = (b"400\r\n" + b"x" * KIB + b"\r\n") * (MIB // KIB)
     with connection(hub) as connected:
         connected.sendall(b"GET /health?" + b"a" * (AROUND_BYTES // 4) + b" HTTP/1.1\r\nhost: x\r\n\r\n")
-        assert connected.recv(KIB).startswith(b"HTTP/1.1 200")
+        answer = connected.recv(KIB)
+        assert answer.startswith(b"HTTP/1.1 200")
+        while not answer.endswith(b"ok\n"):  # its head may come alone
+            answer += connected.recv(KIB)
         connected.sendall(CHUNKED.replace(b"login", b"push") + chunks + b"0\r\n\r\n")
         assert connected.recv(KIB).startswith(b"HTTP/1.1 400"), "no message, but read to its end"
 

@@ -756,7 +756,7 @@ class TestOpening:
         add(stays, "a")
         assert stays.sync_session.upload_all_local_changes(timeout=PATIENCE)
         stays.close()
-        assert not device.app.sync.has_sync_sessions
+        assert device.app.sync.wait_for_sessions_to_terminate(PATIENCE)
 
     @pytest.mark.parametrize(
         "use",
