@@ -126,6 +126,9 @@ class Scene:
         with Realm.open(self.configuration) as realm:
             for number in range(5):
                 add(realm, f"before {number}")
+                if self.configuration.encryption_key is not None:  # a lock that SQLCipher holds is held in the child for ever
+                    assert realm.sync_session.upload_all_local_changes(WAIT_SECONDS)
+                    assert realm.sync_session.download_all_server_changes(WAIT_SECONDS)
                 codes.append(code(fork(gc.collect, at_once=bool(number % 2))))
                 assert (self.folder / "notes.db-wal").exists()
                 add(realm, f"after {number}")

@@ -610,8 +610,8 @@ class TestSeveralProcesses:
 def test_a_realm_is_not_disturbed_by_the_renewal_for_another(users: Users) -> None:
     user = users.app().login(EMMA)
     one, other = (users.open(user, name=f"{number}.db", partition=f"p{number}") for number in range(2))
-    assert is_connected(one)
-    assert is_connected(other)
+    for realm in (one, other):
+        assert realm.sync_session.download_all_server_changes(timeout=PATIENCE)  # none of them has still to pull
     lost: list[object] = []
     other.sync_session.on_connection_state_change(lost.append)
     users.line.break_next("pull", Raise(Unauthorized("expired")))
