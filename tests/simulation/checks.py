@@ -1,0 +1,173 @@
+"""What has to hold: while a run goes on, in every state that an application sees; and when the faults have stopped.
+
+It looks at devices through what the library offers to applications, and at the files for what must not be in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+from sqlmodel import Session
+
+from localstore.changes import Key
+from localstore.errors import ProtocolError, SyncError
+from localstore.sync.state import CONNECTIONS, ConnectionState, ConnectionStateChange
+from localstore.wire import SealedChangeset
+from tests.merging.schemas import Table
+from tests.simulation.oracle import as_rows, expected
+from tests.simulation.process import Device, Process
+from tests.simulation.workloads.work import Change, Work
+
+__all__ = ["Checks", "Written", "Wrong"]
+
+Rows = dict[str, dict[Key, tuple[object, ...]]]
+_LAST_NUMBER = "SELECT max(last_number, coalesce((SELECT max(number) FROM localstore_outbox), 0)) FROM localstore_state"
+_STEPS = {(old, new) for (old, _), new in CONNECTIONS.items() if old is not new}
+
+
+class Wrong(AssertionError):  # noqa: N818
+    """Something that must hold does not."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A write that was committed.
+
+    Attributes:
+        writer: who wrote.
+        device_id, number: its changeset.
+        changes: what it did.
+    """
+
+    writer: str
+    device_id: str
+    number: int
+    changes: tuple[Change, ...]
+
+
+@dataclass
+class Checks:
+    """Looks at devices, and remembers what they wrote.
+
+    Attributes:
+        works: the workloads.
+        fail: is told what is wrong.
+        written: what was committed and, as far as can be known, not taken back by a disk.
+    """
+
+    works: Sequence[Work]
+    fail: Callable[[Wrong], object]
+    written: list[Written] = field(default_factory=list)
+    _versions: dict[Process, int] = field(default_factory=dict)
+    _connections: dict[Process, ConnectionState] = field(default_factory=dict)
+
+    @property
+    def tables(self) -> list[Table]:
+        return [table for work in self.works for table in work.tables]
+
+    # -- while it goes on
+
+    def opened(self, process: Process) -> None:
+        """A process begins: what its disk did not keep was not written."""
+        last = last_number(process)
+        self.written = [one for one in self.written if one.device_id != process.device_id or one.number <= last]
+        self._connections[process] = process.session.connection_state
+        process.session.on_connection_state_change(lambda change: self._connected(process, change))
+        self.look(process)
+
+    def look(self, process: Process) -> None:
+        """See whether what is visible now may be so, if it is anything new."""
+        realm = process.realm
+        if process.is_dead or realm.is_closed:
+            return
+        version = realm.version
+        if self._versions.get(process) == version:
+            return
+        self._versions[process] = version
+        with realm.read() as session:
+            found = [wrong for work in self.works for wrong in work.wrongs(session)]
+        if found:
+            self.fail(Wrong(f"{process.name}: {'; '.join(found)}"))
+
+    def heard(self, process: Process, error: SyncError) -> None:
+        """The error handler was called."""
+        if isinstance(error, ProtocolError):
+            self.fail(Wrong(f"{process.name} was told of a bug: {error!r} because of {error.__cause__!r}"))
+
+    def died(self, process: Process) -> None:
+        self._versions.pop(process, None)
+        self._connections.pop(process, None)
+
+    def _connected(self, process: Process, change: ConnectionStateChange) -> None:
+        before = self._connections[process]
+        self._connections[process] = change.new_state
+        if change.old_state is not before or (change.old_state, change.new_state) not in _STEPS:
+            self.fail(Wrong(f"{process.name}: the connection went from {before} to {change}"))
+
+    # -- at the end
+
+    def all_is_well(self, devices: Sequence[Device], history: Iterable[SealedChangeset]) -> None:
+        """Everybody shows the same, and what the rules make of everything that was ever written."""
+        history = list(history)
+        wanted = as_rows(self.tables, expected(self.tables, history))
+        shown = {device.name: rows(device, self.tables) for device in devices}
+        for name, found in shown.items():
+            if found != wanted:
+                raise Wrong(f"{name} does not show what the oracle does: {_differences(found, wanted)}")
+        for device in devices:
+            assert device.process is not None
+            problems = wrongs_in_file(device.process)
+            if problems:
+                raise Wrong(f"{device.name}: {'; '.join(problems)}")
+        there = {(sealed.device.hex(), sealed.number) for sealed in history}
+        lost = [one for one in self.written if (one.device_id, one.number) not in there]
+        if lost:
+            raise Wrong(f"was written and never arrived: {lost[:3]}")
+
+
+def last_number(process: Process) -> int:
+    """The number of the last changeset that a device has made."""
+    with process.realm.read() as session:
+        return int(session.execute(sa.text(_LAST_NUMBER)).scalar_one())
+
+
+def waiting(process: Process) -> int:
+    """How many changesets came before what they depend on, or before their time."""
+    with process.realm.read() as session:
+        return int(session.execute(sa.text("SELECT count(*) FROM localstore_waiting")).scalar_one())
+
+
+def rows(device: Device, tables: Sequence[Table]) -> Rows:
+    """What a device shows."""
+    assert device.process is not None
+    with device.process.realm.read() as session:
+        return {table.name: _rows(session, table) for table in tables}
+
+
+def _rows(session: Session, table: Table) -> dict[Key, tuple[object, ...]]:
+    width = len(table.key)
+    columns = ", ".join([*table.key, *table.column_names])
+    found = session.execute(sa.text(f"SELECT {columns} FROM {table.name}"))
+    return {tuple(row[:width]): tuple(row[width:]) for row in found}
+
+
+def wrongs_in_file(process: Process) -> list[str]:
+    """What must not be in a file when all has come to rest."""
+    with process.realm.read() as session:
+        found = [f"foreign key: {tuple(row)}" for row in session.execute(sa.text("PRAGMA foreign_key_check"))]
+        found += [f"integrity: {row[0]}" for row in session.execute(sa.text("PRAGMA integrity_check")) if row[0] != "ok"]
+        for table in ("outbox", "waiting"):
+            count = session.execute(sa.text(f"SELECT count(*) FROM localstore_{table}")).scalar_one()
+            found += [f"{count} changesets are left in localstore_{table}"] if count else []
+    return found
+
+
+def _differences(found: Rows, wanted: Rows) -> str:
+    said = []
+    for table, there in found.items():
+        for key in sorted({*there, *wanted[table]}, key=repr):
+            if there.get(key) != wanted[table].get(key):
+                said.append(f"{table} {key}: {there.get(key)!r:.200} instead of {wanted[table].get(key)!r:.200}")
+    return "; ".join(said[:5]) + (f" and {len(said) - 5} more" if len(said) > 5 else "")

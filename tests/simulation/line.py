@@ -1,0 +1,277 @@
+"""The network: every call of an adapter is a request that travels to the remote, and an answer that travels back.
+
+Either may be late, by milliseconds or days, lost, or come twice; what was sent arrives also when the sender has given up or
+died. What happens to which message is decided by the weather and a source of chance of the device's own. It knows the
+contract of adapters and the remote's calls, and nothing of sessions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import dataclasses
+import random
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from localstore.adapter import Capabilities, Cursor, Hello, Hint, Limit, Page, PushResult, SyncAdapter, Welcome
+from localstore.errors import Busy, Offline, SyncError
+from localstore.testing.memory import MemoryRemote
+from localstore.wire import SealedChangeset
+from tests.simulation.loop import RUNNING, VirtualLoop
+from tests.simulation.trace import Trace
+
+__all__ = ["CALM", "Adapter", "Network", "Weather"]
+
+T = TypeVar("T")
+_DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Weather:
+    """What happens to the messages of one device; all but the seconds are parts of 1.
+
+    Attributes:
+        is_up: whether there is a network at all.
+        delay: seconds, at most, mostly.
+        lose_request, lose_answer: how many never arrive.
+        tell: of what is lost, how much the sender hears of; else it waits in vain.
+        busy: how many requests the remote answers with that it is busy.
+        twice: how many requests arrive a second time.
+        late: how many of them arrive, or arrive again, much later than all others: up to ``late_s``.
+        small: how many pages hold one changeset.
+        lose_hint: how many hints do not arrive.
+    """
+
+    is_up: bool = True
+    delay: float = 0.05
+    lose_request: float = 0.0
+    lose_answer: float = 0.0
+    tell: float = 0.5
+    busy: float = 0.0
+    twice: float = 0.0
+    late: float = 0.0
+    late_s: float = 2 * _DAY
+    small: float = 0.0
+    lose_hint: float = 0.0
+
+
+CALM = Weather()
+
+
+class Network:
+    """Between all devices and the one remote.
+
+    Args:
+        remote: the remote.
+        loop: where messages are while they are under way.
+        trace: takes notes.
+        seed: of all chance here.
+        capabilities: what the adapters say of themselves other than the remote's own.
+
+    Attributes:
+        accepted: everything that the remote ever took, in its order.
+        context: of what is nobody's doing.
+    """
+
+    def __init__(self, remote: MemoryRemote, loop: VirtualLoop, trace: Trace, seed: str, capabilities: dict[str, Any]) -> None:
+        self.remote = remote
+        self.loop = loop
+        self.trace = trace
+        self.capabilities = capabilities
+        self.accepted: dict[tuple[bytes, int, bytes], SealedChangeset] = {}
+        self.generation = 0
+        self._seed = seed
+        self._weather: dict[str, Weather] = {}
+        self._random: dict[str, random.Random] = {}
+        self._watchers: dict[Adapter, asyncio.Event] = {}
+        self.context = contextvars.copy_context()
+        self.context.run(RUNNING.set, None)
+
+    def weather(self, name: str) -> Weather:
+        return self._weather.get(name, CALM)
+
+    def change_weather(self, name: str, weather: Weather) -> None:
+        self._weather[name] = weather
+
+    def random(self, name: str) -> random.Random:
+        """The chance of a device's messages."""
+        if name not in self._random:
+            self._random[name] = random.Random(f"{self._seed}/{name}")
+        return self._random[name]
+
+    def later(self, seconds: float, function: Callable[[], object]) -> None:
+        """Let something happen that does not depend on anybody's life."""
+        self.loop.call_later(seconds, function, context=self.context)
+
+    def restart(self) -> None:
+        """The remote starts anew with what it has: all lines to it break."""
+        self.generation += 1
+        self.ring()
+
+    def took(self, batch: Sequence[SealedChangeset], result: PushResult, but: str) -> None:
+        """The remote has taken changesets: others are to be told."""
+        for sealed in batch:
+            if sealed.number <= result.acknowledged:
+                self.accepted.setdefault((sealed.device, sealed.number, sealed.digest), sealed)
+        self.ring(but=but)
+
+    def watching(self, adapter: Adapter, event: asyncio.Event | None) -> None:
+        if event is None:
+            self._watchers.pop(adapter, None)
+        else:
+            self._watchers[adapter] = event
+
+    def ring(self, but: str | None = None) -> None:
+        for adapter, event in list(self._watchers.items()):
+            if adapter.name == but:
+                continue
+            weather, chance = self.weather(adapter.name), self.random(adapter.name)
+            if weather.is_up and chance.random() >= weather.lose_hint:
+                self.later(chance.random() * weather.delay, event.set)
+
+
+class Adapter:
+    """One line of a device's.
+
+    Args:
+        network: where it leads.
+        name: of the device.
+        is_alive: whether its process lives.
+    """
+
+    def __init__(self, network: Network, name: str, is_alive: Callable[[], bool]) -> None:
+        self.name = name
+        self._network = network
+        self._is_alive = is_alive
+        self._generation = network.generation
+        self._line: Any = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        remote = self._network.remote.adapter().capabilities
+        return dataclasses.replace(remote, **self._network.capabilities)
+
+    async def connect(self, hello: Hello) -> Welcome:
+        self._generation = self._network.generation
+        self._line, welcome = await self._ask("connect", lambda: self._network.remote.connect(hello))
+        found: Welcome = welcome
+        return found
+
+    async def push(self, batch: Sequence[SealedChangeset]) -> PushResult:
+        network, line, sent = self._network, self._connected(), tuple(batch)
+
+        def push() -> PushResult:
+            result = network.remote.push(line, sent)
+            network.took(sent, result, self.name)
+            return result
+
+        return await self._ask(f"push {sent[0].number}-{sent[-1].number} of {sent[0].device.hex()[:6]}", push)
+
+    async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
+        network, line = self._network, self._connected()
+        if network.random(self.name).random() < network.weather(self.name).small:
+            limit = dataclasses.replace(limit, max_count=1)
+        page = await self._ask("pull", lambda: network.remote.pull(line, cursor, limit))
+        if page.changesets:
+            network.trace.note(self.name, f"got {len(page.changesets)} changesets{', and more is there' * page.more}")
+        return page
+
+    async def ping(self) -> None:
+        line = self._connected()
+        await self._ask("ping", lambda: self._network.remote.has_news(line, None))
+
+    async def watch(self, cursor: Cursor | None) -> AsyncGenerator[Hint]:
+        line, rung = self._connected(), asyncio.Event()
+        self._network.watching(self, rung)
+        try:
+            if await self._ask("watch", lambda: self._network.remote.has_news(line, cursor)):
+                yield Hint()
+            while True:
+                await rung.wait()
+                rung.clear()
+                self._check()
+                yield Hint()
+        finally:
+            self._network.watching(self, None)
+
+    async def close(self) -> None:
+        self._line = None
+        self._network.watching(self, None)
+
+    def _connected(self) -> Any:
+        if self._line is None:
+            raise Offline("This line is not connected.")
+        self._check()
+        return self._line
+
+    def _check(self) -> None:
+        if self._generation != self._network.generation:
+            raise Offline("The remote was restarted.")
+
+    async def _ask(self, what: str, serve: Callable[[], T]) -> T:
+        """Send a request, and wait for the answer."""
+        network = self._network
+        chance, weather = network.random(self.name), network.weather(self.name)
+        draws = [chance.random() for _ in range(8)]  # as many whatever happens, so that one fault does not change the others
+        if not weather.is_up or not self._is_alive():
+            await asyncio.sleep(draws[0] * weather.delay)
+            raise Offline("There is no network.")
+        if draws[1] < weather.busy:
+            await asyncio.sleep(draws[0] * weather.delay)
+            raise Busy("The remote is busy.")
+        answer: asyncio.Future[T] = network.loop.create_future()
+        out, back = draws[0] * weather.delay, draws[2] * weather.delay
+        late = draws[3] * weather.late_s
+        if draws[4] < weather.twice:
+            network.later(late if draws[3] < weather.late else out + draws[3], lambda: self._serve_again(what, serve))
+        if draws[5] < weather.late:  # this very request, as a router kept it
+            out = late
+        if draws[6] < weather.lose_request:
+            self._lose(answer, out, is_told=draws[7] < weather.tell)
+            network.trace.note(self.name, f"{what}: lost")
+        else:
+            loses_answer = draws[6] < weather.lose_request + weather.lose_answer
+            network.later(out, lambda: self._serve(what, serve, answer, back, loses_answer, draws[7] < weather.tell))
+        return await answer
+
+    def _serve(
+        self, what: str, serve: Callable[[], T], answer: asyncio.Future[T], back: float, loses_answer: bool, is_told: bool
+    ) -> None:
+        network = self._network
+        result: T | None = None
+        error: SyncError | None = None
+        try:
+            result = serve()
+        except SyncError as problem:
+            error = problem
+        if loses_answer:
+            network.trace.note(self.name, f"{what}: the answer is lost")
+            self._lose(answer, back, is_told=is_told)
+        else:
+            network.trace.note(self.name, f"{what}: {'done' if error is None else repr(error.message)}")
+            network.later(back, lambda: _settle(answer, result, error))
+
+    def _serve_again(self, what: str, serve: Callable[[], object]) -> None:
+        try:
+            serve()
+            self._network.trace.note(self.name, f"{what}: arrived again")
+        except SyncError as error:
+            self._network.trace.note(self.name, f"{what}: arrived again, and {error.message!r}")
+
+    def _lose(self, answer: asyncio.Future[T], seconds: float, *, is_told: bool) -> None:
+        if is_told:
+            self._network.later(seconds, lambda: _settle(answer, None, Offline("The connection broke.")))
+
+
+def _settle(answer: asyncio.Future[Any], result: object, error: SyncError | None) -> None:
+    if answer.done():
+        return
+    if error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(result)
+
+
+_: type[SyncAdapter] = Adapter

@@ -1,0 +1,153 @@
+"""What is to happen in one run, drawn up from its seed before anything does: how the world is, and a list of what befalls it.
+
+Each entry of the list has a source of chance of its own, so that the others stay as they are when one is left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.simulation.line import CALM, Weather
+
+__all__ = ["Op", "Plan", "Setup", "plan"]
+
+_DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How the world is.
+
+    Attributes:
+        devices: how many.
+        works: names of the workloads.
+        offsets, rates: of the devices' wall clocks, seconds and seconds a second.
+        settings: of the application.
+        capabilities: of the adapters.
+    """
+
+    devices: int
+    works: tuple[str, ...]
+    offsets: tuple[float, ...]
+    rates: tuple[float, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+    capabilities: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Op:
+    """Something that happens at some time.
+
+    Attributes:
+        at: true seconds from the beginning.
+        kind: what; the name of a method of ``World``.
+        device: to which device.
+        seed: of all chance in it.
+        with_: more about it.
+    """
+
+    at: float
+    kind: str
+    device: int
+    seed: int
+    with_: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        more = "".join(f" {name}={value}" for name, value in self.with_.items())
+        return f"{self.at:.3f} {self.kind} d{self.device}{more}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run."""
+
+    seed: int
+    setup: Setup
+    ops: tuple[Op, ...]
+
+    def without(self, ops: set[int]) -> Plan:
+        """The same but for some entries of the list, by their places in it."""
+        return dataclasses.replace(self, ops=tuple(op for place, op in enumerate(self.ops) if place not in ops))
+
+
+def plan(seed: int) -> Plan:
+    """The run of a seed."""
+    chance = random.Random(f"plan {seed}")
+    setup = _setup(chance)
+    count = chance.choice((20, 40, 80))
+    pace = chance.choice((0.01, 1.0, 1.0, 60.0, 3600.0))
+    shares = {kind: share * chance.choice((0, 1, 1, 3)) for kind, (share, _) in _FAULTS.items()}
+    at, ops = 0.0, []
+    for _ in range(count):
+        at += chance.expovariate(1 / pace)
+        kind = "write" if chance.random() < 0.6 else chance.choices([*shares, "write"], [*shares.values(), 0.1])[0]
+        more = _FAULTS[kind][1](chance) if kind in _FAULTS else {"work": chance.choice(setup.works)}
+        ops.append(Op(round(at, 3), kind, chance.randrange(setup.devices), chance.randrange(1 << 32), more))
+    return Plan(seed, setup, tuple(ops))
+
+
+def _setup(chance: random.Random) -> Setup:
+    devices = chance.choice((2, 2, 3, 3, 4, 5))
+    wrong = chance.choice((0.0, 1.0, 200.0))
+    initial = chance.choice((0.1, 1.0, 10.0))
+    settings = {
+        "page_count": chance.choice((1, 2, 7, 5000)),
+        "page_bytes": chance.choice((300, 5000, 4 << 20)),
+        "backoff_initial": initial,
+        "backoff_factor": chance.choice((1.0, 2.0, 4.0)),
+        "backoff_max": initial * chance.choice((1.0, 30.0)),
+        "backoff_jitter": chance.choice((0.0, 0.25)),
+        "request_timeout": chance.choice((5.0, 120.0)),
+        "connect_timeout": chance.choice((5.0, 120.0)),
+        "ping_period": chance.choice((10.0, 60.0, 3600.0)),
+        "pong_timeout": chance.choice((6.0, 120.0)),
+        "fast_reconnect_limit": chance.choice((2.0, 60.0)),
+        "linger": chance.choice((0.0, 0.0, 30.0)),
+        "synchronous": chance.choice(("NORMAL", "NORMAL", "FULL")),
+        "snapshot_every": 0,
+    }
+    capabilities = {
+        "max_batch_count": chance.choice((1, 2, 1000)),
+        "max_batch_bytes": chance.choice((300, 4 << 20)),
+        "watch": chance.random() < 0.7,
+        "ping": chance.random() < 0.7,
+        "poll_seconds": chance.choice((5.0, 60.0, 600.0)),
+    }
+    works = ("transfers", "lists", "churn")
+    return Setup(
+        devices,
+        tuple(sorted(chance.sample(works, chance.randrange(1, len(works) + 1)))),
+        tuple(round(chance.uniform(-wrong, wrong), 3) for _ in range(devices)),
+        tuple(chance.choice((1.0, 1.0, 1.0001, 0.9999)) for _ in range(devices)),
+        settings,
+        capabilities,
+    )
+
+
+def _weather(chance: random.Random) -> dict[str, Any]:
+    if chance.random() < 0.25:
+        return {"weather": CALM if chance.random() < 0.5 else Weather(is_up=False)}
+    parts = ("lose_request", "lose_answer", "busy", "twice", "late", "small", "lose_hint")
+    bad = {name: round(chance.random() ** 2, 2) for name in chance.sample(parts, chance.randrange(1, 4))}
+    delay, late = chance.choice((0.001, 0.05, 2.0, 30.0)), chance.choice((30.0, 3600.0, 2 * _DAY))
+    return {"weather": Weather(delay=delay, tell=chance.choice((0.0, 0.5, 1.0)), late_s=late, **bad)}
+
+
+def _crash(chance: random.Random) -> dict[str, Any]:
+    commits = chance.choice((0, 0, 1, 2, 5, 1000))
+    return {"steps": int(chance.expovariate(1 / 30)), "commits": commits, "away": round(chance.expovariate(1 / 30), 3)}
+
+
+_FAULTS: dict[str, tuple[float, Callable[[random.Random], dict[str, Any]]]] = {
+    "change_weather": (4.0, _weather),
+    "crash": (3.0, _crash),
+    "close": (1.0, lambda chance: {"away": round(chance.expovariate(1 / 30), 3)}),
+    "pause": (1.0, lambda chance: {"away": round(chance.expovariate(1 / 30), 3)}),
+    "reconnect": (0.5, lambda chance: {}),
+    "restart_remote": (0.5, lambda chance: {}),
+}
+"""How often each befalls a device, and what there is to be said about it."""
