@@ -1,14 +1,16 @@
 """Devices, a remote and all that may go wrong between them, by chance: ``python -m tests.simulation --seed 1 --minutes 5``.
 
-Ends with 1, the seed and the last that happened when something did not hold. ``--runs 1 --trace`` shows all of one run.
+Ends with 1 when something did not hold, and says the seed, the last that happened, and how little of the plan does it. With
+``--trace`` it shows everything that happens, which is the same every time.
 """
 
 import argparse
 import sys
 import time
 
+from tests.simulation.minimising import minimised
 from tests.simulation.plan import plan
-from tests.simulation.world import run
+from tests.simulation.world import Outcome, run
 
 
 def main() -> int:
@@ -17,25 +19,39 @@ def main() -> int:
     parser.add_argument("--runs", type=int, help="how many, each with the next seed")
     parser.add_argument("--minutes", type=float, help="go on for so long")
     parser.add_argument("--trace", action="store_true", help="show everything that happens")
+    parser.add_argument("--as-found", action="store_true", help="do not look for a smaller plan that fails as well")
+    parser.add_argument("--go-on", action="store_true", help="go on after a failure, and only name the seeds")
     arguments = parser.parse_args()
     runs = arguments.runs if arguments.runs is not None else (None if arguments.minutes else 1)
-    return search(arguments.seed, runs, arguments.minutes, trace=arguments.trace)
-
-
-def search(seed: int, runs: int | None, minutes: float | None, *, trace: bool) -> int:
-    """Run until one fails, or there were enough."""
-    begun, steps, done, failed = time.monotonic(), 0, 0, False
-    while (runs is None or done < runs) and (minutes is None or time.monotonic() - begun < minutes * 60) and not failed:
-        outcome = run(plan(seed + done), tell=print if trace else None)
-        steps, done = steps + outcome.steps, done + 1
+    until = None if arguments.minutes is None else time.monotonic() + arguments.minutes * 60
+    begun, steps, seed, failed = time.monotonic(), 0, arguments.seed, 0
+    while (runs is None or seed < arguments.seed + runs) and (until is None or time.monotonic() < until):
+        outcome = run(plan(seed), tell=print if arguments.trace else None)
+        steps += outcome.steps
         if outcome.failure is not None:
-            failed = True
-            if not trace:
-                print("\n".join(outcome.last))
-            print(f"seed {seed + done - 1} failed after {outcome.steps} steps: {outcome.failure}")
+            failed += 1
+            tell(seed, outcome, in_short=arguments.go_on or arguments.trace, smaller=not arguments.as_found)
+            if not arguments.go_on:
+                break
+        seed += 1
     seconds = time.monotonic() - begun
-    print(f"{done} runs, {steps} steps in {seconds:.1f} s; the last one's digest: {outcome.digest if done else ''}")
-    return int(failed)
+    print(f"{seed - arguments.seed} runs, {steps} steps, {failed} failed, in {seconds:.1f} s", file=sys.stderr)
+    return int(failed > 0)
+
+
+def tell(seed: int, outcome: Outcome, *, in_short: bool, smaller: bool) -> None:
+    """Say what went wrong in a run."""
+    if in_short:
+        print(f"seed {seed} failed after {outcome.steps} steps: {outcome.failure}", flush=True)
+        return
+    small = plan(seed)
+    if smaller:
+        print(f"seed {seed} failed: {outcome.failure}\nLooking for less that fails as well ...", flush=True)
+        small = minimised(small, lambda plan: run(plan).failure is not None)
+        outcome = run(small)
+    print("\n".join(outcome.last))
+    print(f"\nseed {seed} failed after {outcome.steps} steps: {outcome.failure}\n\n{small.setup}")
+    print("\n".join(str(op) for op in small.ops))
 
 
 if __name__ == "__main__":

@@ -46,6 +46,9 @@ class Written:
     number: int
     changes: tuple[Change, ...]
 
+    def __str__(self) -> str:
+        return f"wrote {self.number}: " + ", ".join(f"{change.action} {change.table} {change.key}" for change in self.changes)
+
 
 @dataclass
 class Checks:
@@ -55,17 +58,41 @@ class Checks:
         works: the workloads.
         fail: is told what is wrong.
         written: what was committed and, as far as can be known, not taken back by a disk.
+        parted: how often the remote lost what it had.
+        resets: whether a client reset may be needed for whatever happened.
     """
 
     works: Sequence[Work]
     fail: Callable[[Wrong], object]
     written: list[Written] = field(default_factory=list)
+    parted: int = 0
+    resets: bool = False
     _versions: dict[Process, int] = field(default_factory=dict)
     _connections: dict[Process, ConnectionState] = field(default_factory=dict)
+    _ids: dict[Process, str] = field(default_factory=dict)
 
     @property
     def tables(self) -> list[Table]:
         return [table for work in self.works for table in work.tables]
+
+    # -- what happened
+
+    def part(self) -> None:
+        """The remote has lost what it had."""
+        self.parted += 1
+        self.resets = True
+
+    def trimmed(self) -> None:
+        """The remote keeps what it has, and does not go on with devices from where they are."""
+        self.resets = True
+
+    def part_device(self, device: Device) -> None:
+        """A device loses what is on its disk."""
+        self.resets = True
+        process = device.process
+        if process is not None:
+            of = process.run(lambda: process.device_id)
+            self.written = [one for one in self.written if one.device_id != of]
 
     # -- while it goes on
 
@@ -73,6 +100,7 @@ class Checks:
         """A process begins: what its disk did not keep was not written."""
         last = last_number(process)
         self.written = [one for one in self.written if one.device_id != process.device_id or one.number <= last]
+        self._ids[process] = process.device_id
         self._connections[process] = process.session.connection_state
         process.session.on_connection_state_change(lambda change: self._connected(process, change))
         self.look(process)
@@ -87,7 +115,9 @@ class Checks:
             return
         self._versions[process] = version
         with realm.read() as session:
-            found = [wrong for work in self.works for wrong in work.wrongs(session)]
+            found = [wrong for work in self.works if not (self.parted and work.needs_all) for wrong in work.wrongs(session)]
+        if not self.resets and process.device_id != self._ids[process]:
+            found.append(f"was reset, and nothing had happened that needs it: {process.session.last_reset}")
         if found:
             self.fail(Wrong(f"{process.name}: {'; '.join(found)}"))
 
@@ -99,6 +129,11 @@ class Checks:
     def died(self, process: Process) -> None:
         self._versions.pop(process, None)
         self._connections.pop(process, None)
+        self._ids.pop(process, None)
+
+    def waits(self, process: Process) -> bool:
+        """Whether something came before its time."""
+        return waiting(process) > 0
 
     def _connected(self, process: Process, change: ConnectionStateChange) -> None:
         before = self._connections[process]
@@ -121,10 +156,21 @@ class Checks:
             problems = wrongs_in_file(device.process)
             if problems:
                 raise Wrong(f"{device.name}: {'; '.join(problems)}")
+        self._nothing_is_lost(history, wanted)
+
+    def _nothing_is_lost(self, history: Iterable[SealedChangeset], shown: Rows) -> None:
+        """Every write has arrived, as the changeset that it was or, after a client reset, as another one."""
+        if self.parted:
+            return
         there = {(sealed.device.hex(), sealed.number) for sealed in history}
-        lost = [one for one in self.written if (one.device_id, one.number) not in there]
-        if lost:
-            raise Wrong(f"was written and never arrived: {lost[:3]}")
+        changes = [change for one in self.written for change in one.changes]
+        ended = {(change.table, change.key) for change in changes if change.action in ("delete", "replace")}
+        for one in self.written:
+            if (one.device_id, one.number) not in there and not self.resets:
+                raise Wrong(f"never arrived: {one.writer} {one}")
+            for action, table, key in one.changes:
+                if action == "insert" and (table, key) not in ended and key not in shown[table]:
+                    raise Wrong(f"is lost: {key} of {table}, which {one.writer} wrote as {one.number} of {one.device_id[:6]}")
 
 
 def last_number(process: Process) -> int:
@@ -137,6 +183,14 @@ def waiting(process: Process) -> int:
     """How many changesets came before what they depend on, or before their time."""
     with process.realm.read() as session:
         return int(session.execute(sa.text("SELECT count(*) FROM localstore_waiting")).scalar_one())
+
+
+def applied(process: Process) -> dict[str, int]:
+    """The last number that a device has applied of each device, itself among them."""
+    with process.realm.read() as session:
+        found = session.execute(sa.text("SELECT lower(hex(device)), number FROM localstore_device ORDER BY 1"))
+        had = {str(device): int(number) for device, number in found}
+    return {**had, process.device_id: last_number(process)}
 
 
 def rows(device: Device, tables: Sequence[Table]) -> Rows:

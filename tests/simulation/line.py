@@ -11,13 +11,27 @@ import asyncio
 import contextvars
 import dataclasses
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from localstore.adapter import Capabilities, Cursor, Hello, Hint, Limit, Page, PushResult, SyncAdapter, Welcome
-from localstore.errors import Busy, Offline, SyncError
-from localstore.testing.memory import MemoryRemote
+from localstore.adapter import (
+    Capabilities,
+    Cursor,
+    Hello,
+    Hint,
+    Limit,
+    Page,
+    PushResult,
+    SnapshotInfo,
+    SupportsPing,
+    SupportsSnapshots,
+    SupportsWatch,
+    SyncAdapter,
+    Welcome,
+)
+from localstore.errors import Busy, Offline, SnapshotUnusable, SyncError
+from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
 from localstore.wire import SealedChangeset
 from tests.simulation.loop import RUNNING, VirtualLoop
 from tests.simulation.trace import Trace
@@ -26,6 +40,7 @@ __all__ = ["CALM", "Adapter", "Network", "Weather"]
 
 T = TypeVar("T")
 _DAY = 86_400.0
+_CHUNK_BYTES = 20_000
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,9 @@ class Network:
         context: of what is nobody's doing.
     """
 
-    def __init__(self, remote: MemoryRemote, loop: VirtualLoop, trace: Trace, seed: str, capabilities: dict[str, Any]) -> None:
+    def __init__(
+        self, remote: MemoryRemoteWithSnapshots, loop: VirtualLoop, trace: Trace, seed: str, capabilities: dict[str, Any]
+    ) -> None:
         self.remote = remote
         self.loop = loop
         self.trace = trace
@@ -167,7 +184,8 @@ class Adapter:
             network.took(sent, result, self.name)
             return result
 
-        return await self._ask(f"push {sent[0].number}-{sent[-1].number} of {sent[0].device.hex()[:6]}", push)
+        what = ", ".join(f"{sealed.number}#{sealed.digest.hex()[:4]}" for sealed in sent)
+        return await self._ask(f"push {what} of {sent[0].device.hex()[:6]}", push)
 
     async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
         network, line = self._network, self._connected()
@@ -195,6 +213,32 @@ class Adapter:
                 yield Hint()
         finally:
             self._network.watching(self, None)
+
+    async def latest_snapshot(self) -> SnapshotInfo | None:
+        line = self._connected()
+        found = await self._ask("latest_snapshot", lambda: self._network.remote.snapshot(line))
+        return found[0] if found else None
+
+    async def read_snapshot(self, info: SnapshotInfo) -> AsyncGenerator[bytes]:
+        line = self._connected()
+
+        def content() -> bytes:
+            found = self._network.remote.snapshot(line)
+            if found is None or found[0].name != info.name:
+                raise SnapshotUnusable(f"The remote does not have {info.name} any more.")
+            return found[1]
+
+        for start in range(0, info.byte_count, _CHUNK_BYTES):
+            yield (await self._ask("read_snapshot", content))[start : start + _CHUNK_BYTES]
+
+    async def write_snapshot(self, cursor: Cursor, chunks: AsyncIterator[bytes]) -> None:
+        line = self._connected()
+        content = b"".join([chunk async for chunk in chunks])
+        await self._ask("write_snapshot", lambda: self._network.remote.keep_snapshot(line, cursor, content))
+
+    async def trim(self, before: Cursor) -> None:
+        line = self._connected()
+        await self._ask("trim", lambda: self._network.remote.trim(line, before))
 
     async def close(self) -> None:
         self._line = None
@@ -274,4 +318,4 @@ def _settle(answer: asyncio.Future[Any], result: object, error: SyncError | None
         answer.set_result(result)
 
 
-_: type[SyncAdapter] = Adapter
+_: tuple[type[SyncAdapter], type[SupportsWatch], type[SupportsPing], type[SupportsSnapshots]] = (Adapter,) * 4

@@ -41,7 +41,7 @@ class Observer(Protocol):
     def opened(self, process: Process) -> None: ...
     def worked(self, process: Process, name: str) -> None: ...
     def heard(self, process: Process, error: SyncError) -> None: ...
-    def died(self, process: Process, lost: int) -> None: ...
+    def died(self, process: Process) -> None: ...
 
 
 class Device:
@@ -102,8 +102,12 @@ class Device:
             process.run(process.close)
             await process.end()
 
-    def kill(self, commits: int = 0) -> Coroutine[Any, Any, None]:
-        """Kill the application, now; with ``commits`` the power fails, and so many of the last ones were not on the disk.
+    def kill(self, commits: int = 0, *, instead: Disk | None = None) -> Coroutine[Any, Any, None]:
+        """Kill the application, now.
+
+        Args:
+            commits: how many of the last ones were not on the disk when the power failed, as far as that may be.
+            instead: what is put on the disk in place of what is there.
 
         Returns:
             What removes it, to be awaited before it is started again.
@@ -112,16 +116,19 @@ class Device:
         assert process is not None
         process.is_dead = True
         disk, lost = lose_commits(Disk.of(self.folder), DATABASE, commits, self._synced_bytes())
-        self.lives += bool(lost)
-        self.trace.note(self.name, f"dies{f', without its last {lost} commits' if lost else ''}")
-        return self._bury(process, disk, lost)
+        what = f", without its last {lost} commits" if lost else ""
+        if instead is not None:
+            disk, what = instead, ", and gets other files"
+        self.lives += bool(what)
+        self.trace.note(self.name, f"dies{what}")
+        return self._bury(process, disk)
 
-    async def _bury(self, process: Process, disk: Disk, lost: int) -> None:
+    async def _bury(self, process: Process, disk: Disk) -> None:
         await process.end()
         process.run(process.close)
         await process.end()
         disk.write_to(self.folder)
-        self.observer.died(process, lost)
+        self.observer.died(process)
 
     def note_synced(self, before: Log | None) -> None:
         """What is uploaded now has to survive a power failure: it does, when there was a commit for it that the disk has."""

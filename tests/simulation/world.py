@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import random
 import tempfile
 import traceback
@@ -16,14 +17,15 @@ from typing import Any
 from localstore.environment import Environment
 from localstore.errors import SyncError
 from localstore.sync.state import SessionState
-from localstore.testing.memory import MemoryRemote
-from tests.simulation.checks import Checks, Written, Wrong, last_number, waiting
-from tests.simulation.clocks import START_MS, WallClock
-from tests.simulation.line import CALM, Adapter, Network, Weather
+from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
+from tests.simulation.checks import Checks, Wrong, waiting
+from tests.simulation.clocks import WallClock
+from tests.simulation.happenings import Happenings
+from tests.simulation.line import CALM, Adapter, Network
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.plan import Plan
 from tests.simulation.process import Device, Process
-from tests.simulation.trace import Trace
+from tests.simulation.trace import Logged, Trace
 from tests.simulation.workloads.churn import Churn
 from tests.simulation.workloads.lists import Lists
 from tests.simulation.workloads.transfers import Transfers
@@ -74,22 +76,25 @@ def run(plan: Plan, *, tell: Callable[[str], object] | None = None, max_steps: i
 
 
 class World:
-    """Devices, a network and a remote in one loop."""
+    """Devices, a network and a remote in one loop.
+
+    Attributes:
+        away: tasks of applications that do not run for a while, or do less than they may.
+    """
 
     def __init__(self, plan: Plan, folder: Path, *, tell: Callable[[str], object] | None, max_steps: int) -> None:
         self.plan = plan
         self.loop = VirtualLoop(max_steps)
-        self.trace = Trace(self.loop.time, tell)
+        self.trace = Trace(self.loop.time, str(folder), tell)
         setup = plan.setup
         self.works = {name: WORKS[name]() for name in setup.works}
         self.checks = Checks(list(self.works.values()), self.loop.give_up)
         source = random.Random(f"remote {plan.seed}")
-        self.remote = MemoryRemote(
-            environment=Environment(
-                now_ms=lambda: START_MS + int(self.loop.time() * 1000),
-                random_bytes=source.randbytes,
-            )
+        clock = WallClock(self.loop.time)
+        self.remote = MemoryRemoteWithSnapshots(
+            environment=Environment(now_ms=clock.now_ms, random_bytes=source.randbytes), horizon_days=setup.horizon_days
         )
+        self.checks.resets = setup.horizon_days is not None or setup.capabilities["snapshots"]
         self.network = Network(self.remote, self.loop, self.trace, f"network {plan.seed}", setup.capabilities)
         self.devices = [
             Device(
@@ -106,12 +111,13 @@ class World:
             )
             for index, (offset, rate) in enumerate(zip(setup.offsets, setup.rates, strict=True))
         ]
-        self._numbers: dict[str, int] = {}
-        self._away: list[asyncio.Task[None]] = []
+        self.away: list[asyncio.Task[None]] = []
         self._processes: list[Process] = []
 
     def run(self) -> Outcome:
         failure: str | None = None
+        log, logged = logging.getLogger("localstore"), Logged(self.trace, lambda said: self.loop.give_up(Wrong(said)))
+        log.addHandler(logged)
         try:
             self.loop.run_until_complete(self._live())
         except Exception as error:  # noqa: BLE001  whatever it is, it is what was looked for
@@ -119,6 +125,7 @@ class World:
             if not isinstance(error, Wrong):
                 failure += "\n" + "".join(traceback.format_exception(error))
         finally:
+            log.removeHandler(logged)
             self._tidy()
         if failure is None and self.loop.lost:
             failure = f"was not heard of: {'; '.join(self.loop.lost)}"
@@ -129,85 +136,27 @@ class World:
     async def _live(self) -> None:
         for device in self.devices:
             device.start()
+        happenings = Happenings(self)
         for op in self.plan.ops:
             await asyncio.sleep(max(0.0, op.at - self.loop.time()))
             self.trace.note("plan", str(op))
-            getattr(self, op.kind)(self.devices[op.device], random.Random(op.seed), **op.with_)
+            getattr(happenings, op.kind)(self.devices[op.device], random.Random(op.seed), **op.with_)
         self.trace.note("plan", "all faults stop")
         await self._heal()
-        self.checks.all_is_well(self.devices, self.network.accepted.values())
+        self.checks.all_is_well(self.devices, self.remote.changesets())
         self.trace.note("plan", "all is well")
         for device in self.devices:
             await device.close()
 
-    # -- what may befall a device: each of these is the kind of an ``Op``
+    def leave(self, device: Device, leaving: Coroutine[Any, Any, None], away: float) -> None:
+        """Let a device's application end, and begin again after a while."""
 
-    def write(self, device: Device, chance: random.Random, *, work: str) -> None:
-        """A transaction of the application's."""
-        process = device.process
-        if process is None:
-            return
-        number = self._numbers[device.writer] = self._numbers.get(device.writer, 0) + 1
-
-        def write() -> Written:
-            with process.realm.write() as session:
-                changes = tuple(self.works[work].write(session, chance, device.writer, number))
-            return Written(device.writer, process.device_id, last_number(process), changes)
-
-        written = process.run(write)
-        self.trace.note(device.name, f"wrote {written.number}: {', '.join(f'{c.action} {c.key}' for c in written.changes)}")
-        self.checks.written.append(written)
-        process.run(lambda: self.checks.look(process))
-
-    def change_weather(self, device: Device, chance: random.Random, *, weather: Weather) -> None:
-        self.network.change_weather(device.name, weather)
-
-    def crash(self, device: Device, chance: random.Random, *, steps: int, commits: int, away: float) -> None:
-        """After so many steps of the process; with ``commits`` the power fails."""
-        process = device.process
-        if process is None:
-            return
-
-        def strike() -> None:
-            if device.process is process:
-                self._leave(device, device.kill(commits), away)
-
-        process.strike_after(steps, strike)
-
-    def close(self, device: Device, chance: random.Random, *, away: float) -> None:
-        """The application ends, and begins again."""
-        if device.process is not None:
-            self.trace.note(device.name, "closes")
-            self._leave(device, device.close(), away)
-
-    def pause(self, device: Device, chance: random.Random, *, away: float) -> None:
-        """The user pauses sync for a while."""
-        process = device.process
-        if process is None:
-            return
-        process.run(process.session.pause)
-
-        async def resume() -> None:
-            await asyncio.sleep(away)
-            if not process.is_dead and not process.realm.is_closed:
-                process.session.resume()
-
-        self._away.append(process.begin(resume()))
-
-    def reconnect(self, device: Device, chance: random.Random) -> None:
-        if device.process is not None:
-            device.process.run(device.process.app.sync.reconnect)
-
-    def restart_remote(self, device: Device, chance: random.Random) -> None:
-        self.network.restart()
-
-    def _leave(self, device: Device, leaving: Coroutine[Any, Any, None], away: float) -> None:
         async def leave() -> None:
             await leaving
             await asyncio.sleep(away)
             device.start()
 
-        self._away.append(self.loop.create_task(leave(), context=self.network.context))
+        self.away.append(self.loop.create_task(leave(), context=self.network.context))
 
     # -- the end
 
@@ -215,8 +164,8 @@ class World:
         """Wait until everybody has come to rest, which must not take long."""
         for device in self.devices:
             self.network.change_weather(device.name, CALM)
-        while self._away:
-            task = self._away.pop()
+        while self.away:
+            task = self.away.pop()
             with suppress(asyncio.CancelledError):
                 await task
         for _ in range(_ROUNDS):
@@ -244,7 +193,7 @@ class World:
         self.loop.close()
 
     async def _end_all(self) -> None:
-        for task in self._away:
+        for task in self.away:
             task.cancel()
         for process in self._processes:
             process.is_dead = True
@@ -264,7 +213,7 @@ class World:
         self.trace.note(process.name, f"hears of {type(error).__name__}: {error.message}")
         self.checks.heard(process, error)
 
-    def died(self, process: Process, lost: int) -> None:
+    def died(self, process: Process) -> None:
         self.checks.died(process)
 
 

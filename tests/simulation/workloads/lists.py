@@ -36,6 +36,7 @@ class Line(_Base, table=True):
 class Lists(Work):
     """The workload."""
 
+    needs_all = True
     models = (Line,)
     tables = (Table("line", ("writer", "number"), (Column("seen", ()),), ()),)
 

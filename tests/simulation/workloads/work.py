@@ -29,10 +29,12 @@ class Work(ABC):
     Attributes:
         models: its classes.
         tables: the same, as the oracle knows them.
+        needs_all: whether what must hold does so only as long as no remote loses what it had.
     """
 
     models: ClassVar[tuple[type[SQLModel], ...]]
     tables: ClassVar[tuple[Table, ...]]
+    needs_all: ClassVar[bool] = False
 
     @abstractmethod
     def write(self, session: Session, chance: random.Random, writer: str, number: int) -> Iterable[Change]:
