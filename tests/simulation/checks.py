@@ -5,7 +5,7 @@ It looks at devices through what the library offers to applications, and at the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -15,14 +15,14 @@ from localstore.changes import Key
 from localstore.errors import ProtocolError, SyncError
 from localstore.sync.state import CONNECTIONS, ConnectionState, ConnectionStateChange
 from localstore.wire import SealedChangeset
+from tests.merging.oracle import Entry, Lost
 from tests.merging.schemas import Table
-from tests.simulation.oracle import as_rows, expected
+from tests.simulation.oracle import History, Rows
 from tests.simulation.process import Device, Process
 from tests.simulation.workloads.work import Change, Work
 
 __all__ = ["Checks", "Written", "Wrong"]
 
-Rows = dict[str, dict[Key, tuple[object, ...]]]
 _LAST_NUMBER = "SELECT max(last_number, coalesce((SELECT max(number) FROM localstore_outbox), 0)) FROM localstore_state"
 _STEPS = {(old, new) for (old, _), new in CONNECTIONS.items() if old is not new}
 
@@ -143,33 +143,32 @@ class Checks:
 
     # -- at the end
 
-    def all_is_well(self, devices: Sequence[Device], history: Iterable[SealedChangeset]) -> None:
+    def all_is_well(self, devices: Sequence[Device], changesets: Iterable[SealedChangeset]) -> None:
         """Everybody shows the same, and what the rules make of everything that was ever written."""
-        history = list(history)
-        wanted = as_rows(self.tables, expected(self.tables, history))
+        changesets = list(changesets)
+        history = History(self.tables, changesets)
+        wanted = history.rows()
         shown = {device.name: rows(device, self.tables) for device in devices}
         for name, found in shown.items():
             if found != wanted:
                 raise Wrong(f"{name} does not show what the oracle does: {_differences(found, wanted)}")
         for device in devices:
             assert device.process is not None
-            problems = wrongs_in_file(device.process)
+            problems = [*wrongs_in_file(device.process), *wrong_conflicts(device.process, history, exactly=not self.resets)]
             if problems:
                 raise Wrong(f"{device.name}: {'; '.join(problems)}")
-        self._nothing_is_lost(history, wanted)
+        self._nothing_is_lost(changesets, history)
 
-    def _nothing_is_lost(self, history: Iterable[SealedChangeset], shown: Rows) -> None:
+    def _nothing_is_lost(self, changesets: Iterable[SealedChangeset], history: History) -> None:
         """Every write has arrived, as the changeset that it was or, after a client reset, as another one."""
         if self.parted:
             return
-        there = {(sealed.device.hex(), sealed.number) for sealed in history}
-        changes = [change for one in self.written for change in one.changes]
-        ended = {(change.table, change.key) for change in changes if change.action in ("delete", "replace")}
+        there = {(sealed.device.hex(), sealed.number) for sealed in changesets}
         for one in self.written:
             if (one.device_id, one.number) not in there and not self.resets:
                 raise Wrong(f"never arrived: {one.writer} {one}")
             for action, table, key in one.changes:
-                if action == "insert" and (table, key) not in ended and key not in shown[table]:
+                if action == "insert" and not history.was_deleted(table, key) and not history.is_left(table, key):
                     raise Wrong(f"is lost: {key} of {table}, which {one.writer} wrote as {one.number} of {one.device_id[:6]}")
 
 
@@ -216,6 +215,28 @@ def wrongs_in_file(process: Process) -> list[str]:
             count = session.execute(sa.text(f"SELECT count(*) FROM localstore_{table}")).scalar_one()
             found += [f"{count} changesets are left in localstore_{table}"] if count else []
     return found
+
+
+def wrong_conflicts(process: Process, history: History, *, exactly: bool) -> list[str]:
+    """What a device's lists of values that lost and of what is set aside lack, or have and should not.
+
+    Args:
+        process: of the device.
+        history: everything.
+        exactly: also for values that lost, some of which a client reset knows nothing of.
+    """
+    found = process.realm.conflicts()
+    aside = {Entry(c.table, c.key, c.column, c.lost_value, c.won_value) for c in found if c.id < 0}
+    said = _lacks_and_has("set aside", aside, history.set_aside(), history.set_aside())
+    if exactly:
+        lost = {Lost(c.table, c.key, c.column, c.lost_value, c.lost_stamp) for c in found if c.id >= 0}
+        said += _lacks_and_has("conflicts", lost, *history.lost_by(process.device_id))
+    return said
+
+
+def _lacks_and_has(what: str, listed: Set[object], must: Set[object], may: Set[object]) -> list[str]:
+    lacks, has = sorted(must - listed, key=str)[:3], sorted(listed - may, key=str)[:3]
+    return [*([f"{what}: lacks {lacks}"] if lacks else []), *([f"{what}: has {has}, which should not be"] if has else [])]
 
 
 def _differences(found: Rows, wanted: Rows) -> str:

@@ -124,7 +124,7 @@ def _setup(chance: random.Random, pace: float) -> Setup:
         "snapshots": chance.random() < 0.3,
         "poll_seconds": max(chance.choice((5.0, 60.0, 600.0)), pace / 10),
     }
-    works = ("transfers", "lists", "churn")
+    works = ("transfers", "lists", "churn", "names", "trees")
     return Setup(
         devices,
         tuple(sorted(chance.sample(works, chance.randrange(1, len(works) + 1)))),

@@ -28,7 +28,9 @@ from tests.simulation.process import Device, Process
 from tests.simulation.trace import Logged, Trace
 from tests.simulation.workloads.churn import Churn
 from tests.simulation.workloads.lists import Lists
+from tests.simulation.workloads.names import Names
 from tests.simulation.workloads.transfers import Transfers
+from tests.simulation.workloads.trees import Trees
 from tests.simulation.workloads.work import Work
 
 __all__ = ["Outcome", "World", "run"]
@@ -38,7 +40,7 @@ _ROUNDS = 200  # of waiting for everybody to come to rest
 _ROUND_SECONDS = 61.0
 _FAST_FOLDER = Path("/dev/shm")
 
-WORKS: dict[str, type[Work]] = {"transfers": Transfers, "lists": Lists, "churn": Churn}
+WORKS: dict[str, type[Work]] = {"transfers": Transfers, "lists": Lists, "churn": Churn, "names": Names, "trees": Trees}
 
 
 @dataclass(frozen=True)
