@@ -128,6 +128,19 @@ class Happenings:
             self._world.trace.note(device.name, "closes")
             self._world.leave(device, device.close(), away)
 
+    def log_out(self, device: Device, chance: random.Random, *, away: float) -> None:
+        """The user logs out, and in again after a while; the realm stays open."""
+        if device.process is not None:
+            device.process.run(device.process.log_out)
+            self._log_in_later(device.process, away)
+
+    def _log_in_later(self, process: Process, away: float) -> None:
+        async def log_in() -> None:
+            await asyncio.sleep(away)
+            await process.log_in()
+
+        self._world.away.append(process.begin(log_in()))
+
     # -- what happens to the device
 
     def change_weather(self, device: Device, chance: random.Random, *, weather: Weather) -> None:
@@ -167,6 +180,20 @@ class Happenings:
             self._world.leave(target, target.kill(instead=Disk.of(device.folder)), away)
 
     # -- what happens to the remote
+
+    def expire_tokens(self, device: Device, chance: random.Random) -> None:
+        """All tokens are of no use from one moment to the next."""
+        self._remote.expire_access_tokens()
+
+    def shut_out(self, device: Device, chance: random.Random, *, away: float) -> None:
+        """All log-ins are ended, and those who log in again are welcome."""
+        from tests.simulation.world import CREDENTIALS, USER
+
+        self._remote.shut_out(USER)
+        self._remote.add_user(USER, CREDENTIALS)
+        for one in self._world.devices:
+            if one.process is not None:
+                self._log_in_later(one.process, away)
 
     def restart_remote(self, device: Device, chance: random.Random) -> None:
         self._network.restart()

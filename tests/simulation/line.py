@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from localstore.adapter import (
     Capabilities,
+    Credentials,
     Cursor,
     Hello,
     Hint,
@@ -26,14 +27,16 @@ from localstore.adapter import (
     SnapshotInfo,
     SupportsPing,
     SupportsSnapshots,
+    SupportsUsers,
     SupportsWatch,
     SyncAdapter,
+    Tokens,
     Welcome,
 )
 from localstore.errors import Busy, Offline, SnapshotUnusable, SyncError
-from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
 from localstore.wire import SealedChangeset
 from tests.simulation.loop import RUNNING, VirtualLoop
+from tests.simulation.remote import Remote
 from tests.simulation.trace import Trace
 
 __all__ = ["CALM", "Adapter", "Network", "Weather"]
@@ -90,9 +93,7 @@ class Network:
         context: of what is nobody's doing.
     """
 
-    def __init__(
-        self, remote: MemoryRemoteWithSnapshots, loop: VirtualLoop, trace: Trace, seed: str, capabilities: dict[str, Any]
-    ) -> None:
+    def __init__(self, remote: Remote, loop: VirtualLoop, trace: Trace, seed: str, capabilities: dict[str, Any]) -> None:
         self.remote = remote
         self.loop = loop
         self.trace = trace
@@ -164,15 +165,15 @@ class Adapter:
         self._is_alive = is_alive
         self._generation = network.generation
         self._line: Any = None
+        self._token: str | None = None
 
     @property
     def capabilities(self) -> Capabilities:
-        remote = self._network.remote.adapter().capabilities
-        return dataclasses.replace(remote, **self._network.capabilities)
+        return dataclasses.replace(self._network.remote.capabilities, **self._network.capabilities)
 
     async def connect(self, hello: Hello) -> Welcome:
-        self._generation = self._network.generation
-        self._line, welcome = await self._ask("connect", lambda: self._network.remote.connect(hello))
+        self._generation, self._token = self._network.generation, hello.token
+        self._line, welcome = await self._ask("connect", lambda: self._network.remote.connect(hello), with_token=True)
         found: Welcome = welcome
         return found
 
@@ -185,20 +186,29 @@ class Adapter:
             return result
 
         what = ", ".join(f"{sealed.number}#{sealed.digest.hex()[:4]}" for sealed in sent)
-        return await self._ask(f"push {what} of {sent[0].device.hex()[:6]}", push)
+        return await self._ask(f"push {what} of {sent[0].device.hex()[:6]}", push, with_token=True)
 
     async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
         network, line = self._network, self._connected()
         if network.random(self.name).random() < network.weather(self.name).small:
             limit = dataclasses.replace(limit, max_count=1)
-        page = await self._ask("pull", lambda: network.remote.pull(line, cursor, limit))
+        page = await self._ask("pull", lambda: network.remote.pull(line, cursor, limit), with_token=True)
         if page.changesets:
             network.trace.note(self.name, f"got {len(page.changesets)} changesets{', and more is there' * page.more}")
         return page
 
     async def ping(self) -> None:
         line = self._connected()
-        await self._ask("ping", lambda: self._network.remote.has_news(line, None))
+        await self._ask("ping", lambda: self._network.remote.has_news(line, None), with_token=True)
+
+    async def log_in(self, credentials: Credentials) -> Tokens:
+        return await self._ask("log_in", lambda: self._network.remote.log_in(credentials))
+
+    async def refresh(self, refresh_token: str) -> Tokens:
+        return await self._ask("refresh", lambda: self._network.remote.refresh(refresh_token))
+
+    async def log_out(self, refresh_token: str) -> None:
+        await self._ask("log_out", lambda: self._network.remote.log_out(refresh_token))
 
     async def watch(self, cursor: Cursor | None) -> AsyncGenerator[Hint]:
         line, rung = self._connected(), asyncio.Event()
@@ -254,9 +264,15 @@ class Adapter:
         if self._generation != self._network.generation:
             raise Offline("The remote was restarted.")
 
-    async def _ask(self, what: str, serve: Callable[[], T]) -> T:
-        """Send a request, and wait for the answer."""
-        network = self._network
+    async def _ask(self, what: str, serve_it: Callable[[], T], *, with_token: bool = False) -> T:
+        """Send a request, with the user's token if it needs one, and wait for the answer."""
+        network, token = self._network, self._token
+
+        def serve() -> T:
+            if with_token:
+                network.remote.check(token)
+            return serve_it()
+
         chance, weather = network.random(self.name), network.weather(self.name)
         draws = [chance.random() for _ in range(8)]  # as many whatever happens, so that one fault does not change the others
         if not weather.is_up or not self._is_alive():
@@ -318,4 +334,5 @@ def _settle(answer: asyncio.Future[Any], result: object, error: SyncError | None
         answer.set_result(result)
 
 
-_: tuple[type[SyncAdapter], type[SupportsWatch], type[SupportsPing], type[SupportsSnapshots]] = (Adapter,) * 4
+_: tuple[type[SyncAdapter], type[SupportsWatch], type[SupportsPing], type[SupportsSnapshots], type[SupportsUsers]]
+_ = (Adapter,) * 5

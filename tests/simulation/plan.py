@@ -30,6 +30,7 @@ class Setup:
         settings: of the application.
         capabilities: of the adapters.
         horizon_days: how long the remote keeps history; None for ever.
+        access_seconds: how long the token of a user lives; None where there are no users.
     """
 
     devices: int
@@ -39,6 +40,7 @@ class Setup:
     settings: dict[str, Any] = field(default_factory=dict)
     capabilities: dict[str, Any] = field(default_factory=dict)
     horizon_days: float | None = None
+    access_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def plan(seed: int) -> Plan:
     pace = chance.choice((0.01, 1.0, 1.0, 60.0, 3600.0))
     setup = _setup(chance, pace)
     count = chance.choice((20, 40, 80))
-    faults = {**_FAULTS, **(_PARTINGS if chance.random() < 0.5 else {})}
+    faults = {**_FAULTS, **({} if setup.access_seconds is None else _USERS), **(_PARTINGS if chance.random() < 0.5 else {})}
     shares = {kind: share * chance.choice((0, 1, 1, 3)) for kind, (share, _) in faults.items()}
     at, ops = 0.0, []
     for _ in range(count):
@@ -133,6 +135,7 @@ def _setup(chance: random.Random, pace: float) -> Setup:
         settings,
         capabilities,
         horizon and horizon / _DAY,
+        chance.choice((None, None, max(60.0, pace), 30 * pace + 600)),
     )
 
 
@@ -168,6 +171,13 @@ _FAULTS: dict[str, tuple[float, Callable[[random.Random], dict[str, Any]]]] = {
     "step_clock": (0.5, lambda chance: {"seconds": round(chance.uniform(-1, 1) * chance.choice((1.0, 100.0, 5000.0)), 3)}),
 }
 """How often each befalls a device, and what there is to be said about it."""
+
+_USERS: dict[str, tuple[float, Callable[[random.Random], dict[str, Any]]]] = {
+    "expire_tokens": (1.0, lambda chance: {}),
+    "log_out": (1.0, lambda chance: {"away": _away(chance)}),
+    "shut_out": (0.3, lambda chance: {"away": _away(chance)}),
+}
+"""The same where there are users."""
 
 _PARTINGS: dict[str, tuple[float, Callable[[random.Random], dict[str, Any]]]] = {
     "back_up": (1.0, lambda chance: {}),

@@ -15,10 +15,10 @@ from contextvars import Context, ContextVar
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from localstore import App, Credentials, Realm, Settings, SyncConfiguration
+from localstore import App, Credentials, Realm, Settings, SyncConfiguration, User
 from localstore.adapter import SyncAdapter
 from localstore.environment import Environment
-from localstore.errors import LocalStoreError, SyncError
+from localstore.errors import Busy, LocalStoreError, Offline, OperationAborted, SyncError
 from localstore.schema import Model
 from localstore.sync.session import SyncSession
 from tests.simulation.clocks import WallClock
@@ -30,6 +30,7 @@ __all__ = ["DATABASE", "Device", "Observer", "Process"]
 
 T = TypeVar("T")
 DATABASE = "data.db"
+_LOGIN_SECONDS = 20.0  # from one attempt to log in to the next
 _ROUNDS = 2000  # of letting a dead process's tasks end
 
 _in_loop: ContextVar[object] = ContextVar("in_loop", default=None)
@@ -64,6 +65,7 @@ class Device:
         settings: dict[str, Any],
         schema: Collection[Model],
         make_adapter: Callable[[Process], SyncAdapter],
+        credentials: Credentials | None,
         observer: Observer,
     ) -> None:
         self.name = name
@@ -75,6 +77,7 @@ class Device:
         self.settings = settings
         self.schema = schema
         self.make_adapter = make_adapter
+        self.credentials = credentials
         self.observer = observer
         self.process: Process | None = None
         self.lives = 0
@@ -86,10 +89,12 @@ class Device:
         """A name that no two states of this device share which do not follow from each other."""
         return f"{self.name}.{self.lives}"
 
-    def start(self) -> None:
-        """Run the application."""
+    async def start(self) -> None:
+        """Run the application, when its user has logged in."""
         assert self.process is None
         process = Process(self)
+        process.run(process.begin_app)
+        await process.begin(process.log_in())
         process.run(process.open)
         self.process = process
         self.trace.note(self.name, f"opens, is {process.device_id[:6]}")
@@ -188,10 +193,15 @@ class Process:
         return self._app
 
     @property
+    def user(self) -> User:
+        return self.app.all_users()[0] if self.device.credentials else self.app.login(Credentials.anonymous())
+
+    @property
     def device_id(self) -> str:
         return self.realm.device_id
 
-    def open(self) -> None:
+    def begin_app(self) -> None:
+        """Set the application up."""
         device = self.device
         environment = Environment(
             now_ms=device.clock.now_ms,
@@ -204,10 +214,26 @@ class Process:
             make_loop=self._make_loop,
             watch_network=self._watch_network,
         )
-        settings = Settings(**device.settings)
+        settings = Settings(**device.settings, directory=device.folder / "users")
         self._app = App.create("simulated", remote=self._make_adapter, settings=settings, environment=environment)
-        user = self._app.login(Credentials.anonymous())
-        configuration = SyncConfiguration(user, device.schema, device.folder / DATABASE, error_handler=self._hear)
+
+    async def log_in(self) -> None:
+        """Log the user in who is not, as soon as that can be done."""
+        credentials = self.device.credentials or Credentials.anonymous()
+        while self.app.current_user is None and not self.is_dead:
+            try:
+                await self.app.login_async(credentials)
+            except (Offline, Busy, OperationAborted):
+                await asyncio.sleep(_LOGIN_SECONDS)
+
+    def log_out(self) -> None:
+        """The user logs out, and the realm stays open."""
+        self.user.log_out()
+
+    def open(self) -> None:
+        """Open the realm."""
+        device = self.device
+        configuration = SyncConfiguration(self.user, device.schema, device.folder / DATABASE, error_handler=self._hear)
         self._realm = Realm.open(configuration)
 
     def close(self) -> None:
@@ -240,6 +266,10 @@ class Process:
     def strike_after(self, steps: int, strike: Callable[[], object]) -> None:
         """Call ``strike`` when it has made so many steps more."""
         self._strike = self.steps + steps, strike
+
+    def spare(self) -> None:
+        """Do not strike it any more."""
+        self._strike = None
 
     # -- what the loop tells
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localstore import Credentials
 from localstore.environment import Environment
 from localstore.errors import SyncError
 from localstore.sync.state import SessionState
-from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
 from tests.simulation.checks import Checks, Wrong, waiting
 from tests.simulation.clocks import WallClock
 from tests.simulation.happenings import Happenings
@@ -25,6 +25,7 @@ from tests.simulation.line import CALM, Adapter, Network
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.plan import Plan
 from tests.simulation.process import Device, Process
+from tests.simulation.remote import Remote
 from tests.simulation.trace import Logged, Trace
 from tests.simulation.workloads.churn import Churn
 from tests.simulation.workloads.lists import Lists
@@ -33,7 +34,9 @@ from tests.simulation.workloads.transfers import Transfers
 from tests.simulation.workloads.trees import Trees
 from tests.simulation.workloads.work import Work
 
-__all__ = ["Outcome", "World", "run"]
+__all__ = ["CREDENTIALS", "USER", "Outcome", "World", "run"]
+
+USER, CREDENTIALS = "anna", Credentials.email_password("anna@example.org", "secret")
 
 MAX_STEPS = 400_000
 _ROUNDS = 200  # of waiting for everybody to come to rest
@@ -93,9 +96,12 @@ class World:
         self.checks = Checks(list(self.works.values()), self.loop.give_up)
         source = random.Random(f"remote {plan.seed}")
         clock = WallClock(self.loop.time)
-        self.remote = MemoryRemoteWithSnapshots(
-            environment=Environment(now_ms=clock.now_ms, random_bytes=source.randbytes), horizon_days=setup.horizon_days
+        self.remote = Remote(
+            Environment(now_ms=clock.now_ms, monotonic=self.loop.time, random_bytes=source.randbytes),
+            horizon_days=setup.horizon_days,
+            access_seconds=setup.access_seconds,
         )
+        self.remote.add_user(USER, CREDENTIALS)
         self.checks.resets = setup.horizon_days is not None or setup.capabilities["snapshots"]
         self.network = Network(self.remote, self.loop, self.trace, f"network {plan.seed}", setup.capabilities)
         self.devices = [
@@ -109,6 +115,7 @@ class World:
                 settings=setup.settings,
                 schema=[model for work in self.works.values() for model in work.models],
                 make_adapter=lambda process: Adapter(self.network, process.name, lambda: not process.is_dead),
+                credentials=None if setup.access_seconds is None else CREDENTIALS,
                 observer=self,
             )
             for index, (offset, rate) in enumerate(zip(setup.offsets, setup.rates, strict=True))
@@ -122,7 +129,7 @@ class World:
         log.addHandler(logged)
         try:
             self.loop.run_until_complete(self._live())
-        except Exception as error:  # noqa: BLE001  whatever it is, it is what was looked for
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  whatever it is, it is what was looked for
             failure = f"{type(error).__name__}: {error}"
             if not isinstance(error, Wrong):
                 failure += "\n" + "".join(traceback.format_exception(error))
@@ -137,7 +144,7 @@ class World:
 
     async def _live(self) -> None:
         for device in self.devices:
-            device.start()
+            await device.start()
         happenings = Happenings(self)
         for op in self.plan.ops:
             await asyncio.sleep(max(0.0, op.at - self.loop.time()))
@@ -156,7 +163,7 @@ class World:
         async def leave() -> None:
             await leaving
             await asyncio.sleep(away)
-            device.start()
+            await device.start()
 
         self.away.append(self.loop.create_task(leave(), context=self.network.context))
 
@@ -166,10 +173,15 @@ class World:
         """Wait until everybody has come to rest, which must not take long."""
         for device in self.devices:
             self.network.change_weather(device.name, CALM)
+            if device.process is not None:
+                device.process.spare()
         while self.away:
             task = self.away.pop()
             with suppress(asyncio.CancelledError):
                 await task
+        for device in self.devices:
+            if device.process is not None:
+                await device.process.begin(device.process.log_in())
         for _ in range(_ROUNDS):
             await asyncio.sleep(_ROUND_SECONDS)
             if all(not why_not_at_rest(device) for device in self.devices):
