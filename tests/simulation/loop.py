@@ -11,13 +11,15 @@ import heapq
 import sys
 from asyncio import events
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from concurrent.futures import Executor
 from contextvars import Context, ContextVar
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 __all__ = ["RUNNING", "Stepping", "Stuck", "TooManySteps", "VirtualLoop"]
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class Stepping(Protocol):
@@ -45,7 +47,7 @@ class TooManySteps(Exception):  # noqa: N818
     """It does not come to rest."""
 
 
-class VirtualLoop(asyncio.AbstractEventLoop):
+class VirtualLoop(asyncio.BaseEventLoop):
     """Runs one callback after another, in the order in which they became due.
 
     Attributes:
@@ -57,14 +59,15 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     """
 
     def __init__(self, max_steps: int) -> None:
+        super().__init__()
         self.steps = 0
         self.lost: list[str] = []
         self._max_steps = max_steps
         self._now = 0.0
         self._order = 0
-        self._ready: deque[asyncio.Handle] = deque()
+        self._due: deque[asyncio.Handle] = deque()
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
-        self._closed = False
+        self._is_over = False
         self._given_up: BaseException | None = None
 
     # -- running
@@ -77,14 +80,14 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         """Go on after a failure, to tidy up."""
         self._given_up, self._max_steps = None, 2 * self._max_steps
 
-    def run_until_complete(self, future: Generator[Any, None, T] | Any) -> Any:
+    def run_until_complete(self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
         """Run until the future is done.
 
         Raises:
             Stuck: it never will be.
             TooManySteps: there seems to be no end to it.
         """
-        main = asyncio.ensure_future(future, loop=self)
+        main: asyncio.Future[T] = asyncio.ensure_future(future, loop=self)  # type: ignore[arg-type]
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(finalizer=self._finish)
         events._set_running_loop(self)
@@ -99,10 +102,10 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         return main.result()
 
     def _step(self) -> None:
-        if not self._ready:
+        if not self._due:
             self._let_time_pass()
-        handle = self._ready.popleft()
-        if handle._cancelled:  # type: ignore[attr-defined]
+        handle = self._due.popleft()
+        if handle.cancelled():
             return
         self.steps += 1
         if self.steps > self._max_steps:
@@ -120,7 +123,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             raise Stuck(f"Nothing will ever happen after {self._now:g} s.")
         self._now = max(self._now, timers[0][0])
         while timers and timers[0][0] <= self._now:
-            self._ready.append(heapq.heappop(timers)[2])
+            self._due.append(heapq.heappop(timers)[2])
 
     def _finish(self, generator: AsyncGenerator[Any, Any]) -> None:
         self.call_soon(lambda: self.create_task(generator.aclose()))
@@ -130,23 +133,23 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def time(self) -> float:
         return self._now
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
-        self._ready.append(handle)
+        self._due.append(handle)
         return handle
 
     def call_soon_threadsafe(
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
         return self.call_soon(callback, *args, context=context)
 
     def call_later(
-        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         return self.call_at(self._now + delay, callback, *args, context=context)
 
     def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         timer = asyncio.TimerHandle(when, callback, args, self, context)
         self._order += 1
@@ -160,26 +163,31 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         return asyncio.Future(loop=self)
 
     def create_task(
-        self, coro: Coroutine[Any, Any, T] | Any, *, name: str | None = None, context: Context | None = None, **_: Any
+        self,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        *,
+        name: object = None,
+        context: Context | None = None,
+        **_: Any,
     ) -> asyncio.Task[T]:
-        task: asyncio.Task[T] = asyncio.Task(coro, loop=self, name=name or "task", context=context)
+        task: asyncio.Task[T] = asyncio.Task(coro, loop=self, name=str(name or "task"), context=context)
         running = RUNNING.get() if context is None else context.get(RUNNING)
         if running is not None:
             running.has_begun(task)
         return task
 
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """What is meant for a thread is done between two steps: threads take turns here, and nobody knows whose is next."""
         future: asyncio.Future[T] = self.create_future()
-        self.call_soon(self._work, future, func, args)
+        self.call_soon(self._work, future, lambda: func(*args))
         return future
 
     @staticmethod
-    def _work(future: asyncio.Future[T], func: Callable[..., T], args: tuple[Any, ...]) -> None:
+    def _work(future: asyncio.Future[T], function: Callable[[], T]) -> None:
         if future.cancelled():
             return
         try:
-            result = func(*args)
+            result = function()
         except Exception as error:  # noqa: BLE001  raised by whoever waits
             future.set_exception(error)
         else:
@@ -200,12 +208,12 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         return events._get_running_loop() is self
 
     def is_closed(self) -> bool:
-        return self._closed
+        return self._is_over
 
     def close(self) -> None:
         """Forget what was still to be done."""
-        self._closed = True
-        self._ready.clear()
+        self._is_over = True
+        self._due.clear()
         self._timers.clear()
 
     async def shutdown_asyncgens(self) -> None:

@@ -110,7 +110,7 @@ def _setup(chance: random.Random, pace: float) -> Setup:
         "backoff_jitter": chance.choice((0.0, 0.25)),
         "request_timeout": chance.choice((5.0, 120.0)),
         "connect_timeout": chance.choice((5.0, 120.0)),
-        "ping_period": max(chance.choice((10.0, 60.0, 3600.0)), pace / 10),
+        "ping_period": max(chance.choice((10.0, 60.0, 3600.0)), pace / 3),
         "pong_timeout": chance.choice((6.0, 120.0)),
         "fast_reconnect_limit": chance.choice((2.0, 60.0)),
         "linger": chance.choice((0.0, 0.0, 30.0)),
@@ -124,7 +124,7 @@ def _setup(chance: random.Random, pace: float) -> Setup:
         "watch": chance.random() < 0.7,
         "ping": chance.random() < 0.7,
         "snapshots": chance.random() < 0.3,
-        "poll_seconds": max(chance.choice((5.0, 60.0, 600.0)), pace / 10),
+        "poll_seconds": max(chance.choice((5.0, 60.0, 600.0)), pace / 3),
     }
     works = ("transfers", "lists", "churn", "names", "trees")
     return Setup(
@@ -144,7 +144,7 @@ def _weather(chance: random.Random) -> dict[str, Any]:
     if chance.random() < 0.25:
         return {"weather": CALM if chance.random() < 0.5 else Weather(is_up=False)}
     parts = ("lose_request", "lose_answer", "busy", "twice", "late", "small", "lose_hint")
-    bad = {name: round(chance.random() ** 2, 2) for name in chance.sample(parts, chance.randrange(1, 4))}
+    bad: dict[str, Any] = {name: round(chance.random() ** 2, 2) for name in chance.sample(parts, chance.randrange(1, 4))}
     delay, late = chance.choice((0.001, 0.05, 2.0, 30.0)), chance.choice((30.0, 1000.0, 3000.0))
     return {"weather": Weather(delay=delay, tell=chance.choice((0.0, 0.5, 1.0)), late_s=late, **bad)}
 

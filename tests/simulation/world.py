@@ -16,7 +16,7 @@ from typing import Any
 
 from localstore import Credentials
 from localstore.environment import Environment
-from localstore.errors import SyncError
+from localstore.errors import SyncError, Unauthorized
 from localstore.sync.state import SessionState
 from tests.simulation.checks import Checks, Wrong, waiting
 from tests.simulation.clocks import WallClock
@@ -179,25 +179,31 @@ class World:
             task = self.away.pop()
             with suppress(asyncio.CancelledError):
                 await task
-        for device in self.devices:
-            if device.process is not None:
-                await device.process.begin(device.process.log_in())
         for _ in range(_ROUNDS):
             await asyncio.sleep(_ROUND_SECONDS)
-            if all(not why_not_at_rest(device) for device in self.devices):
+            for device in self.devices:
+                if device.process is not None:
+                    await device.process.begin(device.process.log_in())
+            if not any(map(why_not_at_rest, self.devices)):
                 before = len(self.network.accepted)
-                for device in self.devices:
-                    await self._download(device)
-                if before == len(self.network.accepted) and not any(map(why_not_at_rest, self.devices)):
+                have_all = [await self._download(device) for device in self.devices]
+                is_over = before == len(self.network.accepted) and not any(map(why_not_at_rest, self.devices))
+                if all(have_all) and is_over:
                     return
         restless = [f"{device.name}: {why}" for device in self.devices if (why := why_not_at_rest(device))]
         raise Wrong(f"does not come to rest: {'; '.join(restless)}")
 
-    async def _download(self, device: Device) -> None:
+    async def _download(self, device: Device) -> bool:
+        """Let a device have everything; False when its user turns out to be logged out."""
         process = device.process
         assert process is not None
-        if not await process.begin(process.session.download_all_server_changes_async(timeout=3600)):
+        try:
+            has_all = await process.begin(process.session.download_all_server_changes_async(timeout=3600))
+        except Unauthorized:
+            return False
+        if not has_all:
             raise Wrong(f"{device.name}: a download does not come to an end")
+        return True
 
     def _tidy(self) -> None:
         """Let go of all that a run left open that came to no good end."""
