@@ -51,12 +51,15 @@ class SessionLoop(Protocol):
 
     def is_current(self) -> bool:
         """Whether the caller runs in the loop, so that waiting for it would be in vain."""
+        ...
 
     def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """A task that goes on though everybody forgets it; to be called in the loop."""
+        ...
 
     def letting_go(self) -> AbstractContextManager[None]:
         """What the current task does in this block is to let go of its line. Nobody waits for that who stops the loop."""
+        ...
 
     def stop(self, timeout: float) -> None:
         """Cancel what runs and end, waiting for that at most so many seconds."""

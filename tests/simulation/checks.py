@@ -36,11 +36,12 @@ class Written:
     """A write that was committed.
 
     Attributes:
-        writer: who wrote.
+        device, writer: who wrote.
         device_id, number: its changeset.
         changes: what it did.
     """
 
+    device: str
     writer: str
     device_id: str
     number: int
@@ -97,13 +98,19 @@ class Checks:
     # -- while it goes on
 
     def opened(self, process: Process) -> None:
-        """A process begins: what its disk did not keep was not written."""
-        last = last_number(process)
-        self.written = [one for one in self.written if one.device_id != process.device_id or one.number <= last]
+        """A process begins."""
+        if process.device.has_lost_commits:
+            process.device.has_lost_commits = False
+            self._forget_lost(process)
         self._ids[process] = process.device_id
         self._connections[process] = process.session.connection_state
         process.session.on_connection_state_change(lambda change: self._connected(process, change))
         self.look(process)
+
+    def _forget_lost(self, process: Process) -> None:
+        """What a disk did not keep was not written; what of it was written as another device, before a reset, nobody knows."""
+        of, last, name = process.device_id, last_number(process), process.name
+        self.written = [one for one in self.written if one.device != name or (one.device_id == of and one.number <= last)]
 
     def look(self, process: Process) -> None:
         """See whether what is visible now may be so, if it is anything new."""

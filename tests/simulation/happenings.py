@@ -48,7 +48,7 @@ class Happenings:
         def write() -> Written:
             with process.realm.write() as session:
                 changes = tuple(self._world.works[work].write(session, chance, device.writer, number))
-            return Written(device.writer, process.device_id, last_number(process), changes)
+            return Written(device.name, device.writer, process.device_id, last_number(process), changes)
 
         written = process.run(write)
         self._world.trace.note(device.name, str(written))

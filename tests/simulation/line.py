@@ -335,4 +335,4 @@ def _settle(answer: asyncio.Future[Any], result: object, error: SyncError | None
 
 
 _: tuple[type[SyncAdapter], type[SupportsWatch], type[SupportsPing], type[SupportsSnapshots], type[SupportsUsers]]
-_ = (Adapter,) * 5
+_ = (Adapter, Adapter, Adapter, Adapter, Adapter)

@@ -33,6 +33,7 @@ class Stepping(Protocol):
 
     def failed(self, context: dict[str, Any]) -> bool:
         """Called with what went wrong and nobody heard of; whether it does not matter."""
+        ...
 
 
 RUNNING: ContextVar[Stepping | None] = ContextVar("running", default=None)

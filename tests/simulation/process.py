@@ -51,6 +51,7 @@ class Device:
     Attributes:
         process: the present one; None while the application does not run.
         lives: how often what is on the disk was taken back, so that names are not used twice.
+        has_lost_commits: since somebody asked last.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Device:
         self.observer = observer
         self.process: Process | None = None
         self.lives = 0
+        self.has_lost_commits = False
         self._synced: tuple[bytes, int] = (b"", 0)
         folder.mkdir()
 
@@ -125,6 +127,7 @@ class Device:
         if instead is not None:
             disk, what = instead, ", and gets other files"
         self.lives += bool(what)
+        self.has_lost_commits |= lost > 0
         self.trace.note(self.name, f"dies{what}")
         return self._bury(process, disk)
 
@@ -214,7 +217,7 @@ class Process:
             make_loop=self._make_loop,
             watch_network=self._watch_network,
         )
-        settings = Settings(**device.settings, directory=device.folder / "users")
+        settings = Settings(**device.settings, directory=str(device.folder / "users"))
         self._app = App.create("simulated", remote=self._make_adapter, settings=settings, environment=environment)
 
     async def log_in(self) -> None:

@@ -182,8 +182,7 @@ class World:
         for _ in range(_ROUNDS):
             await asyncio.sleep(_ROUND_SECONDS)
             for device in self.devices:
-                if device.process is not None:
-                    await device.process.begin(device.process.log_in())
+                await self._log_in(device)
             if not any(map(why_not_at_rest, self.devices)):
                 before = len(self.network.accepted)
                 have_all = [await self._download(device) for device in self.devices]
@@ -192,6 +191,14 @@ class World:
                     return
         restless = [f"{device.name}: {why}" for device in self.devices if (why := why_not_at_rest(device))]
         raise Wrong(f"does not come to rest: {'; '.join(restless)}")
+
+    async def _log_in(self, device: Device) -> None:
+        """See to what only a user can: log in, and try again with a token that the remote took no more just when it was new."""
+        process = device.process
+        if process is not None:
+            await process.begin(process.log_in())
+            if process.session.state is SessionState.INACTIVE and isinstance(process.session.last_error, Unauthorized):
+                process.run(process.session.resume)
 
     async def _download(self, device: Device) -> bool:
         """Let a device have everything; False when its user turns out to be logged out."""
