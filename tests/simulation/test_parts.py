@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,8 +19,14 @@ from tests.simulation.plan import Plan, plan
 DAY = 86_400.0
 
 
-def test_time_passes_only_when_nothing_is_left_to_do() -> None:
-    loop, seen = VirtualLoop(100), list[tuple[str, float]]()
+@pytest.fixture
+def loop() -> Iterator[VirtualLoop]:
+    with closing(VirtualLoop(100)) as loop:
+        yield loop
+
+
+def test_time_passes_only_when_nothing_is_left_to_do(loop: VirtualLoop) -> None:
+    seen = list[tuple[str, float]]()
 
     async def sleep(name: str, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -32,9 +39,7 @@ def test_time_passes_only_when_nothing_is_left_to_do() -> None:
     assert seen == [("a", DAY), ("b", 2 * DAY), ("c", 2 * DAY)]
 
 
-def test_a_timeout_is_virtual_too() -> None:
-    loop = VirtualLoop(100)
-
+def test_a_timeout_is_virtual_too(loop: VirtualLoop) -> None:
     async def main() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(DAY):
@@ -44,27 +49,25 @@ def test_a_timeout_is_virtual_too() -> None:
     assert loop.time() == DAY
 
 
-def test_who_waits_for_what_never_comes_is_told() -> None:
-    loop = VirtualLoop(100)
+def test_who_waits_for_what_never_comes_is_told(loop: VirtualLoop) -> None:
     with pytest.raises(Stuck):
         loop.run_until_complete(loop.create_future())
 
 
-def test_what_goes_round_and_round_is_given_up() -> None:
+def test_what_goes_round_and_round_is_given_up(loop: VirtualLoop) -> None:
     async def main() -> None:
         while True:  # noqa: ASYNC110
             await asyncio.sleep(0)
 
-    loop = VirtualLoop(100)
     with pytest.raises(TooManySteps):
         loop.run_until_complete(main())
 
 
-def test_work_for_a_thread_is_done_between_two_steps() -> None:
+def test_work_for_a_thread_is_done_between_two_steps(loop: VirtualLoop) -> None:
     async def main() -> int:
         return await asyncio.to_thread(lambda: 7)
 
-    assert VirtualLoop(100).run_until_complete(main()) == 7
+    assert loop.run_until_complete(main()) == 7
 
 
 @pytest.fixture

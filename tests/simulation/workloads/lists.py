@@ -50,7 +50,8 @@ class Lists(Work):
 
     def wrongs(self, session: Session) -> list[str]:
         last = _last(session)
-        counts = dict(session.execute(sa.text("SELECT writer, count(*) FROM line GROUP BY writer")).tuples().all())
+        counted = session.execute(sa.text("SELECT writer, count(*) FROM line GROUP BY writer ORDER BY writer"))
+        counts: dict[str, int] = dict(counted.all())
         found = [
             f"of {last[writer]} lines of {writer} there are {count}"
             for writer, count in counts.items()
@@ -72,4 +73,4 @@ class Lists(Work):
 def _last(session: Session) -> dict[str, int]:
     """The last line of each writer."""
     rows = session.execute(sa.text("SELECT writer, max(number) FROM line GROUP BY writer ORDER BY writer"))
-    return dict(rows.tuples().all())
+    return dict(rows.all())

@@ -35,7 +35,8 @@ class Names(Work):
     tables = (Table("named", ("id",), (Column("name", ()),), (), (Unique(("name",)),)),)
 
     def write(self, session: Session, chance: random.Random, writer: str, number: int) -> Iterable[Change]:
-        there = dict(session.execute(sa.text("SELECT id, name FROM named ORDER BY id")).tuples().all())
+        rows = session.execute(sa.text("SELECT id, name FROM named ORDER BY id"))
+        there: dict[str, str | None] = dict(rows.all())
         free = [name for name in _NAMES if name not in there.values()]
         action = chance.choice(("insert", "insert", "update", "delete")) if there else "insert"
         key = f"{writer}-{number}" if action == "insert" else chance.choice(list(there))
