@@ -19,10 +19,20 @@ pytest.importorskip("starlette", reason="needs the extra hub")
 import msgspec
 
 from localstore import Credentials
-from localstore.adapter import Cursor, Hello, Hint, Limit, SnapshotInfo
+from localstore.adapter import Cursor, Hello, Hint, Limit, Page, SnapshotInfo
 from localstore.errors import Busy, LocalStoreError, Offline, ProtocolError, SnapshotUnusable, Unauthorized
-from localstore.http_messages import ConnectReply, PollReply, Problem, PushReply, encode_message
+from localstore.http_messages import (
+    ConnectReply,
+    News,
+    PageReply,
+    PollReply,
+    Problem,
+    PushReply,
+    encode_message,
+    encode_news,
+)
 from localstore.testing.conformance.suite import make_changeset, new_device
+from localstore.wire import SealedChangeset, encode
 from localstore_adapters._http_options import HttpOptions, read_url
 from localstore_adapters.http import HttpAdapter
 from tests.unit.hub_kit import APP, run, running_hub
@@ -293,11 +303,92 @@ def test_a_stream_goes_on_where_it_was_when_it_ends() -> None:
 
 def test_an_endless_line_of_a_stream_is_none() -> None:
     async def steps() -> None:
-        async with serving(connect=answer(WELCOME), events=_head("x" * 20_000, False)) as (url, _), line(url) as adapter:
+        async with serving(connect=answer(WELCOME), events=_head("x" * 200_000, False)) as (url, _), line(url) as adapter:
             await adapter.connect(HELLO)
             hints = adapter.watch(None)
             assert await anext(hints) == Hint(reason="lost")
             with pytest.raises(Offline, match="is none"):
+                await anext(hints)
+
+    run(steps())
+
+
+def head(*changesets: SealedChangeset, after: bytes, cursor: bytes, remote_id: str = "r") -> bytes:
+    """An event that brings something."""
+    news = News(remote_id=remote_id, after=after, changesets=list(map(encode, changesets)), cursor=cursor)
+    return b"event: head\nid: a-1\ndata:" + encode_news(news) + b"\n\n"
+
+
+NEW = make_changeset(new_device(), 1)
+PULLED = PageReply(changesets=[], cursor=b"5", more=False)
+
+
+@pytest.mark.parametrize(
+    ("event", "limit", "is_taken"),
+    [
+        (head(NEW, after=b"3", cursor=b"4"), Limit(), True),
+        (head(NEW, after=b"2", cursor=b"4"), Limit(), False),
+        (head(NEW, after=b"3", cursor=b"4", remote_id="another"), Limit(), False),
+        (head(NEW, NEW, after=b"3", cursor=b"4"), Limit(max_count=1), False),
+        (head(NEW, after=b"3", cursor=b"4"), Limit(max_bytes=1), False),
+    ],
+    ids=["it is there", "it is elsewhere", "another remote", "too many", "too large"],
+)
+def test_a_device_takes_what_an_event_brings_if_that_is_what_it_lacks(event: bytes, limit: Limit, is_taken: bool) -> None:
+    async def steps() -> None:
+        answers: dict[str, Answer] = {"connect": answer(WELCOME), "pull": answer(PULLED), "events": _head("", False) + event}
+        async with serving(**answers) as (url, _), line(url) as adapter:
+            await adapter.connect(HELLO)
+            async with contextlib.aclosing(adapter.watch(None)) as hints:
+                assert await anext(hints) == Hint()
+                page = await adapter.pull(Cursor(b"3"), limit)
+            brought = Page(changesets=(NEW,), cursor=Cursor(b"4"), more=True)
+            assert page == (brought if is_taken else Page(changesets=(), cursor=Cursor(b"5"), more=False))
+
+    run(steps())
+
+
+def test_the_hub_is_asked_after_what_an_event_brought_whatever_else_is_brought() -> None:
+    more = head(NEW, after=b"3", cursor=b"4") + head(NEW, after=b"4", cursor=b"5")
+
+    async def steps() -> None:
+        answers: dict[str, Answer] = {"connect": answer(WELCOME), "pull": answer(PULLED), "events": _head("", False) + more}
+        async with serving(**answers) as (url, asked), line(url) as adapter:
+            await adapter.connect(HELLO)
+            async with contextlib.aclosing(adapter.watch(None)) as hints:
+                await anext(hints)
+                assert (await adapter.pull(Cursor(b"3"), Limit())).cursor == b"4"
+                await anext(hints)
+                assert not (await adapter.pull(Cursor(b"4"), Limit())).more
+            assert [request.name for request in asked].count("pull") == 1
+
+    run(steps())
+
+
+def test_what_was_brought_is_forgotten_at_the_next_connect() -> None:
+    event = head(NEW, after=b"3", cursor=b"4")
+
+    async def steps() -> None:
+        answers: dict[str, Answer] = {"connect": answer(WELCOME), "pull": answer(PULLED), "events": _head("", False) + event}
+        async with serving(**answers) as (url, _), line(url) as adapter:
+            await adapter.connect(HELLO)
+            async with contextlib.aclosing(adapter.watch(None)) as hints:
+                await anext(hints)
+            await adapter.connect(HELLO)
+            assert (await adapter.pull(Cursor(b"3"), Limit())).cursor == b"5"
+
+    run(steps())
+
+
+@pytest.mark.parametrize("data", ["!", "AAAA", "kA=="])
+def test_an_event_that_brings_garbage_ends_the_stream(data: str) -> None:
+    async def steps() -> None:
+        event = _head(f"event: head\nid: a-1\ndata:{data}\n\n", False)
+        async with serving(connect=answer(WELCOME), events=event) as (url, _), line(url) as adapter:
+            await adapter.connect(HELLO)
+            hints = adapter.watch(None)
+            assert await anext(hints) == Hint(reason="lost")
+            with pytest.raises(Offline, match="damaged"):
                 await anext(hints)
 
     run(steps())

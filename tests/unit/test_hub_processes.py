@@ -12,7 +12,10 @@ import pytest
 pytest.importorskip("httpx2", reason="needs the extra http")
 pytest.importorskip("starlette", reason="needs the extra hub")
 
+import httpx2
+
 from localstore.adapter import Hello, Hint, Limit
+from localstore.http_messages import NEWS_BYTES
 from localstore.hub.access import Access
 from localstore.hub.serving import listen
 from localstore.testing.conformance.suite import make_changeset, new_device
@@ -57,6 +60,47 @@ def test_a_push_through_one_process_wakes_a_device_at_another(hubs: tuple[Runnin
                 assert await anext(hints) == Hint()
             page = await reader.pull(None, Limit())
             assert list(page.changesets) == [make_changeset(device, 1)]
+
+    run(steps())
+
+
+def test_small_news_come_with_their_event(hubs: tuple[RunningHub, RunningHub]) -> None:
+    async def steps() -> None:
+        async with (
+            connected(hubs[0]) as (writer, device),
+            connected(hubs[1]) as (reader, _),
+            watching(reader) as hints,
+        ):
+            cursor = (await reader.pull(None, Limit())).cursor
+            for number in (1, 2):
+                await writer.push([make_changeset(device, number)])
+                await anext(hints)
+                brought = await reader.pull(cursor, Limit())
+                assert list(brought.changesets) == [make_changeset(device, number)]
+                assert brought.more, "the hub was not asked for it, and so is for what is more"
+                rest = await reader.pull(brought.cursor, Limit())
+                assert (rest.changesets, rest.more) == ((), False)
+                cursor = rest.cursor
+            async with httpx2.AsyncClient() as client:
+                metrics = (await client.get(f"http://127.0.0.1:{hubs[1].port}/metrics")).text
+            assert "localstore_hub_pulled_changesets_total 2.0" in metrics
+
+    run(steps())
+
+
+def test_of_large_news_an_event_only_tells(hubs: tuple[RunningHub, RunningHub]) -> None:
+    async def steps() -> None:
+        async with (
+            connected(hubs[0]) as (writer, device),
+            connected(hubs[1]) as (reader, _),
+            watching(reader) as hints,
+        ):
+            cursor = (await reader.pull(None, Limit())).cursor
+            large = make_changeset(device, 1, blob_bytes=NEWS_BYTES)
+            await writer.push([large])
+            await anext(hints)
+            page = await reader.pull(cursor, Limit())
+            assert (list(page.changesets), page.more) == ([large], False)
 
     run(steps())
 
