@@ -117,6 +117,7 @@ class Cycle:
         self._token = TokenUse(parts.tokens, signals.work.set)
         self._reports = reports or Reports()
         self._cursor: Cursor | None = None
+        self._looked = 0  # the mark of the last pull that reached the head
         self._hints = Hints(line.adapter, parts.environment.monotonic, self._heard, self._warn)
         self._remote_ahead_ms: float | None = None
         self._is_connected = False
@@ -198,20 +199,23 @@ class Cycle:
             await self._take_turns(signs, push_first=push_first)
 
     async def _take_turns(self, signs: SignsOfLife, *, push_first: bool) -> None:
+        may_have_news = True
         while True:
             if self._token.is_outdated():
                 await self._connect(quietly=True)
             if push_first:
                 await self._push_outbox(batches=1)  # the rest goes after the pull: a long outbox must not keep news away
-            await self._pull_to_head()
+            if may_have_news:
+                await self._pull_to_head()
             await self._push_outbox()
             self._backoff.reset()
             self._token.worked()
             await self._observer.caught_up(self._pull_to_head)
             await self._in_thread(self._store.purge, self._remote_ms())
             await self._compaction.step(self._remote_ms())
-            await self._wait_for_work(signs)
+            is_told = await self._wait_for_work(signs)
             push_first, self._signals.committed = self._signals.committed, False
+            may_have_news = not (is_told and push_first) or self._hints.heard or self._waits.download_requests > self._looked
 
     async def _connect(self, *, quietly: bool = False) -> None:
         """Introduce this device; quietly on a line that goes on as it is with a new token."""
@@ -281,6 +285,7 @@ class Cycle:
             if not page.more:
                 break
         self._observer.tell(ReachedHead(_shown(page.warnings), _shown(page.passed_over)))
+        self._looked = mark
         self._waits.reached_head(mark)  # after it, as who waited may look at the status
         if self._hints.heard:  # while the last page was on its way
             self._observer.tell(Heard())
@@ -364,8 +369,12 @@ class Cycle:
             return None
         return int(self._remote_ahead_ms + self._parts.environment.monotonic() * 1000)
 
-    async def _wait_for_work(self, signs: SignsOfLife) -> None:
-        """Until a commit, a hint, a command or the timer; asks for signs of life meanwhile, and at once when told to doubt."""
+    async def _wait_for_work(self, signs: SignsOfLife) -> bool:
+        """Until a commit, a hint, a command or the timer; asks for signs of life meanwhile, and at once when told to doubt.
+
+        Returns:
+            Whether a hint would have come if the remote had anything new, so that a commit alone is no reason to look.
+        """
         monotonic = self._parts.environment.monotonic
         until = monotonic() + self._token.at_most(self._limits.poll or self._line.adapter.capabilities.poll_seconds)
         while not self._signals.work.is_set() and (left := until - monotonic()) > _SOON:
@@ -374,8 +383,10 @@ class Cycle:
             await self._sleep_until(self._signals.work, seconds, or_end_of=signs.outstanding)
             if self._signals.reconnect.is_set():
                 await signs.ask_urgently()
+        is_told = self._hints.is_following and not self._signals.reconnect.is_set() and until - monotonic() > _SOON
         self._signals.work.clear()
         self._signals.reconnect.clear()  # the line holds, or the pull that follows will show
+        return is_told
 
     async def _warn_of_offline_time(self) -> None:
         with suppress(Busy):  # which is for the next attempt to find

@@ -43,6 +43,11 @@ class Hints:
         self._task: asyncio.Task[None] | None = None
         self._may_begin = 0.0
 
+    @property
+    def is_following(self) -> bool:
+        """Whether the watch is under way."""
+        return self._task is not None and not self._task.done()
+
     def keep(self, cursor: Cursor | None) -> float:
         """Begin to watch unless that is under way, or ended just before.
 
@@ -52,7 +57,7 @@ class Hints:
         adapter, now = self._adapter, self._monotonic()
         if not adapter.capabilities.watch or not isinstance(adapter, SupportsWatch):
             return math.inf
-        if self._task is not None and not self._task.done():
+        if self.is_following:
             return math.inf
         if now < self._may_begin:
             return self._may_begin - now
