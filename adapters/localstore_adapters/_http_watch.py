@@ -1,7 +1,6 @@
 """Hearing of news from a hub: a stream of events, or where something on the way holds that up, long polls.
 
-Pure but for the connection it is given: what an event means for who waits is decided here. Small news come with their event,
-and are kept until the next pull.
+Pure but for the connection it is given: what an event means for who waits is decided here. What is little comes with its event.
 """
 
 from __future__ import annotations
@@ -10,12 +9,13 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 
-from localstore.adapter import Cursor, Hint, Limit
+from localstore.adapter import Cursor, Hint, Page
 from localstore.errors import Offline, ProtocolError, Unauthorized
-from localstore.http_messages import NEWS_BYTES, News, PollReply, PollRequest, decode_news
+from localstore.http_messages import NEWS_BYTES, PollReply, PollRequest, decode_news
+from localstore.wire import decode
 from localstore_adapters._http_wire import Wire
 
-__all__ = ["Brought", "Place", "Silent", "events", "polls"]
+__all__ = ["Place", "Silent", "events", "polls"]
 
 _LINE_BYTES_MAX = 8192 + 2 * NEWS_BYTES
 _POLL_SECONDS = 25.0
@@ -35,40 +35,14 @@ class Place:
         partition, device: which.
         heartbeat: seconds between signs of life of the hub.
         token: the access token as it is now.
-        brought: is given what comes with an event.
+        remote_id: of the history that is listened to.
     """
 
     partition: str
     device: bytes
     heartbeat: float
     token: Callable[[], str | None]
-    brought: Callable[[News], object] = lambda _: None
-
-
-class Brought:
-    """What the last event brought, for the next pull."""
-
-    def __init__(self) -> None:
-        self._news: News | None = None
-        self._has_to_ask = False
-
-    def put(self, news: News) -> None:
-        self._news = news
-
-    def forget(self) -> None:
-        self._news, self._has_to_ask = None, False
-
-    def news_after(self, cursor: Cursor | None, limit: Limit, remote_id: str) -> News | None:
-        """The news, if they are what comes next there. Whether there is more only the hub can say: after news that were taken
-        it has to be asked, whatever else was brought meanwhile."""
-        news, has_to_ask = self._news, self._has_to_ask
-        self.forget()
-        if news is None or has_to_ask or (news.remote_id, news.after) != (remote_id, cursor):
-            return None
-        if len(news.changesets) > limit.max_count or sum(map(len, news.changesets)) > limit.max_bytes:
-            return None
-        self._has_to_ask = True
-        return news
+    remote_id: str
 
 
 async def events(wire: Wire, place: Place) -> AsyncGenerator[Hint]:
@@ -91,9 +65,7 @@ async def events(wire: Wire, place: Place) -> AsyncGenerator[Hint]:
             while event is not None:
                 seen = event.seen or seen
                 if event.kind == "head":
-                    if event.data:
-                        place.brought(_news(event.data))
-                    yield Hint()
+                    yield _hint(event.data, place.remote_id)
                 elif event.kind == "revoked" and place.token() == token:
                     raise Unauthorized("The hub does not let this user listen any more.")
                 event = await _next(lines)
@@ -149,11 +121,16 @@ async def _next(lines: AsyncGenerator[str]) -> _Event | None:
     return None
 
 
-def _news(data: str) -> News:
+def _hint(data: str, remote_id: str) -> Hint:
+    """What an event tells; without what it brings when that is of another history."""
+    if not data:
+        return Hint()
     try:
-        return decode_news(data)
+        news = decode_news(data)
+        page = Page(changesets=tuple(map(decode, news.changesets)), cursor=Cursor(news.cursor), more=False)
     except ProtocolError as error:  # altered on its way; the line is made anew
         raise Offline("The hub's stream of events is damaged.") from error
+    return Hint(after=Cursor(news.after), page=page) if news.remote_id == remote_id else Hint()
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str]:

@@ -56,7 +56,7 @@ from localstore.wire import MAX_CHANGESET_BYTES, decode, encode
 
 try:
     from localstore_adapters._http_snapshots import Sending, part_of
-    from localstore_adapters._http_watch import Brought, Place, Silent, events, polls
+    from localstore_adapters._http_watch import Place, Silent, events, polls
     from localstore_adapters._http_wire import TooLarge, Wire
 except ImportError as error:
     raise ImportError("A hub is reached with httpx2. Install it: pip install 'localstore-sync[http]'") from error
@@ -104,7 +104,6 @@ class HttpAdapter:
         self._context: ssl.SSLContext | None = None
         self._watches: set[asyncio.Event] = set()
         self._is_held_up = False
-        self._brought = Brought()
 
     @classmethod
     def from_url(cls, url: str) -> HttpAdapter:
@@ -140,7 +139,6 @@ class HttpAdapter:
 
     async def connect(self, hello: Hello) -> Welcome:
         self._line = None
-        self._brought.forget()
         request = ConnectRequest(
             app=hello.app,
             partition=hello.partition,
@@ -188,9 +186,6 @@ class HttpAdapter:
 
     async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
         line = self._connected()
-        news = self._brought.news_after(cursor, limit, line.reply.remote_id)
-        if news is not None:
-            return Page(changesets=tuple(map(decode, news.changesets)), cursor=Cursor(news.cursor), more=True)
         request = PullRequest(
             partition=line.hello.partition,
             device=line.hello.device,
@@ -239,7 +234,7 @@ class HttpAdapter:
 
     async def _hints(self, wire: Wire, line: _Line) -> AsyncGenerator[Hint]:
         hello, beat = line.hello, line.reply.heartbeat_seconds
-        place = Place(hello.partition, hello.device, beat, lambda: self._token(line), self._brought.put)
+        place = Place(hello.partition, hello.device, beat, lambda: self._token(line), line.reply.remote_id)
         if self._options.watch != "poll" and not self._is_held_up:
             try:
                 async with aclosing(events(wire, place)) as hints:

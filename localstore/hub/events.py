@@ -1,8 +1,8 @@
 """Who is told when something new came to a partition: one watch of the log for each, fanned out to all who listen here.
 
-The log's watch says when, whichever process it was pushed through. What came is read then, once for all: who pushed it is not
-woken, and the others get it with the news, if it is little. A topic counts what it told, so that who comes back with the last
-count is told only what was missed. This module knows no HTTP.
+The log's watch says when, whichever process it was pushed through. What came is read then, once for all, and goes along with
+the news if it is little; who pushed it is told only how far the log is by that. A topic counts what it told, so that who comes
+back with the last count is told only what was missed. This module knows no HTTP.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import contextlib
 import logging
 from collections.abc import Generator
 from typing import NamedTuple
+
+import msgspec
 
 from localstore.adapter import Cursor, Limit, Page, SupportsWatch, SyncAdapter
 from localstore.environment import Environment
@@ -32,8 +34,15 @@ class Brought(NamedTuple):
     """What comes with the news, ready to be sent: ``data`` of an event, and how many changesets and bytes of these."""
 
     data: bytes
-    count: int
-    byte_count: int
+    count: int = 0
+    byte_count: int = 0
+
+
+class _News(NamedTuple):
+    """What was told last: for those whom it is news to, and for who made it."""
+
+    brought: Brought
+    moved: Brought
 
 
 class Listener:
@@ -42,14 +51,16 @@ class Listener:
     Attributes:
         device: which.
         told: what it was told last.
-        brought: what came with that, None when it has to be pulled.
+        follows: whether it takes what is brought, and wants to know how far the log is.
+        brought: what came with what it was told last, None when it has to be pulled.
         ended: whether nothing is told any more.
     """
 
-    __slots__ = ("_bell", "_topic", "brought", "device", "ended", "told")
+    __slots__ = ("_bell", "_topic", "brought", "device", "ended", "follows", "told")
 
-    def __init__(self, topic: _Topic, device: bytes, told: str | None) -> None:
+    def __init__(self, topic: _Topic, device: bytes, told: str | None, *, follows: bool) -> None:
         self._topic = topic
+        self.follows = follows
         self._bell = asyncio.Event()
         self.device = device
         self.ended = False
@@ -64,10 +75,12 @@ class Listener:
     def take_news(self) -> bool:
         """Whether there is something that was not told yet; from now on it was."""
         self._bell.clear()
-        missed = self._topic.missed(self.told, self.device)
-        self.brought = self._topic.brought if missed == 1 else None
+        is_news, news = self._topic.is_news(self.told, self.device), self._topic.news_after(self.told)
+        self.brought = None
+        if news is not None and self.follows:
+            self.brought = news.brought if is_news else news.moved
         self.told = self._topic.now
-        return missed > 0
+        return is_news
 
     async def wait(self) -> None:
         """Until something may have happened."""
@@ -90,7 +103,7 @@ class _Topic:
         count: how often something was told.
         head: a place in the log up to which everybody was told of everything; None when that is not known.
         fresh: a place in the log where it ended not long ago; None when that is not known.
-        brought: what was told last, where that is known and little.
+        news: what was told last, where that is known and little.
         is_watched: whether the log tells of what comes to this partition.
     """
 
@@ -103,7 +116,7 @@ class _Topic:
         self.ending: asyncio.TimerHandle | None = None
         self.head: Cursor | None = None
         self.fresh: Cursor | None = None
-        self.brought: Brought | None = None
+        self.news: _News | None = None
         self.is_watched = False
         self._by: dict[int, bytes] = {}
 
@@ -111,26 +124,33 @@ class _Topic:
     def now(self) -> str:
         return f"{self.name}-{self.count}"
 
-    def ring(self, but: bytes | None, brought: Brought | None = None) -> None:
+    def ring(self, but: bytes | None, news: _News | None = None) -> None:
         """Something came, from a device if that is known, which need not hear of it."""
         self.count += 1
-        self.brought = brought
+        self.news = news
         if but is not None:
             self._by[self.count] = but
             self._by.pop(self.count - 100, None)
         for listener in self.listeners:
-            if listener.device != but:
+            if listener.device != but or (news is not None and listener.follows):
                 listener.ring()
 
-    def missed(self, told: str | None, device: bytes) -> int:
-        """How often something was told since then that came from others, as far as is known; 2 stands for more."""
+    def is_news(self, told: str | None, device: bytes) -> bool:
+        """Whether anything that was told since then came from others, as far as is known."""
+        count = self._count(told)
+        if count is None:
+            return True
+        missed = range(count + 1, self.count + 1)
+        return len(missed) > 50 or any(self._by.get(number) != device for number in missed)
+
+    def news_after(self, told: str | None) -> _News | None:
+        """What was told since then, if that is known."""
+        return self.news if self._count(told) == self.count - 1 else None
+
+    def _count(self, told: str | None) -> int | None:
+        """How much had been told by then; None when it was not by this topic."""
         name, _, digits = (told or "").rpartition("-")
-        if name != self.name or not digits.isdecimal() or len(digits) > 18:
-            return 2
-        missed = range(int(digits) + 1, self.count + 1)
-        if len(missed) == 1:
-            return int(self._by.get(self.count) != device)
-        return 2 if len(missed) > 50 or any(self._by.get(count) != device for count in missed) else 0
+        return int(digits) if name == self.name and digits.isdecimal() and len(digits) <= 18 else None
 
 
 class Events:
@@ -165,16 +185,17 @@ class Events:
             topic.fresh = head
 
     @contextlib.contextmanager
-    def listening(self, partition: str, device: bytes, told: str | None) -> Generator[Listener]:
+    def listening(self, partition: str, device: bytes, told: str | None, *, follows: bool = False) -> Generator[Listener]:
         """Be told of a partition.
 
         Args:
             partition: which.
             device: who listens.
             told: what was told last, None at first.
+            follows: whether it takes what is brought, and wants to know how far the log is.
         """
         topic = self._topic(partition)
-        listener = Listener(topic, device, told)
+        listener = Listener(topic, device, told, follows=follows)
         if self._closed:
             listener.end()
         topic.listeners[listener] = None
@@ -249,24 +270,24 @@ async def _tell(adapter: SyncAdapter, topic: _Topic, remote_id: str | None) -> N
     """
     start, is_known = topic.head or topic.fresh, topic.head is not None
     writers: set[bytes] = set()
-    brought: Brought | None = None
+    news: _News | None = None
     if start is not None:
         page = await adapter.pull(start, _LOOK)
         is_known = is_known and not page.more
         topic.head = topic.fresh = None if page.more else page.cursor
         writers = {sealed.device for sealed in page.changesets}
-        brought = _brought(remote_id, start, page)
+        news = _news(remote_id, start, page)
     if not is_known or len(writers) > 1:
-        topic.ring(None, brought)
+        topic.ring(None, news)
     elif writers:
-        topic.ring(next(iter(writers)), brought)
+        topic.ring(next(iter(writers)), news)
 
 
-def _brought(remote_id: str | None, after: Cursor, page: Page) -> Brought | None:
+def _news(remote_id: str | None, after: Cursor, page: Page) -> _News | None:
     """A page for who is where it begins; None when it is no whole one, or too much for those who are not."""
     byte_count = sum(one.byte_count for one in page.changesets)
     if remote_id is None or not page.changesets or page.more or page.warnings or page.passed_over or byte_count > NEWS_BYTES:
         return None
-    changesets = [encode(one) for one in page.changesets]
-    news = News(remote_id=remote_id, after=after, changesets=changesets, cursor=page.cursor)
-    return Brought(encode_news(news), len(page.changesets), byte_count)
+    moved = News(remote_id=remote_id, after=after, changesets=[], cursor=page.cursor)
+    brought = msgspec.structs.replace(moved, changesets=[encode(one) for one in page.changesets])
+    return _News(Brought(encode_news(brought), len(page.changesets), byte_count), Brought(encode_news(moved)))

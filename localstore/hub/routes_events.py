@@ -34,7 +34,7 @@ async def events(asked: Asked) -> Response:
     await asked.access(person, partition)
     await asked.own(person, partition, device)
     asked.check_waiting(person)
-    return EventStream(asked, person, partition, device, brings=asked.request.query_params.get("news") == "yes")
+    return EventStream(asked, person, partition, device, follows=asked.request.query_params.get("news") == "yes")
 
 
 async def poll(asked: Asked) -> Response:
@@ -63,10 +63,10 @@ class EventStream(Response):
     Args:
         asked, person: whose.
         partition, device: of what and for whom.
-        brings: whether small news are brought along.
+        follows: whether it takes what is brought along.
     """
 
-    def __init__(self, asked: Asked, person: Person, partition: str, device: bytes, *, brings: bool) -> None:
+    def __init__(self, asked: Asked, person: Person, partition: str, device: bytes, *, follows: bool) -> None:
         super().__init__(
             status_code=200,
             media_type="text/event-stream",
@@ -78,12 +78,12 @@ class EventStream(Response):
         self._person = person
         self._partition = partition
         self._device = device
-        self._brings = brings
+        self._follows = follows
         self._noticed = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         told = self._asked.request.headers.get("last-event-id")
-        listening = self._parts.events.listening(self._partition, self._device, told)
+        listening = self._parts.events.listening(self._partition, self._device, told, follows=self._follows)
         with self._asked.waiting(self._person), listening as listener:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             leaving = asyncio.ensure_future(_left(receive, listener))
@@ -107,8 +107,8 @@ class EventStream(Response):
                 if not await self._beat(listener, send):
                     return
                 due = self._next_beat()
-            if listener.take_news() and not listener.ended:
-                await _say(send, _NEWS, listener.now, self._count(listener.brought if self._brings else None))
+            if (listener.take_news() or listener.brought) and not listener.ended:
+                await _say(send, _NEWS, listener.now, self._count(listener.brought))
 
     def _count(self, brought: Brought | None) -> bytes:
         """The data of an event that is about to be sent."""

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from typing import ParamSpec, Protocol, TypeVar
 
-from localstore.adapter import Cursor, Hello, Limit, Page, PushResult, Refusal, SealedChangeset
+from localstore.adapter import Cursor, Hello, Hint, Limit, Page, PushResult, Refusal, SealedChangeset
 from localstore.errors import (
     Busy,
     Offline,
@@ -117,7 +117,7 @@ class Cycle:
         self._token = TokenUse(parts.tokens, signals.work.set)
         self._reports = reports or Reports()
         self._cursor: Cursor | None = None
-        self._looked = 0  # the mark of the last pull that reached the head
+        self._looked, self._looked_at = 0, 0.0  # mark and time of the last pull that reached the head
         self._hints = Hints(line.adapter, parts.environment.monotonic, self._heard, self._warn)
         self._remote_ahead_ms: float | None = None
         self._is_connected = False
@@ -199,13 +199,13 @@ class Cycle:
             await self._take_turns(signs, push_first=push_first)
 
     async def _take_turns(self, signs: SignsOfLife, *, push_first: bool) -> None:
-        may_have_news = True
+        must_look = True
         while True:
             if self._token.is_outdated():
                 await self._connect(quietly=True)
             if push_first:
                 await self._push_outbox(batches=1)  # the rest goes after the pull: a long outbox must not keep news away
-            if may_have_news:
+            if must_look or not await self._apply_brought():
                 await self._pull_to_head()
             await self._push_outbox()
             self._backoff.reset()
@@ -213,9 +213,8 @@ class Cycle:
             await self._observer.caught_up(self._pull_to_head)
             await self._in_thread(self._store.purge, self._remote_ms())
             await self._compaction.step(self._remote_ms())
-            is_told = await self._wait_for_work(signs)
+            must_look = await self._wait_for_work(signs)
             push_first, self._signals.committed = self._signals.committed, False
-            may_have_news = not (is_told and push_first) or self._hints.heard or self._waits.download_requests > self._looked
 
     async def _connect(self, *, quietly: bool = False) -> None:
         """Introduce this device; quietly on a line that goes on as it is with a new token."""
@@ -263,34 +262,56 @@ class Cycle:
             await self._begin_with_snapshot()
         limit = Limit(max_bytes=self._limits.page_bytes, max_count=self._limits.page_count)
         while True:
-            self._hints.heard = False
+            self._hints.forget()
             page = await self._pull(limit)
             if page.more and page.cursor == self._cursor:
                 raise ProtocolError("The adapter says that there is more, and does not move on.", hint="Tell its authors.")
-            applied = await in_thread_then(
-                self._parts.environment,
-                functools.partial(self._report_page, page),
-                self._store.apply,
-                page.changesets,
-                after=self._cursor,
-                cursor=page.cursor,
-            )
-            if applied is None:  # another process of this device was quicker
-                await self._look_at_cursor()
-                continue
-            self._cursor = page.cursor
-            if page.changesets:
-                self._backoff.reset()
-                self._observer.tell(Received(_byte_count(page), page.remaining_bytes))
-            if not page.more:
+            if await self._apply(page) and not page.more:
                 break
+        self._looked, self._looked_at = mark, self._parts.environment.monotonic()
         self._observer.tell(ReachedHead(_shown(page.warnings), _shown(page.passed_over)))
-        self._looked = mark
         self._waits.reached_head(mark)  # after it, as who waited may look at the status
-        if self._hints.heard:  # while the last page was on its way
+        if self._hints.any:  # while the last page was on its way
             self._observer.tell(Heard())
         if self._offline_time.is_due():
             self._observer.tell(MayStayAway(await self._in_thread(self._offline_time.again)))
+
+    async def _apply_brought(self) -> bool:
+        """Apply what hints brought, if it is what comes next here: each begins where the one before it ended, so that none was
+        missed. Nobody who waits for the head is released by that: it was read before they asked, perhaps.
+
+        Returns:
+            Whether there is no need to look for more.
+        """
+        page: Page | None = None
+        while self._hints.brought:
+            hint = self._hints.brought.popleft()
+            page = hint.page
+            if page is None or page.more or hint.after != self._cursor or not await self._apply(page):
+                return False
+        if page is None or self._hints.heard:
+            return page is None and not self._hints.heard
+        self._observer.tell(ReachedHead(_shown(page.warnings), _shown(page.passed_over)))
+        return True
+
+    async def _apply(self, page: Page) -> bool:
+        """Apply what comes next, and go on from its end; False when another process of this device was quicker."""
+        applied = await in_thread_then(
+            self._parts.environment,
+            functools.partial(self._report_page, page),
+            self._store.apply,
+            page.changesets,
+            after=self._cursor,
+            cursor=page.cursor,
+        )
+        if applied is None:
+            await self._look_at_cursor()
+            return False
+        self._cursor = page.cursor
+        if page.changesets:
+            self._backoff.reset()
+            self._observer.tell(Received(_byte_count(page), page.remaining_bytes))
+        return True
 
     async def _pull(self, limit: Limit) -> Page:
         try:
@@ -373,20 +394,22 @@ class Cycle:
         """Until a commit, a hint, a command or the timer; asks for signs of life meanwhile, and at once when told to doubt.
 
         Returns:
-            Whether a hint would have come if the remote had anything new, so that a commit alone is no reason to look.
+            Whether the remote has to be looked at. While it is watched, a commit is no reason, nor is what a hint brought.
         """
         monotonic = self._parts.environment.monotonic
-        until = monotonic() + self._token.at_most(self._limits.poll or self._line.adapter.capabilities.poll_seconds)
+        poll = self._limits.poll or self._line.adapter.capabilities.poll_seconds
+        until = min(monotonic() + self._token.at_most(poll), self._looked_at + poll)
         while not self._signals.work.is_set() and (left := until - monotonic()) > _SOON:
             self._line.check_alive()
             seconds = min(left, signs.keep(), self._hints.keep(self._cursor))
             await self._sleep_until(self._signals.work, seconds, or_end_of=signs.outstanding)
             if self._signals.reconnect.is_set():
                 await signs.ask_urgently()
-        is_told = self._hints.is_following and not self._signals.reconnect.is_set() and until - monotonic() > _SOON
+        is_told = self._hints.is_following and (self._signals.committed or self._hints.any)
+        is_due = self._signals.reconnect.is_set() or until - monotonic() <= _SOON
         self._signals.work.clear()
         self._signals.reconnect.clear()  # the line holds, or the pull that follows will show
-        return is_told
+        return is_due or not is_told or self._hints.heard or self._waits.download_requests > self._looked
 
     async def _warn_of_offline_time(self) -> None:
         with suppress(Busy):  # which is for the next attempt to find
@@ -409,8 +432,9 @@ class Cycle:
             for task in tasks:
                 task.cancel()
 
-    def _heard(self) -> None:
-        self._observer.tell(Heard())
+    def _heard(self, hint: Hint) -> None:
+        if hint.page is None or hint.page.changesets:  # else it tells only how far the remote is by what was sent here
+            self._observer.tell(Heard())
         self._signals.work.set()
 
     def _warn(self, warning: str) -> None:

@@ -24,7 +24,6 @@ from localstore.errors import Busy, LocalStoreError, Offline, ProtocolError, Sna
 from localstore.http_messages import (
     ConnectReply,
     News,
-    PageReply,
     PollReply,
     Problem,
     PushReply,
@@ -320,62 +319,24 @@ def head(*changesets: SealedChangeset, after: bytes, cursor: bytes, remote_id: s
 
 
 NEW = make_changeset(new_device(), 1)
-PULLED = PageReply(changesets=[], cursor=b"5", more=False)
 
 
 @pytest.mark.parametrize(
-    ("event", "limit", "is_taken"),
+    ("event", "hint"),
     [
-        (head(NEW, after=b"3", cursor=b"4"), Limit(), True),
-        (head(NEW, after=b"2", cursor=b"4"), Limit(), False),
-        (head(NEW, after=b"3", cursor=b"4", remote_id="another"), Limit(), False),
-        (head(NEW, NEW, after=b"3", cursor=b"4"), Limit(max_count=1), False),
-        (head(NEW, after=b"3", cursor=b"4"), Limit(max_bytes=1), False),
+        (
+            head(NEW, after=b"3", cursor=b"4"),
+            Hint(after=Cursor(b"3"), page=Page(changesets=(NEW,), cursor=Cursor(b"4"), more=False)),
+        ),
+        (head(NEW, after=b"3", cursor=b"4", remote_id="another"), Hint()),
     ],
-    ids=["it is there", "it is elsewhere", "another remote", "too many", "too large"],
 )
-def test_a_device_takes_what_an_event_brings_if_that_is_what_it_lacks(event: bytes, limit: Limit, is_taken: bool) -> None:
+def test_a_hint_brings_what_came_with_the_event_if_it_is_of_the_same_history(event: bytes, hint: Hint) -> None:
     async def steps() -> None:
-        answers: dict[str, Answer] = {"connect": answer(WELCOME), "pull": answer(PULLED), "events": _head("", False) + event}
-        async with serving(**answers) as (url, _), line(url) as adapter:
+        async with serving(connect=answer(WELCOME), events=_head("", False) + event) as (url, _), line(url) as adapter:
             await adapter.connect(HELLO)
             async with contextlib.aclosing(adapter.watch(None)) as hints:
-                assert await anext(hints) == Hint()
-                page = await adapter.pull(Cursor(b"3"), limit)
-            brought = Page(changesets=(NEW,), cursor=Cursor(b"4"), more=True)
-            assert page == (brought if is_taken else Page(changesets=(), cursor=Cursor(b"5"), more=False))
-
-    run(steps())
-
-
-def test_the_hub_is_asked_after_what_an_event_brought_whatever_else_is_brought() -> None:
-    more = head(NEW, after=b"3", cursor=b"4") + head(NEW, after=b"4", cursor=b"5")
-
-    async def steps() -> None:
-        answers: dict[str, Answer] = {"connect": answer(WELCOME), "pull": answer(PULLED), "events": _head("", False) + more}
-        async with serving(**answers) as (url, asked), line(url) as adapter:
-            await adapter.connect(HELLO)
-            async with contextlib.aclosing(adapter.watch(None)) as hints:
-                await anext(hints)
-                assert (await adapter.pull(Cursor(b"3"), Limit())).cursor == b"4"
-                await anext(hints)
-                assert not (await adapter.pull(Cursor(b"4"), Limit())).more
-            assert [request.name for request in asked].count("pull") == 1
-
-    run(steps())
-
-
-def test_what_was_brought_is_forgotten_at_the_next_connect() -> None:
-    event = head(NEW, after=b"3", cursor=b"4")
-
-    async def steps() -> None:
-        answers: dict[str, Answer] = {"connect": answer(WELCOME), "pull": answer(PULLED), "events": _head("", False) + event}
-        async with serving(**answers) as (url, _), line(url) as adapter:
-            await adapter.connect(HELLO)
-            async with contextlib.aclosing(adapter.watch(None)) as hints:
-                await anext(hints)
-            await adapter.connect(HELLO)
-            assert (await adapter.pull(Cursor(b"3"), Limit())).cursor == b"5"
+                assert await anext(hints) == hint
 
     run(steps())
 
