@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Generator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import msgspec
 
@@ -30,7 +30,8 @@ _LOOK = Limit(max_bytes=1024 * 1024, max_count=1000)  # more than that is told w
 _LINGER_SECONDS = 90.0  # longer than a device's poll takes to come back
 
 
-class Brought(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Brought:
     """What comes with the news, ready to be sent: ``data`` of an event, and how many changesets and bytes of these."""
 
     data: bytes
@@ -38,7 +39,8 @@ class Brought(NamedTuple):
     byte_count: int = 0
 
 
-class _News(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _News:
     """What was told last: for those whom it is news to, and for who made it."""
 
     brought: Brought

@@ -12,30 +12,23 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from typing import ParamSpec, Protocol, TypeVar
 
-from localstore.adapter import Cursor, Hello, Hint, Limit, Page, PushResult, Refusal, SealedChangeset
-from localstore.errors import (
-    Busy,
-    Offline,
-    ProtocolError,
-    Refused,
-    ResetRequired,
-    SyncError,
-)
+from localstore.adapter import Cursor, Hello, Hint, Limit, Page
+from localstore.errors import Busy, ProtocolError, ResetRequired, SyncError
 from localstore.store.apply import Applied
-from localstore.store.repaired import SetAside
 from localstore.store.state import State
-from localstore.sync.answers import answers, check_welcome
+from localstore.sync.answers import check_welcome
 from localstore.sync.blocking import in_thread, in_thread_then
 from localstore.sync.compaction import Compaction
 from localstore.sync.first_sync import FirstSync, Unseen
 from localstore.sync.heartbeat import Heartbeat
 from localstore.sync.hints import Hints
 from localstore.sync.line import Line
-from localstore.sync.news import Connection, Emptied, Failed, Heard, MayStayAway, News, ReachedHead, Received, Sent
+from localstore.sync.news import Connection, Failed, Heard, MayStayAway, News, ReachedHead, Received
 from localstore.sync.offline_time import OfflineTime
 from localstore.sync.parts import SessionParts
 from localstore.sync.reports import Reports
 from localstore.sync.retry import Backoff
+from localstore.sync.sending import OfFile, Sending
 from localstore.sync.signs import SignsOfLife
 from localstore.sync.state import ConnectionEvent
 from localstore.sync.token_use import TokenUse
@@ -122,7 +115,9 @@ class Cycle:
         self._remote_ahead_ms: float | None = None
         self._is_connected = False
         self._lost_at: float | None = None
-        self._device = b""
+        self._sending = Sending(
+            parts, line, waits, tell=observer.tell, report_file=self._report_file, progressed=self._backoff.reset
+        )
         self._offline_time = OfflineTime(parts.store, parts.environment)
         self._first_sync = FirstSync(parts, line, unseen, observer.report)
         self._compaction = Compaction(parts, line)
@@ -204,10 +199,10 @@ class Cycle:
             if self._token.is_outdated():
                 await self._connect(quietly=True)
             if push_first:
-                await self._push_outbox(batches=1)  # the rest goes after the pull: a long outbox must not keep news away
+                await self._sending.send(batches=1)  # the rest goes after the pull: a long outbox must not keep news away
             if must_look or not await self._apply_brought():
                 await self._pull_to_head()
-            await self._push_outbox()
+            await self._sending.send()
             self._backoff.reset()
             self._token.worked()
             await self._observer.caught_up(self._pull_to_head)
@@ -222,7 +217,7 @@ class Cycle:
         if not quietly:
             self._observer.tell(Connection(ConnectionEvent.ATTEMPT))
         state = await self._look_at_cursor()
-        self._device = state.device
+        self._sending.device = state.device
         # Another process of this device may push meanwhile. Both numbers only grow, so what was acknowledged before the
         # remote answered, and what was made after it, are safe to compare with its answer.
         acknowledged = await self._in_thread(self._store.acknowledged)
@@ -329,61 +324,6 @@ class Cycle:
             self._backoff.reset()
             self._observer.tell(Received(byte_count, None))
 
-    async def _push_outbox(self, batches: int | None = None) -> None:
-        """Send what is unsent, at most so many batches."""
-        capabilities = self._line.adapter.capabilities
-        await in_thread_then(self._parts.environment, self._report_file, self._ready_to_push)
-        while batches is None or batches > 0:
-            batch = await self._in_thread(
-                self._store.batch, max_bytes=capabilities.max_batch_bytes, max_count=capabilities.max_batch_count
-            )
-            if not batch:  # another process may have emptied it: nobody told those who wait here
-                self._waits.acknowledged(await self._in_thread(self._store.acknowledged))
-                self._observer.tell(Emptied())
-                return
-            await self._settle(batch, await self._push(batch))
-            self._backoff.reset()
-            batches = None if batches is None else batches - 1
-
-    def _ready_to_push(self) -> tuple[list[SetAside], list[tuple[str, str]]]:
-        """Bring the outbox up to date, and take what is to be told of the file."""
-        self._store.seal()
-        self._store.catch_up()
-        return self._store.take_set_aside(), self._store.take_unsealed()
-
-    async def _push(self, batch: Sequence[SealedChangeset]) -> PushResult:
-        """Push a batch; an answer that makes no sense must not make us forget what was never stored."""
-        if batch[0].device != self._device:
-            raise Offline("Another process reset this file, which is another device now. The session connects again.")
-        try:
-            result = await self._line.push(batch)
-        except Refused as error:
-            result = PushResult(acknowledged=0, refusals=(Refusal(number=error.number or 0, reason=error.message),))
-        first, last = batch[0].number, batch[-1].number
-        made = last if result.acknowledged <= last else (await self._in_thread(self._store.state)).last_number
-        if not answers(result, first, last, made):
-            raise ProtocolError(
-                f"The adapter's answer does not fit: changesets {first} to {last} were pushed, {result.acknowledged} was"
-                f" acknowledged, {len(result.refusals)} were refused. Nothing was let go.",
-                hint="Report this to its authors.",
-            )
-        return result
-
-    async def _settle(self, batch: Sequence[SealedChangeset], result: PushResult) -> None:
-        """Let go of what the remote took, and set aside what it never will."""
-        await self._in_thread(self._store.acknowledge, result.acknowledged, self._device)
-        self._waits.acknowledged(result.acknowledged)
-        sent = sum(sealed.byte_count for sealed in batch if sealed.number <= result.acknowledged)
-        if sent:
-            self._observer.tell(Sent(result.acknowledged, sent))
-        for refusal in result.refusals:
-            if any(sealed.number == refusal.number and not sealed.rows for sealed in batch):  # it stands for a refused one
-                raise ProtocolError(
-                    f"The remote refuses even an empty changeset: {refusal.reason}. Sync stopped; local data is untouched.",
-                    hint="Ask whoever runs the remote.",
-                )
-            await self._in_thread(self._store.refuse, refusal.number, redacted_text(refusal.reason), self._device)
-
     def _remote_ms(self) -> int | None:
         """The remote's clock by now, which went on since it was told at the connect."""
         if self._remote_ahead_ms is None:
@@ -444,7 +384,7 @@ class Cycle:
         if applied is not None:
             self._report(self._reports.of_page(page, applied))
 
-    def _report_file(self, found: tuple[list[SetAside], list[tuple[str, str]]]) -> None:
+    def _report_file(self, found: OfFile) -> None:
         self._report(self._reports.of_file(*found))
 
     def _report(self, errors: Iterable[SyncError]) -> None:
