@@ -228,9 +228,18 @@ class SyncAdapter(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Hint:
-    """Something may be new at the remote. Never the truth: the session looks for itself."""
+    """Something may be new at the remote. Never the truth: the session looks for itself.
+
+    An adapter may bring along what is new where it has that at hand, so that who has read up to ``after`` need not pull it.
+
+    Attributes:
+        reason: for people.
+        after, page: what a pull from that cursor gave, up to the head; None when nothing is brought.
+    """
 
     reason: str = "change"
+    after: Cursor | None = None
+    page: Page | None = None
 
 
 @runtime_checkable

@@ -161,9 +161,7 @@ class EncryptedAdapter:
 
     async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
         line = self._connected()
-        page = await self._inner.pull(cursor, limit)
-        changesets = await self._environment.run_blocking(line.cipher.decrypt, page.changesets, line.place)
-        return dataclasses.replace(page, changesets=tuple(changesets))
+        return await self._shown(line, await self._inner.pull(cursor, limit))
 
     async def latest_snapshot(self) -> SnapshotInfo | None:
         self._connected()
@@ -219,10 +217,18 @@ class EncryptedAdapter:
             raise Offline("The adapter inside cannot be pinged.")
         await self._inner.ping()
 
-    def watch(self, cursor: Cursor | None) -> AsyncIterator[Hint]:
+    async def watch(self, cursor: Cursor | None) -> AsyncGenerator[Hint]:
         if not isinstance(self._inner, SupportsWatch):
             raise Offline("The adapter inside cannot watch.")
-        return self._inner.watch(cursor)
+        line = self._connected()
+        hints = aiter(self._inner.watch(cursor))
+        try:
+            async for hint in hints:
+                page = None if hint.page is None else await self._shown(line, hint.page)
+                yield dataclasses.replace(hint, page=page)
+        finally:
+            if isinstance(hints, AsyncGenerator):
+                await hints.aclose()
 
     async def log_in(self, credentials: Credentials) -> Tokens:
         return await self._users().log_in(credentials)
@@ -232,6 +238,10 @@ class EncryptedAdapter:
 
     async def log_out(self, refresh_token: str) -> None:
         await self._users().log_out(refresh_token)
+
+    async def _shown(self, line: _Line, page: Page) -> Page:
+        changesets = await self._environment.run_blocking(line.cipher.decrypt, page.changesets, line.place)
+        return dataclasses.replace(page, changesets=tuple(changesets))
 
     async def _hidden(self, chunks: AsyncIterator[bytes], encryption: Encryption) -> AsyncGenerator[bytes]:
         async for chunk in chunks:

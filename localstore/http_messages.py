@@ -6,6 +6,8 @@ This module knows neither the network nor any library for it, nor what an adapte
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 import sys
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -37,12 +39,14 @@ else:
 __all__ = [
     "JSON",
     "MESSAGE_PACK",
+    "NEWS_BYTES",
     "VERSION",
     "VERSION_HEADER",
     "ConnectReply",
     "ConnectRequest",
     "DoneReply",
     "LoginRequest",
+    "News",
     "PageReply",
     "PingReply",
     "PollReply",
@@ -58,8 +62,10 @@ __all__ = [
     "TooLong",
     "compressed",
     "decode_message",
+    "decode_news",
     "decompressed",
     "encode_message",
+    "encode_news",
     "error_of",
     "is_name",
     "is_worth_compressing",
@@ -69,6 +75,8 @@ __all__ = [
 VERSION: Final = 1
 """Of this protocol; both sides say theirs in every message."""
 VERSION_HEADER: Final = "localstore-version"
+NEWS_BYTES: Final = 32 * 1024
+"""How much an event brings of changesets at most; of more it only tells."""
 MESSAGE_PACK: Final = "application/msgpack"
 JSON: Final = "application/json"
 
@@ -209,6 +217,20 @@ class PageReply(msgspec.Struct, frozen=True, kw_only=True):
     passed_over: list[str] = []
 
 
+class News(msgspec.Struct, frozen=True, kw_only=True):
+    """What came after a cursor, as the data of an event: who is there needs no pull to have it.
+
+    Attributes:
+        remote_id, after: of what, and where a device has to be for this to be what it lacks.
+        changesets, cursor: as of a page.
+    """
+
+    remote_id: Name
+    after: bytes
+    changesets: list[_SealedBytes]
+    cursor: bytes
+
+
 class PollReply(msgspec.Struct, frozen=True, kw_only=True):
     news: bool
     seen: str
@@ -329,6 +351,24 @@ def decode_message(kind: type[T], data: bytes | bytearray, media: str = MESSAGE_
     else:
         return found
     raise ProtocolError(f"A message of {len(data)} bytes is no {kind.__name__}: {_unquoted(problem)}.")
+
+
+def encode_news(news: News) -> bytes:
+    """As the data of an event, which is one line of text."""
+    return base64.b64encode(_packer.encode(news))
+
+
+def decode_news(data: str) -> News:
+    """The opposite of ``encode_news``.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    try:
+        packed = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ProtocolError(f"The data of an event has {len(data)} characters and is no base64.") from error
+    return decode_message(News, packed)
 
 
 def is_worth_compressing(byte_count: int, changesets: int = 0) -> bool:

@@ -1,6 +1,6 @@
 """Hearing of news from a hub: a stream of events, or where something on the way holds that up, long polls.
 
-Pure but for the connection it is given: what an event means for who waits is decided here.
+Pure but for the connection it is given: what an event means for who waits is decided here. What is little comes with its event.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 
-from localstore.adapter import Hint
-from localstore.errors import Offline, Unauthorized
-from localstore.http_messages import PollReply, PollRequest
+from localstore.adapter import Cursor, Hint, Page
+from localstore.errors import Offline, ProtocolError, Unauthorized
+from localstore.http_messages import NEWS_BYTES, PollReply, PollRequest, decode_news
+from localstore.wire import decode
 from localstore_adapters._http_wire import Wire
 
 __all__ = ["Place", "Silent", "events", "polls"]
 
-_LINE_BYTES_MAX = 8192
+_LINE_BYTES_MAX = 8192 + 2 * NEWS_BYTES
 _POLL_SECONDS = 25.0
 _REPLY_BYTES = 64 * 1024
 _BEATS = 2.5  # so many heartbeats may fail to come
@@ -34,12 +35,14 @@ class Place:
         partition, device: which.
         heartbeat: seconds between signs of life of the hub.
         token: the access token as it is now.
+        remote_id: of the history that is listened to.
     """
 
     partition: str
     device: bytes
     heartbeat: float
     token: Callable[[], str | None]
+    remote_id: str
 
 
 async def events(wire: Wire, place: Place) -> AsyncGenerator[Hint]:
@@ -52,7 +55,7 @@ async def events(wire: Wire, place: Place) -> AsyncGenerator[Hint]:
     """
     seen: str | None = None
     while True:
-        query = {"partition": place.partition, "device": place.device.hex()}
+        query = {"partition": place.partition, "device": place.device.hex(), "news": "yes"}
         headers = {} if seen is None else {"last-event-id": seen}
         silence = _BEATS * place.heartbeat
         token = place.token()
@@ -62,7 +65,7 @@ async def events(wire: Wire, place: Place) -> AsyncGenerator[Hint]:
             while event is not None:
                 seen = event.seen or seen
                 if event.kind == "head":
-                    yield Hint()
+                    yield _hint(event.data, place.remote_id)
                 elif event.kind == "revoked" and place.token() == token:
                     raise Unauthorized("The hub does not let this user listen any more.")
                 event = await _next(lines)
@@ -90,6 +93,7 @@ async def polls(wire: Wire, place: Place) -> AsyncGenerator[Hint]:
 class _Event:
     kind: str
     seen: str
+    data: str
 
 
 async def _first(lines: AsyncGenerator[str], seconds: float) -> _Event | None:
@@ -102,7 +106,7 @@ async def _first(lines: AsyncGenerator[str], seconds: float) -> _Event | None:
 
 async def _next(lines: AsyncGenerator[str]) -> _Event | None:
     """The next event, None at the end."""
-    kind, seen = "message", ""
+    kind, seen, data = "message", "", ""
     async for line in lines:
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
@@ -110,9 +114,23 @@ async def _next(lines: AsyncGenerator[str]) -> _Event | None:
             kind = value
         elif name == "id":
             seen = value
+        elif name == "data":
+            data = value
         elif not line:
-            return _Event(kind, seen)
+            return _Event(kind, seen, data)
     return None
+
+
+def _hint(data: str, remote_id: str) -> Hint:
+    """What an event tells; without what it brings when that is of another history."""
+    if not data:
+        return Hint()
+    try:
+        news = decode_news(data)
+        page = Page(changesets=tuple(map(decode, news.changesets)), cursor=Cursor(news.cursor), more=False)
+    except ProtocolError as error:  # altered on its way; the line is made anew
+        raise Offline("The hub's stream of events is damaged.") from error
+    return Hint(after=Cursor(news.after), page=page) if news.remote_id == remote_id else Hint()
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str]:

@@ -233,7 +233,8 @@ class HttpAdapter:
             await wire.close()
 
     async def _hints(self, wire: Wire, line: _Line) -> AsyncGenerator[Hint]:
-        place = Place(line.hello.partition, line.hello.device, line.reply.heartbeat_seconds, lambda: self._token(line))
+        hello, beat = line.hello, line.reply.heartbeat_seconds
+        place = Place(hello.partition, hello.device, beat, lambda: self._token(line), line.reply.remote_id)
         if self._options.watch != "poll" and not self._is_held_up:
             try:
                 async with aclosing(events(wire, place)) as hints:

@@ -59,6 +59,11 @@ class Lines:
     def __len__(self) -> int:
         return len(self._lines)
 
+    @property
+    def remote_id(self) -> str | None:
+        """Of the history that the log had at the last connect; None before the first one."""
+        return self._remote_id
+
     def own(self, partition: str, device: bytes) -> Hello:
         """How the hub itself introduces itself to the log, which begins no history where there was one: a log that is empty all
         at once may be being restored, and devices that saw another history would drop theirs for it.

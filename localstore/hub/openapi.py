@@ -89,8 +89,10 @@ def _reading() -> dict[str, Any]:
     part = _responses("200", "Its bytes.", whole)
     part |= {"206": {"description": "Its bytes from a place on.", "content": whole}}
     part |= {code: {"description": told, "content": _content(messages.Problem)} for code, told in _SNAPSHOT_PROBLEMS.items()}
+    news = {"name": "news", "in": "query", "required": False, "schema": {"type": "string", "enum": ["yes", "no"]}}
+    told = "A stream. With news=yes, what is little comes as the data of its event: a News as MessagePack, in base64."
     return {
-        "events": {"get": _get("events", "News as server-sent events.", parameters, _responses("200", "A stream.", stream))},
+        "events": {"get": _get("events", "News as server-sent events.", [*parameters, news], _responses("200", told, stream))},
         "snapshot": {"get": _get("snapshot", "The latest snapshot.", parameters, latest)},
         "snapshot/{name}": {"get": _get("read_snapshot", "A snapshot's bytes.", [*parameters, named], part)},
     }

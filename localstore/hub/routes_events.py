@@ -1,7 +1,8 @@
 """The endpoints that tell of news: a stream of server-sent events, and a poll that takes long for who cannot hold one.
 
-A stream tells at most that there is something; devices pull it. With each heartbeat its user is looked at again, so that whom
-access was taken from is gone by then. One stream costs a coroutine and little else.
+A stream tells that there is something, and brings along what is little, for devices that ask for it; the rest is pulled. With
+each heartbeat its user is looked at again, so that whom access was taken from is gone by then. One stream costs a coroutine and
+little else.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from localstore.http_messages import VERSION, VERSION_HEADER, PollReply, PollReq
 from localstore.hub.access import Access, Person
 from localstore.hub.asking import Asked, answer, check_version
 from localstore.hub.declining import Declined
-from localstore.hub.events import Listener
+from localstore.hub.events import Brought, Listener
 
 __all__ = ["events", "place_of", "poll"]
 
@@ -33,7 +34,7 @@ async def events(asked: Asked) -> Response:
     await asked.access(person, partition)
     await asked.own(person, partition, device)
     asked.check_waiting(person)
-    return EventStream(asked, person, partition, device)
+    return EventStream(asked, person, partition, device, follows=asked.request.query_params.get("news") == "yes")
 
 
 async def poll(asked: Asked) -> Response:
@@ -57,9 +58,15 @@ async def poll(asked: Asked) -> Response:
 
 
 class EventStream(Response):
-    """An open stream, until the device goes away, loses its access, or the hub ends."""
+    """An open stream, until the device goes away, loses its access, or the hub ends.
 
-    def __init__(self, asked: Asked, person: Person, partition: str, device: bytes) -> None:
+    Args:
+        asked, person: whose.
+        partition, device: of what and for whom.
+        follows: whether it takes what is brought along.
+    """
+
+    def __init__(self, asked: Asked, person: Person, partition: str, device: bytes, *, follows: bool) -> None:
         super().__init__(
             status_code=200,
             media_type="text/event-stream",
@@ -71,11 +78,12 @@ class EventStream(Response):
         self._person = person
         self._partition = partition
         self._device = device
+        self._follows = follows
         self._noticed = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         told = self._asked.request.headers.get("last-event-id")
-        listening = self._parts.events.listening(self._partition, self._device, told)
+        listening = self._parts.events.listening(self._partition, self._device, told, follows=self._follows)
         with self._asked.waiting(self._person), listening as listener:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             leaving = asyncio.ensure_future(_left(receive, listener))
@@ -99,9 +107,18 @@ class EventStream(Response):
                 if not await self._beat(listener, send):
                     return
                 due = self._next_beat()
-            if listener.take_news() and not listener.ended:
-                self._parts.metrics.events.inc()
-                await _say(send, _NEWS, listener.now)
+            if (listener.take_news() or listener.brought) and not listener.ended:
+                await _say(send, _NEWS, listener.now, self._count(listener.brought))
+
+    def _count(self, brought: Brought | None) -> bytes:
+        """The data of an event that is about to be sent."""
+        metrics = self._parts.metrics
+        metrics.events.inc()
+        if brought is None:
+            return b""
+        metrics.pulled.inc(brought.count)
+        metrics.pulled_bytes.inc(brought.byte_count)
+        return brought.data
 
     def _next_beat(self) -> float:
         """When the next heartbeat is due: at the end of the token, if that is earlier and was not looked at yet."""
@@ -147,6 +164,6 @@ async def _left(receive: Receive, listener: Listener) -> None:
     listener.end()
 
 
-async def _say(send: Send, event: str, told: str) -> None:
-    body = f"event: {event}\nid: {told}\ndata:\n\n".encode()
+async def _say(send: Send, event: str, told: str, data: bytes = b"") -> None:
+    body = b"event: %b\nid: %b\ndata:%b\n\n" % (event.encode(), told.encode(), data)
     await send({"type": "http.response.body", "body": body, "more_body": True})

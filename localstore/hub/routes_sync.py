@@ -121,7 +121,7 @@ def largest_changeset(parts: HubParts) -> int:
 async def _push(asked: Asked, hello: Hello, batch: Sequence[SealedChangeset]) -> PushResult:
     async with asked.parts.lines.using(hello) as line:
         result = await line.push(batch)
-    asked.parts.events.pushed(hello.partition, hello.device, result.acknowledged)
+    asked.parts.events.pushed(hello.partition, hello.device)
     asked.parts.snapshots.note(hello.partition, len(batch))
     return result
 

@@ -58,6 +58,8 @@ def fold(connection: sqlite3.Connection, limit: int) -> bool:
         Whether some are left after ``limit`` changesets.
     """
     state = load_state(connection)
+    if state.folded >= state.last_number:
+        return False
     rows = Rows(connection, state.device, now_ms=0, rules={})  # our own changes win against nothing
     number = state.folded
     stored = connection.execute(

@@ -12,30 +12,23 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from typing import ParamSpec, Protocol, TypeVar
 
-from localstore.adapter import Cursor, Hello, Limit, Page, PushResult, Refusal, SealedChangeset
-from localstore.errors import (
-    Busy,
-    Offline,
-    ProtocolError,
-    Refused,
-    ResetRequired,
-    SyncError,
-)
+from localstore.adapter import Cursor, Hello, Hint, Limit, Page
+from localstore.errors import Busy, ProtocolError, ResetRequired, SyncError
 from localstore.store.apply import Applied
-from localstore.store.repaired import SetAside
 from localstore.store.state import State
-from localstore.sync.answers import answers, check_welcome
+from localstore.sync.answers import check_welcome
 from localstore.sync.blocking import in_thread, in_thread_then
 from localstore.sync.compaction import Compaction
 from localstore.sync.first_sync import FirstSync, Unseen
 from localstore.sync.heartbeat import Heartbeat
 from localstore.sync.hints import Hints
 from localstore.sync.line import Line
-from localstore.sync.news import Connection, Emptied, Failed, Heard, MayStayAway, News, ReachedHead, Received, Sent
+from localstore.sync.news import Connection, Failed, Heard, MayStayAway, News, ReachedHead, Received
 from localstore.sync.offline_time import OfflineTime
 from localstore.sync.parts import SessionParts
 from localstore.sync.reports import Reports
 from localstore.sync.retry import Backoff
+from localstore.sync.sending import OfFile, Sending
 from localstore.sync.signs import SignsOfLife
 from localstore.sync.state import ConnectionEvent
 from localstore.sync.token_use import TokenUse
@@ -117,11 +110,14 @@ class Cycle:
         self._token = TokenUse(parts.tokens, signals.work.set)
         self._reports = reports or Reports()
         self._cursor: Cursor | None = None
+        self._looked, self._looked_at = 0, 0.0  # mark and time of the last pull that reached the head
         self._hints = Hints(line.adapter, parts.environment.monotonic, self._heard, self._warn)
         self._remote_ahead_ms: float | None = None
         self._is_connected = False
         self._lost_at: float | None = None
-        self._device = b""
+        self._sending = Sending(
+            parts, line, waits, tell=observer.tell, report_file=self._report_file, progressed=self._backoff.reset
+        )
         self._offline_time = OfflineTime(parts.store, parts.environment)
         self._first_sync = FirstSync(parts, line, unseen, observer.report)
         self._compaction = Compaction(parts, line)
@@ -198,19 +194,21 @@ class Cycle:
             await self._take_turns(signs, push_first=push_first)
 
     async def _take_turns(self, signs: SignsOfLife, *, push_first: bool) -> None:
+        must_look = True
         while True:
             if self._token.is_outdated():
                 await self._connect(quietly=True)
             if push_first:
-                await self._push_outbox(batches=1)  # the rest goes after the pull: a long outbox must not keep news away
-            await self._pull_to_head()
-            await self._push_outbox()
+                await self._sending.send(batches=1)  # the rest goes after the pull: a long outbox must not keep news away
+            if must_look or not await self._apply_brought():
+                await self._pull_to_head()
+            await self._sending.send()
             self._backoff.reset()
             self._token.worked()
             await self._observer.caught_up(self._pull_to_head)
             await self._in_thread(self._store.purge, self._remote_ms())
             await self._compaction.step(self._remote_ms())
-            await self._wait_for_work(signs)
+            must_look = await self._wait_for_work(signs)
             push_first, self._signals.committed = self._signals.committed, False
 
     async def _connect(self, *, quietly: bool = False) -> None:
@@ -219,7 +217,7 @@ class Cycle:
         if not quietly:
             self._observer.tell(Connection(ConnectionEvent.ATTEMPT))
         state = await self._look_at_cursor()
-        self._device = state.device
+        self._sending.device = state.device
         # Another process of this device may push meanwhile. Both numbers only grow, so what was acknowledged before the
         # remote answered, and what was made after it, are safe to compare with its answer.
         acknowledged = await self._in_thread(self._store.acknowledged)
@@ -259,33 +257,56 @@ class Cycle:
             await self._begin_with_snapshot()
         limit = Limit(max_bytes=self._limits.page_bytes, max_count=self._limits.page_count)
         while True:
-            self._hints.heard = False
+            self._hints.forget()
             page = await self._pull(limit)
             if page.more and page.cursor == self._cursor:
                 raise ProtocolError("The adapter says that there is more, and does not move on.", hint="Tell its authors.")
-            applied = await in_thread_then(
-                self._parts.environment,
-                functools.partial(self._report_page, page),
-                self._store.apply,
-                page.changesets,
-                after=self._cursor,
-                cursor=page.cursor,
-            )
-            if applied is None:  # another process of this device was quicker
-                await self._look_at_cursor()
-                continue
-            self._cursor = page.cursor
-            if page.changesets:
-                self._backoff.reset()
-                self._observer.tell(Received(_byte_count(page), page.remaining_bytes))
-            if not page.more:
+            if await self._apply(page) and not page.more:
                 break
+        self._looked, self._looked_at = mark, self._parts.environment.monotonic()
         self._observer.tell(ReachedHead(_shown(page.warnings), _shown(page.passed_over)))
         self._waits.reached_head(mark)  # after it, as who waited may look at the status
-        if self._hints.heard:  # while the last page was on its way
+        if self._hints.any:  # while the last page was on its way
             self._observer.tell(Heard())
         if self._offline_time.is_due():
             self._observer.tell(MayStayAway(await self._in_thread(self._offline_time.again)))
+
+    async def _apply_brought(self) -> bool:
+        """Apply what hints brought, if it is what comes next here: each begins where the one before it ended, so that none was
+        missed. Nobody who waits for the head is released by that: it was read before they asked, perhaps.
+
+        Returns:
+            Whether there is no need to look for more.
+        """
+        page: Page | None = None
+        while self._hints.brought:
+            hint = self._hints.brought.popleft()
+            page = hint.page
+            if page is None or page.more or hint.after != self._cursor or not await self._apply(page):
+                return False
+        if page is None or self._hints.heard:
+            return page is None and not self._hints.heard
+        self._observer.tell(ReachedHead(_shown(page.warnings), _shown(page.passed_over)))
+        return True
+
+    async def _apply(self, page: Page) -> bool:
+        """Apply what comes next, and go on from its end; False when another process of this device was quicker."""
+        applied = await in_thread_then(
+            self._parts.environment,
+            functools.partial(self._report_page, page),
+            self._store.apply,
+            page.changesets,
+            after=self._cursor,
+            cursor=page.cursor,
+        )
+        if applied is None:
+            await self._look_at_cursor()
+            return False
+        self._cursor = page.cursor
+        if page.changesets:
+            self._backoff.reset()
+            self._observer.tell(Received(_byte_count(page), page.remaining_bytes))
+        return True
 
     async def _pull(self, limit: Limit) -> Page:
         try:
@@ -303,79 +324,32 @@ class Cycle:
             self._backoff.reset()
             self._observer.tell(Received(byte_count, None))
 
-    async def _push_outbox(self, batches: int | None = None) -> None:
-        """Send what is unsent, at most so many batches."""
-        capabilities = self._line.adapter.capabilities
-        await in_thread_then(self._parts.environment, self._report_file, self._ready_to_push)
-        while batches is None or batches > 0:
-            batch = await self._in_thread(
-                self._store.batch, max_bytes=capabilities.max_batch_bytes, max_count=capabilities.max_batch_count
-            )
-            if not batch:  # another process may have emptied it: nobody told those who wait here
-                self._waits.acknowledged(await self._in_thread(self._store.acknowledged))
-                self._observer.tell(Emptied())
-                return
-            await self._settle(batch, await self._push(batch))
-            self._backoff.reset()
-            batches = None if batches is None else batches - 1
-
-    def _ready_to_push(self) -> tuple[list[SetAside], list[tuple[str, str]]]:
-        """Bring the outbox up to date, and take what is to be told of the file."""
-        self._store.seal()
-        self._store.catch_up()
-        return self._store.take_set_aside(), self._store.take_unsealed()
-
-    async def _push(self, batch: Sequence[SealedChangeset]) -> PushResult:
-        """Push a batch; an answer that makes no sense must not make us forget what was never stored."""
-        if batch[0].device != self._device:
-            raise Offline("Another process reset this file, which is another device now. The session connects again.")
-        try:
-            result = await self._line.push(batch)
-        except Refused as error:
-            result = PushResult(acknowledged=0, refusals=(Refusal(number=error.number or 0, reason=error.message),))
-        first, last = batch[0].number, batch[-1].number
-        made = last if result.acknowledged <= last else (await self._in_thread(self._store.state)).last_number
-        if not answers(result, first, last, made):
-            raise ProtocolError(
-                f"The adapter's answer does not fit: changesets {first} to {last} were pushed, {result.acknowledged} was"
-                f" acknowledged, {len(result.refusals)} were refused. Nothing was let go.",
-                hint="Report this to its authors.",
-            )
-        return result
-
-    async def _settle(self, batch: Sequence[SealedChangeset], result: PushResult) -> None:
-        """Let go of what the remote took, and set aside what it never will."""
-        await self._in_thread(self._store.acknowledge, result.acknowledged, self._device)
-        self._waits.acknowledged(result.acknowledged)
-        sent = sum(sealed.byte_count for sealed in batch if sealed.number <= result.acknowledged)
-        if sent:
-            self._observer.tell(Sent(result.acknowledged, sent))
-        for refusal in result.refusals:
-            if any(sealed.number == refusal.number and not sealed.rows for sealed in batch):  # it stands for a refused one
-                raise ProtocolError(
-                    f"The remote refuses even an empty changeset: {refusal.reason}. Sync stopped; local data is untouched.",
-                    hint="Ask whoever runs the remote.",
-                )
-            await self._in_thread(self._store.refuse, refusal.number, redacted_text(refusal.reason), self._device)
-
     def _remote_ms(self) -> int | None:
         """The remote's clock by now, which went on since it was told at the connect."""
         if self._remote_ahead_ms is None:
             return None
         return int(self._remote_ahead_ms + self._parts.environment.monotonic() * 1000)
 
-    async def _wait_for_work(self, signs: SignsOfLife) -> None:
-        """Until a commit, a hint, a command or the timer; asks for signs of life meanwhile, and at once when told to doubt."""
+    async def _wait_for_work(self, signs: SignsOfLife) -> bool:
+        """Until a commit, a hint, a command or the timer; asks for signs of life meanwhile, and at once when told to doubt.
+
+        Returns:
+            Whether the remote has to be looked at. While it is watched, a commit is no reason, nor is what a hint brought.
+        """
         monotonic = self._parts.environment.monotonic
-        until = monotonic() + self._token.at_most(self._limits.poll or self._line.adapter.capabilities.poll_seconds)
+        poll = self._limits.poll or self._line.adapter.capabilities.poll_seconds
+        until = min(monotonic() + self._token.at_most(poll), self._looked_at + poll)
         while not self._signals.work.is_set() and (left := until - monotonic()) > _SOON:
             self._line.check_alive()
             seconds = min(left, signs.keep(), self._hints.keep(self._cursor))
             await self._sleep_until(self._signals.work, seconds, or_end_of=signs.outstanding)
             if self._signals.reconnect.is_set():
                 await signs.ask_urgently()
+        is_told = self._hints.is_following and (self._signals.committed or self._hints.any)
+        is_due = self._signals.reconnect.is_set() or until - monotonic() <= _SOON
         self._signals.work.clear()
         self._signals.reconnect.clear()  # the line holds, or the pull that follows will show
+        return is_due or not is_told or self._hints.heard or self._waits.download_requests > self._looked
 
     async def _warn_of_offline_time(self) -> None:
         with suppress(Busy):  # which is for the next attempt to find
@@ -398,8 +372,9 @@ class Cycle:
             for task in tasks:
                 task.cancel()
 
-    def _heard(self) -> None:
-        self._observer.tell(Heard())
+    def _heard(self, hint: Hint) -> None:
+        if hint.page is None or hint.page.changesets:  # else it tells only how far the remote is by what was sent here
+            self._observer.tell(Heard())
         self._signals.work.set()
 
     def _warn(self, warning: str) -> None:
@@ -409,7 +384,7 @@ class Cycle:
         if applied is not None:
             self._report(self._reports.of_page(page, applied))
 
-    def _report_file(self, found: tuple[list[SetAside], list[tuple[str, str]]]) -> None:
+    def _report_file(self, found: OfFile) -> None:
         self._report(self._reports.of_file(*found))
 
     def _report(self, errors: Iterable[SyncError]) -> None:

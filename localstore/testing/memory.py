@@ -56,6 +56,7 @@ class MemoryRemote:
         environment: where its clock and its identity come from.
         max_changeset_bytes: larger changesets are refused; may be set at any time. None sets no limit.
         horizon_days: devices that were away for longer have to be reset; may be set at any time. None sets no limit.
+        brings_news: whether hints bring what is new.
     """
 
     def __init__(
@@ -64,7 +65,9 @@ class MemoryRemote:
         environment: Environment = _WORLD,
         max_changeset_bytes: int | None = None,
         horizon_days: float | None = None,
+        brings_news: bool = False,
     ) -> None:
+        self.brings_news = brings_news
         self.max_changeset_bytes = max_changeset_bytes
         self.horizon_days = horizon_days
         self._environment = environment
@@ -339,16 +342,22 @@ class MemoryAdapter:
         self._bells[bell] = None
         try:
             with self._remote.listening(bell):  # before looking, so that nothing falls in between
-                if self._remote.has_news(line, cursor):
-                    yield Hint()
-                while True:
+                if not self._remote.has_news(line, cursor):
                     await bell.wait()
-                    if self._line is not line:
-                        return
+                while self._line is line:
                     self._remote.has_news(line, None)  # raises when the remote is offline or replaced
-                    yield Hint()
+                    hint = self._hint(line, cursor)
+                    cursor = hint.page.cursor if hint.page else cursor
+                    yield hint
+                    await bell.wait()
         finally:
             self._bells.pop(bell, None)
+
+    def _hint(self, line: _Line, after: Cursor | None) -> Hint:
+        if not self._remote.brings_news or after is None:
+            return Hint()
+        page = self._remote.pull(line, after, Limit())
+        return Hint() if page.more else Hint(after=after, page=page)
 
     async def ping(self) -> None:
         await _pause()

@@ -12,7 +12,9 @@ from localstore import Credentials, Settings
 from localstore.adapter import Hello
 from localstore.testing.conformance import POWERS, AdapterConformance, UsersConformance
 from localstore.testing.conformance.connecting import ConnectingRules
+from localstore.testing.conformance.converging import ConvergingRules
 from localstore.testing.conformance.snapshotting import SnapshottingRules
+from localstore.testing.conformance.watching import WatchingRules
 from localstore.testing.memory import MemoryAdapter, MemoryRemote
 from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
 from localstore.testing.memory_users import MemoryRemoteWithUsers, MemoryUserAdapter
@@ -42,6 +44,15 @@ class TestMemory(AdapterConformance):
     @pytest.fixture
     def remote(self) -> MemoryUnderTest:
         return MemoryUnderTest()
+
+
+class TestMemoryThatBringsNews(WatchingRules, ConvergingRules):  # all the others are about what it has in common
+    powers = POWERS - {"snapshots"}
+    skips = frozenset({"snapshots"})
+
+    @pytest.fixture
+    def remote(self) -> MemoryUnderTest:
+        return MemoryUnderTest(MemoryRemote(brings_news=True))
 
 
 class MemoryWithSnapshotsUnderTest(MemoryUnderTest):

@@ -118,6 +118,39 @@ def test_the_same_clock_of_many_rows_is_written_and_found_at_once(empty: bytes, 
         assert len(found) == len({repr(clocks.record(note, state)) for state in states})
 
 
+def in_encoding(empty: bytes, encoding: str) -> sqlite3.Connection:
+    """The tables that clocks are in, in a file that stores text in this encoding."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute(f"PRAGMA encoding = '{encoding}'")
+    with closing(opened(empty)) as source:
+        for name in ("localstore_device", "localstore_table", "localstore_clock"):
+            connection.execute(source.execute("SELECT sql FROM sqlite_master WHERE name = ?", (name,)).fetchone()[0])
+            for row in source.execute(f"SELECT * FROM {name}"):
+                connection.execute(f"INSERT INTO {name} VALUES ({', '.join('?' * len(row))})", row)
+    return connection
+
+
+KEYS = st.one_of(
+    st.lists(st.integers(-5, 5) | st.integers(-(2**63), 2**63 - 1), min_size=1, unique=True),
+    st.lists(st.text("aZ09", max_size=3), min_size=1, unique=True),
+    st.lists(st.text("a\u00e9\uffee\U0001f600", max_size=2), min_size=1, unique=True),  # UTF-16 orders the last two otherwise
+    st.lists(st.binary(max_size=2), min_size=1, unique=True),
+    st.lists(st.integers(-2, 2) | st.text("a1", max_size=1) | st.binary(max_size=1), min_size=1, unique=True),
+)
+
+
+@given(KEYS, st.integers(0, 7), st.sampled_from(["UTF-8", "UTF-16le", "UTF-16be"]))
+def test_every_record_is_found_among_keys_of_every_order(empty: bytes, keys: list[Value], chosen: int, encoding: str) -> None:
+    recorded = [key for place, key in enumerate(keys) if chosen >> place & 1]
+    with closing(in_encoding(empty, encoding)) as connection:
+        table, clocks = table_of(connection), ClockTable(connection)
+        clocks.save(table, ((key, RowState(lives=((5, X),))) for key in recorded))
+
+        found = clocks.sort(table, keys)
+
+        assert {keys[position] for positions in found.values() for position in positions} == set(recorded)
+
+
 def test_a_row_without_a_record_has_no_clock(connection: sqlite3.Connection) -> None:
     assert loaded(connection, table_of(connection), "a") == {}
     assert ClockTable(connection).sort(table_of(connection), ["a"]) == {}

@@ -19,10 +19,19 @@ pytest.importorskip("starlette", reason="needs the extra hub")
 import msgspec
 
 from localstore import Credentials
-from localstore.adapter import Cursor, Hello, Hint, Limit, SnapshotInfo
+from localstore.adapter import Cursor, Hello, Hint, Limit, Page, SnapshotInfo
 from localstore.errors import Busy, LocalStoreError, Offline, ProtocolError, SnapshotUnusable, Unauthorized
-from localstore.http_messages import ConnectReply, PollReply, Problem, PushReply, encode_message
+from localstore.http_messages import (
+    ConnectReply,
+    News,
+    PollReply,
+    Problem,
+    PushReply,
+    encode_message,
+    encode_news,
+)
 from localstore.testing.conformance.suite import make_changeset, new_device
+from localstore.wire import SealedChangeset, encode
 from localstore_adapters._http_options import HttpOptions, read_url
 from localstore_adapters.http import HttpAdapter
 from tests.unit.hub_kit import APP, run, running_hub
@@ -293,11 +302,54 @@ def test_a_stream_goes_on_where_it_was_when_it_ends() -> None:
 
 def test_an_endless_line_of_a_stream_is_none() -> None:
     async def steps() -> None:
-        async with serving(connect=answer(WELCOME), events=_head("x" * 20_000, False)) as (url, _), line(url) as adapter:
+        async with serving(connect=answer(WELCOME), events=_head("x" * 200_000, False)) as (url, _), line(url) as adapter:
             await adapter.connect(HELLO)
             hints = adapter.watch(None)
             assert await anext(hints) == Hint(reason="lost")
             with pytest.raises(Offline, match="is none"):
+                await anext(hints)
+
+    run(steps())
+
+
+def head(*changesets: SealedChangeset, after: bytes, cursor: bytes, remote_id: str = "r") -> bytes:
+    """An event that brings something."""
+    news = News(remote_id=remote_id, after=after, changesets=list(map(encode, changesets)), cursor=cursor)
+    return b"event: head\nid: a-1\ndata:" + encode_news(news) + b"\n\n"
+
+
+NEW = make_changeset(new_device(), 1)
+
+
+@pytest.mark.parametrize(
+    ("event", "hint"),
+    [
+        (
+            head(NEW, after=b"3", cursor=b"4"),
+            Hint(after=Cursor(b"3"), page=Page(changesets=(NEW,), cursor=Cursor(b"4"), more=False)),
+        ),
+        (head(NEW, after=b"3", cursor=b"4", remote_id="another"), Hint()),
+    ],
+)
+def test_a_hint_brings_what_came_with_the_event_if_it_is_of_the_same_history(event: bytes, hint: Hint) -> None:
+    async def steps() -> None:
+        async with serving(connect=answer(WELCOME), events=_head("", False) + event) as (url, _), line(url) as adapter:
+            await adapter.connect(HELLO)
+            async with contextlib.aclosing(adapter.watch(None)) as hints:
+                assert await anext(hints) == hint
+
+    run(steps())
+
+
+@pytest.mark.parametrize("data", ["!", "AAAA", "kA=="])
+def test_an_event_that_brings_garbage_ends_the_stream(data: str) -> None:
+    async def steps() -> None:
+        event = _head(f"event: head\nid: a-1\ndata:{data}\n\n", False)
+        async with serving(connect=answer(WELCOME), events=event) as (url, _), line(url) as adapter:
+            await adapter.connect(HELLO)
+            hints = adapter.watch(None)
+            assert await anext(hints) == Hint(reason="lost")
+            with pytest.raises(Offline, match="damaged"):
                 await anext(hints)
 
     run(steps())

@@ -12,7 +12,10 @@ import pytest
 pytest.importorskip("httpx2", reason="needs the extra http")
 pytest.importorskip("starlette", reason="needs the extra hub")
 
-from localstore.adapter import Hello, Hint, Limit
+import httpx2
+
+from localstore.adapter import Hello, Hint, Limit, Page
+from localstore.http_messages import NEWS_BYTES
 from localstore.hub.access import Access
 from localstore.hub.serving import listen
 from localstore.testing.conformance.suite import make_changeset, new_device
@@ -57,6 +60,60 @@ def test_a_push_through_one_process_wakes_a_device_at_another(hubs: tuple[Runnin
                 assert await anext(hints) == Hint()
             page = await reader.pull(None, Limit())
             assert list(page.changesets) == [make_changeset(device, 1)]
+
+    run(steps())
+
+
+def test_small_news_come_with_their_event(hubs: tuple[RunningHub, RunningHub]) -> None:
+    async def steps() -> None:
+        async with (
+            connected(hubs[0]) as (writer, device),
+            connected(hubs[1]) as (reader, _),
+            watching(reader) as hints,
+        ):
+            cursor = (await reader.pull(None, Limit())).cursor
+            for number in (1, 2):
+                await writer.push([make_changeset(device, number)])
+                hint = await anext(hints)
+                pulled = await reader.pull(cursor, Limit())
+                assert list(pulled.changesets) == [make_changeset(device, number)]
+                brought = Page(changesets=pulled.changesets, cursor=pulled.cursor, more=False)
+                assert hint == Hint(after=cursor, page=brought)
+                cursor = pulled.cursor
+            async with httpx2.AsyncClient() as client:
+                metrics = (await client.get(f"http://127.0.0.1:{hubs[1].port}/metrics")).text
+            assert "localstore_hub_pulled_changesets_total 4.0" in metrics, "two were brought, and two pulled"
+
+    run(steps())
+
+
+def test_who_pushed_is_told_how_far_the_log_is_by_that(hubs: tuple[RunningHub, RunningHub]) -> None:
+    async def steps() -> None:
+        async with connected(hubs[0]) as (writer, device), watching(writer) as hints:
+            cursor = (await writer.pull(None, Limit())).cursor
+            await writer.push([make_changeset(device, 1)])
+            hint = await anext(hints)
+            assert hint.page is None or not hint.page.changesets, "the first time it is not known who pushed"
+            cursor = (await writer.pull(cursor, Limit())).cursor
+            await writer.push([make_changeset(device, 2)])
+            moved = await anext(hints)
+            assert (moved.after, moved.page and moved.page.changesets) == (cursor, ())
+            assert moved.page is not None
+            assert (await writer.pull(moved.page.cursor, Limit())).changesets == ()
+
+    run(steps())
+
+
+def test_of_large_news_an_event_only_tells(hubs: tuple[RunningHub, RunningHub]) -> None:
+    async def steps() -> None:
+        async with (
+            connected(hubs[0]) as (writer, device),
+            connected(hubs[1]) as (reader, _),
+            watching(reader) as hints,
+        ):
+            await reader.pull(None, Limit())
+            await writer.push([make_changeset(device, 1, blob_bytes=NEWS_BYTES)])
+            assert await anext(hints) == Hint()
 
     run(steps())
 
@@ -164,8 +221,9 @@ def test_lines_that_are_long_unused_are_closed() -> None:
 
 
 async def _streamed(adapter: HttpAdapter, told: asyncio.Queue[str], name: str) -> None:
-    async for _ in adapter.watch(None):
-        told.put_nowait(name)
+    async for hint in adapter.watch(None):
+        if hint.page is None or hint.page.changesets:
+            told.put_nowait(name)
 
 
 def test_who_pushed_is_not_woken_and_nobody_is_woken_twice() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
-from localstore.adapter import Hint, SupportsWatch
+from localstore.adapter import Hint, Limit, SupportsWatch
 from localstore.errors import Offline
 from localstore.testing.conformance.remote import RemoteUnderTest
 from localstore.testing.conformance.suite import Line, Suite
@@ -48,6 +48,28 @@ class WatchingRules(Suite):
                     await asyncio.wait([coming], timeout=self.hint_timeout)
                 assert isinstance(coming.result(), Hint)
                 assert await watcher.read() == writer.make(2, number)
+
+        self.run(rule())
+
+    def test_what_a_hint_brings_is_what_a_pull_from_there_gives(self, remote: RemoteUnderTest) -> None:
+        self.need("watch")
+
+        async def rule() -> None:
+            async with self.line(remote) as writer, self.line(remote) as watcher:
+                await writer.push(1, 1)
+                await watcher.read()
+                hints = _watch(watcher)
+                for number in range(2, 6):
+                    await writer.push(number, number)
+                    with contextlib.suppress(TimeoutError):  # a hint may fail to come
+                        hint = await asyncio.wait_for(_first(hints), self.hint_timeout)
+                        if hint is not None and hint.page is not None:
+                            pulled = await watcher.adapter.pull(hint.after, Limit())
+                            brought = list(hint.page.changesets)
+                            assert brought == list(pulled.changesets)[: len(brought)], "it is what comes after hint.after"
+                            assert not hint.page.more, "what is brought goes up to the head"
+                if isinstance(hints, AsyncGenerator):
+                    await hints.aclose()
 
         self.run(rule())
 
