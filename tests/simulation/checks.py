@@ -19,6 +19,7 @@ from tests.merging.oracle import Entry, Lost
 from tests.merging.schemas import Table
 from tests.simulation.oracle import History, Rows
 from tests.simulation.process import Device, Process
+from tests.simulation.standing import Standing
 from tests.simulation.workloads.work import Change, Work
 
 __all__ = ["Checks", "Written", "Wrong"]
@@ -57,6 +58,7 @@ class Checks:
 
     Attributes:
         works: the workloads.
+        standing: of files.
         fail: is told what is wrong.
         written: what was committed and, as far as can be known, not taken back by a disk.
         parted: how often the remote lost what it had.
@@ -64,6 +66,7 @@ class Checks:
     """
 
     works: Sequence[Work]
+    standing: Standing
     fail: Callable[[Wrong], object]
     written: list[Written] = field(default_factory=list)
     parted: int = 0
@@ -105,15 +108,16 @@ class Checks:
         self._ids[process] = process.device_id
         self._connections[process] = process.session.connection_state
         process.session.on_connection_state_change(lambda change: self._connected(process, change))
-        self.look(process)
+        self.look(process, "open")
 
     def _forget_lost(self, process: Process) -> None:
         """What a disk did not keep was not written; what of it was written as another device, before a reset, nobody knows."""
         of, last, name = process.device_id, last_number(process), process.name
         self.written = [one for one in self.written if one.device != name or (one.device_id == of and one.number <= last)]
 
-    def look(self, process: Process) -> None:
-        """See whether what is visible now may be so, if it is anything new."""
+    def look(self, process: Process, name: str) -> None:
+        """See whether what is visible after a call of the store may be so, if it is anything new."""
+        self.standing.worked(process, name)
         realm = process.realm
         if process.is_dead or realm.is_closed:
             return
@@ -123,6 +127,7 @@ class Checks:
         self._versions[process] = version
         with realm.read() as session:
             found = [wrong for work in self.works if not (self.parted and work.needs_all) for wrong in work.wrongs(session)]
+            found += self.standing.wrongs(process, session)
         if not self.resets and process.device_id != self._ids[process]:
             found.append(f"was reset, and nothing had happened that needs it: {process.session.last_reset}")
         if found:
@@ -134,6 +139,7 @@ class Checks:
             self.fail(Wrong(f"{process.name} was told of a bug: {error!r} because of {error.__cause__!r}"))
 
     def died(self, process: Process) -> None:
+        self.standing.died(process)
         self._versions.pop(process, None)
         self._connections.pop(process, None)
         self._ids.pop(process, None)

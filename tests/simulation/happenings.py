@@ -48,12 +48,21 @@ class Happenings:
         def write() -> Written:
             with process.realm.write() as session:
                 changes = tuple(self._world.works[work].write(session, chance, device.writer, number))
+                shown = self._checks.standing.shown(session, changes)
+            self._checks.standing.wrote(process, shown)
             return Written(device.name, device.writer, process.device_id, last_number(process), changes)
 
         written = process.run(write)
         self._world.trace.note(device.name, str(written))
         self._checks.written.append(written)
-        process.run(lambda: self._checks.look(process))
+        self._world.promptness.wrote(process, written.device_id, written.number)
+        process.run(lambda: self._checks.look(process, "write"))
+
+    def write_together(self, device: Device, chance: random.Random) -> None:
+        """All devices write at the same moment, and of the same rows those that know the same: stamps may be equal."""
+        work, seed = chance.choice(sorted(self._world.works)), chance.randrange(1 << 32)
+        for one in self._world.devices:
+            self.write(one, random.Random(seed), work=work)
 
     def pause(self, device: Device, chance: random.Random, *, away: float) -> None:
         """The user pauses sync for a while."""

@@ -91,6 +91,8 @@ class Network:
     Attributes:
         accepted: everything that the remote ever took, in its order.
         context: of what is nobody's doing.
+        asked: how many requests each device has made; signs of life are none.
+        on_taken: is told what the remote took, up to which number, and from whom.
     """
 
     def __init__(self, remote: Remote, loop: VirtualLoop, trace: Trace, seed: str, capabilities: dict[str, Any]) -> None:
@@ -100,6 +102,8 @@ class Network:
         self.capabilities = capabilities
         self.accepted: dict[tuple[bytes, int, bytes], SealedChangeset] = {}
         self.generation = 0
+        self.asked: dict[str, int] = {}
+        self.on_taken: Callable[[Sequence[SealedChangeset], int, str], object] | None = None
         self._seed = seed
         self._weather: dict[str, Weather] = {}
         self._random: dict[str, random.Random] = {}
@@ -133,6 +137,8 @@ class Network:
         for sealed in batch:
             if sealed.number <= result.acknowledged:
                 self.accepted.setdefault((sealed.device, sealed.number, sealed.digest), sealed)
+        if self.on_taken is not None:
+            self.on_taken(batch, result.acknowledged, but)
         self.ring(but=but)
 
     def watching(self, adapter: Adapter, event: asyncio.Event | None) -> None:
@@ -267,6 +273,8 @@ class Adapter:
     async def _ask(self, what: str, serve_it: Callable[[], T], *, with_token: bool = False) -> T:
         """Send a request, with the user's token if it needs one, and wait for the answer."""
         network, token = self._network, self._token
+        if what != "ping":
+            network.asked[self.name] = network.asked.get(self.name, 0) + 1
 
         def serve() -> T:
             if with_token:

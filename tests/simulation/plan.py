@@ -168,6 +168,7 @@ _FAULTS: dict[str, tuple[float, Callable[[random.Random], dict[str, Any]]]] = {
     "progress": (0.7, lambda chance: {"direction": chance.choice(list(Direction))}),
     "reconnect": (0.5, lambda chance: {}),
     "restart_remote": (0.5, lambda chance: {}),
+    "write_together": (2.0, lambda chance: {}),
     "step_clock": (0.5, lambda chance: {"seconds": round(chance.uniform(-1, 1) * chance.choice((1.0, 100.0, 5000.0)), 3)}),
 }
 """How often each befalls a device, and what there is to be said about it."""

@@ -25,7 +25,9 @@ from tests.simulation.line import CALM, Adapter, Network
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.plan import Plan
 from tests.simulation.process import Device, Process
+from tests.simulation.promptness import HARMLESS, OF_ONE_DEVICE, Promptness
 from tests.simulation.remote import Remote
+from tests.simulation.standing import Standing
 from tests.simulation.trace import Logged, Trace
 from tests.simulation.workloads.churn import Churn
 from tests.simulation.workloads.lists import Lists
@@ -93,7 +95,6 @@ class World:
         self.trace = Trace(self.loop.time, str(folder), tell)
         setup = plan.setup
         self.works = {name: WORKS[name]() for name in setup.works}
-        self.checks = Checks(list(self.works.values()), self.loop.give_up)
         source = random.Random(f"remote {plan.seed}")
         clock = WallClock(self.loop.time)
         self.remote = Remote(
@@ -102,8 +103,12 @@ class World:
             access_seconds=setup.access_seconds,
         )
         self.remote.add_user(USER, CREDENTIALS)
+        works = list(self.works.values())
+        standing = Standing(self.remote, [table for work in works for table in work.tables])
+        self.checks = Checks(works, standing, self.loop.give_up)
         self.checks.resets = setup.horizon_days is not None or setup.capabilities["snapshots"]
         self.network = Network(self.remote, self.loop, self.trace, f"network {plan.seed}", setup.capabilities)
+        self.promptness = Promptness(self.network, setup, lambda said: self.loop.give_up(Wrong(said)))
         self.devices = [
             Device(
                 f"d{index}",
@@ -150,6 +155,8 @@ class World:
             await asyncio.sleep(max(0.0, op.at - self.loop.time()))
             self.trace.note("plan", str(op))
             getattr(happenings, op.kind)(self.devices[op.device], random.Random(op.seed), **op.with_)
+            if op.kind not in HARMLESS:
+                self.promptness.disturbed(self.devices[op.device].name if op.kind in OF_ONE_DEVICE else None)
         self.trace.note("plan", "all faults stop")
         await self._heal()
         self.checks.all_is_well(self.devices, self.remote.changesets())
@@ -171,6 +178,7 @@ class World:
 
     async def _heal(self) -> None:
         """Wait until everybody has come to rest, which must not take long."""
+        self.promptness.disturbed()
         for device in self.devices:
             self.network.change_weather(device.name, CALM)
             if device.process is not None:
@@ -231,16 +239,19 @@ class World:
 
     def opened(self, process: Process) -> None:
         self._processes.append(process)
+        self.promptness.opened(process)
         process.run(lambda: self.checks.opened(process))
 
     def worked(self, process: Process, name: str) -> None:
-        self.checks.look(process)
+        self.promptness.worked(process, name)
+        self.checks.look(process, name)
 
     def heard(self, process: Process, error: SyncError) -> None:
         self.trace.note(process.name, f"hears of {type(error).__name__}: {error.message}")
         self.checks.heard(process, error)
 
     def died(self, process: Process) -> None:
+        self.promptness.died(process)
         self.checks.died(process)
 
 
