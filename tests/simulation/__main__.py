@@ -1,8 +1,8 @@
 """Devices, a remote and all that may go wrong between them, by chance: ``python -m tests.simulation --seed 1 --minutes 5``.
 
 Ends with 1 when something did not hold, and says the seed, the last that happened, and how little of the plan does it. With
-``--trace`` it shows everything that happens, which is the same every time. ``--planted`` does the same with copies of the library
-that have a mistake each, all of which must be found.
+``--trace`` it shows everything that happens, which is the same every time. ``--planted`` does the same with copies of the
+library that have a mistake each, all of which must be found.
 """
 
 import argparse
@@ -23,7 +23,9 @@ def main() -> int:
     parser.add_argument("--trace", action="store_true", help="show everything that happens")
     parser.add_argument("--as-found", action="store_true", help="do not look for a smaller plan that fails as well")
     parser.add_argument("--go-on", action="store_true", help="go on after a failure, and only name the seeds")
-    parser.add_argument("--planted", nargs="?", const="", metavar="NAME", help="look for planted mistakes, those so named, instead")
+    parser.add_argument(
+        "--planted", nargs="?", const="", metavar="NAME", help="look for planted mistakes, those so named, instead"
+    )
     arguments = parser.parse_args()
     if arguments.planted is not None:
         return check_planted(arguments.planted, arguments.seed)

@@ -147,6 +147,10 @@ class Network:
         else:
             self._watchers[adapter] = event
 
+    def is_watched(self, name: str) -> bool:
+        """Whether a device is told of news, and need not look itself."""
+        return any(watcher.name == name for watcher in self._watchers)
+
     def ring(self, but: str | None = None) -> None:
         for adapter, event in list(self._watchers.items()):
             if adapter.name == but:

@@ -89,16 +89,18 @@ PLANTED = (
         "        (cursor, 0),",
     ),
     Planted(
-        "half of a changeset is applied, and the rest in another transaction",
+        "half of a changeset is applied, and the whole in another transaction",
         60,
-        "store/rows.py",
-        "            self._write_rows(table, [row for row in rows.values() if not self._write_repaired(table, row)])\n",
-        "            written = [row for row in rows.values() if not self._write_repaired(table, row)]\n"
-        "            self._write_rows(table, written[:1])\n"
-        "            if written[1:]:\n"
-        "                self._connection.execute('COMMIT')\n"
-        "                self._connection.execute('BEGIN IMMEDIATE')\n"
-        "            self._write_rows(table, written[1:])\n",
+        "store/apply.py",
+        "    for changeset in turn:\n        rows.take(changeset)\n",
+        "    from msgspec.structs import replace\n"
+        "    for changeset in turn:\n"
+        "        half = [replace(g, values=[c[:1] for c in g.values]) for g in changeset.groups[:1] if g.values]\n"
+        "        rows.take(replace(changeset, groups=tuple(half)))\n"
+        "        rows.flush()\n"
+        "        rows._connection.execute('COMMIT')\n"
+        "        rows._connection.execute('BEGIN IMMEDIATE')\n"
+        "        rows.take(changeset)\n",
     ),
     Planted(
         "a duplicate is counted twice, as a push comes again",
@@ -119,8 +121,7 @@ PLANTED = (
         20,
         "sync/retry.py",
         "        self._attempts.attempt_number += 1\n",
-        "        self._failures = getattr(self, '_failures', 0) + 1\n"
-        "        self._attempts.attempt_number = self._failures\n",
+        "        self._failures = getattr(self, '_failures', 0) + 1\n        self._attempts.attempt_number = self._failures\n",
     ),
     Planted(
         "the wake-up of a commit is lost while the session is busy",
@@ -145,7 +146,7 @@ PLANTED = (
         "            self._observer.tell(Heard())\n",
     ),
 )
-"""Most say by how the simulation finds them what it is for; the seeds are twice as many as were needed, and more."""
+"""The seeds are about twice as many as were needed, and more, as another draw of chance may find a mistake later."""
 
 
 def check_planted(name: str, seed: int) -> int:

@@ -99,10 +99,10 @@ class Promptness:
         if last <= self._arrived.get(device_id, 0):
             return
         self._arrived[device_id] = last
-        seconds = 0.0 if self._setup.capabilities["watch"] else self._setup.capabilities["poll_seconds"]
         for process, line in self._lines.items():
             if process.name == by or line.since is None:
                 continue
+            seconds = 0.0 if self._network.is_watched(process.name) else self._setup.capabilities["poll_seconds"]
             has = partial(self._has, process, line, device_id, last)
             self._later(process, line, seconds + _AT_ONCE, has, f"get {last} of {device_id[:6]}")
 

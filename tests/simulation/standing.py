@@ -105,8 +105,14 @@ class Standing:
             known.last[sealed.device.hex()] = max(sealed.number, known.last.get(sealed.device.hex(), 0))
         known.cursor, known.before = cursor, log[:end]
         had = _numbers(session)
-        missing = {device[:6]: (number, had.get(device, 0)) for device, number in known.last.items() if had.get(device, 0) < number}
-        return [f"its cursor is ahead of its data: {missing}, of each device the last before it and what is there"] if missing else []
+        missing = {
+            device[:6]: (number, had.get(device, 0)) for device, number in known.last.items() if had.get(device, 0) < number
+        }
+        return (
+            [f"its cursor is ahead of its data: {missing}, of each device the last before it and what is there"]
+            if missing
+            else []
+        )
 
     def _unread(self, process: Process, known: _Known, session: Session) -> list[str]:
         """What was written here and is not read; a row that is set aside is listed, and so explained."""
@@ -120,7 +126,9 @@ class Standing:
         table = self._tables[name]
         where = " AND ".join(f"{column} = :k{place}" for place, column in enumerate(table.key))
         values: dict[str, Any] = {f"k{place}": value for place, value in enumerate(key)}
-        row = session.execute(sa.text(f"SELECT {', '.join(table.column_names)} FROM {name} WHERE {where}"), values).one_or_none()
+        row = session.execute(
+            sa.text(f"SELECT {', '.join(table.column_names)} FROM {name} WHERE {where}"), values
+        ).one_or_none()
         return None if row is None else tuple(row)
 
 
