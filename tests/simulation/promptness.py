@@ -39,13 +39,15 @@ class _Line:
 
     Attributes:
         since: when it was made, if nothing has disturbed the device since then.
-        changes: counts what changed of it.
+        changes: counts what changed of it, and disturbances.
+        steps: counts what changed of it.
         succeeded: whether a round of sync went well since the last failure.
         had: by device, the last number that was in the file when somebody looked.
     """
 
     since: float | None = None
     changes: int = 0
+    steps: int = 0
     succeeded: bool = False
     had: dict[str, int] = field(default_factory=dict)
 
@@ -110,6 +112,7 @@ class Promptness:
         line = self._lines.get(process)
         if line is None:
             return
+        line.steps += 1
         is_calm = change.new_state is ConnectionState.CONNECTED and self._network.weather(process.name) == CALM
         self._changed(line, self._network.loop.time() if is_calm else None)
         if change.new_state is ConnectionState.DISCONNECTED and line.succeeded:
@@ -151,10 +154,10 @@ class Promptness:
         """The first wait after a success is the first interval. Where there are users, the wait for a token comes before it."""
         if self._setup.access_seconds is not None:
             return
-        changes, initial = line.changes, self._setup.settings["backoff_initial"]
+        steps, initial = line.steps, self._setup.settings["backoff_initial"]
 
         def look() -> None:
-            if process.is_dead or process.realm.is_closed or line.changes != changes:
+            if process.is_dead or process.realm.is_closed or line.steps != steps:
                 return
             status = process.session.status
             if status.state is SessionState.ACTIVE and status.why in (Reason.OFFLINE, Reason.BACKING_OFF):
