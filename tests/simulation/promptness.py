@@ -151,8 +151,8 @@ class Promptness:
         return line.had.get(device_id, 0) >= number
 
     def _see_to_backoff(self, process: Process, line: _Line) -> None:
-        """The first wait after a success is the first interval. Where there are users, the wait for a token comes before it."""
-        if self._setup.access_seconds is not None:
+        """The first wait after a success is the first interval; a wait for a token may come before it, and is none."""
+        if process.is_dead or process.realm.is_closed or process.session.status.next_attempt is None:
             return
         steps, initial = line.steps, self._setup.settings["backoff_initial"]
 
