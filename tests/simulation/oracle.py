@@ -69,6 +69,9 @@ class History:
     def _known_by(self, changeset: Changeset) -> Known:
         known = list(self._seen.get((changeset.device, changeset.number - 1), (0,) * len(self._devices)))
         for depends in changeset.depends:
+            if (depends.device, depends.number) not in self._seen:
+                name = f"{changeset.number} of {changeset.device.hex()[:6]}"
+                raise AssertionError(f"{name} is stamped before {depends.number} of {depends.device.hex()[:6]}, which it knew")
             known = [max(pair) for pair in zip(known, self._seen[depends.device, depends.number], strict=True)]
         known[self._devices.index(changeset.device)] = changeset.number
         return tuple(known)
