@@ -59,10 +59,14 @@ class Happenings:
         process.run(lambda: self._checks.look(process, "write"))
 
     def write_together(self, device: Device, chance: random.Random) -> None:
-        """All devices write at the same moment, and of the same rows those that know the same: stamps may be equal."""
-        work, seed = chance.choice(sorted(self._world.works)), chance.randrange(1 << 32)
+        """All devices write at the same moment, and of the same rows those that know the same. Stamps are equal if clocks are,
+        as half of the time a time server sees to."""
+        work, seed, are_right = chance.choice(sorted(self._world.works)), chance.randrange(1 << 32), chance.random() < 0.5
         for one in self._world.devices:
-            self.write(one, random.Random(seed), work=work)
+            if are_right:
+                one.clock.correct()
+            for number in range(3):
+                self.write(one, random.Random(seed + number), work=work)
 
     def pause(self, device: Device, chance: random.Random, *, away: float) -> None:
         """The user pauses sync for a while."""
