@@ -10,6 +10,7 @@ import time
 from typing import TypeVar
 
 import msgspec
+from sqlalchemy import text
 
 from benchmarks.device import memory, say
 from benchmarks.kit import percentile
@@ -29,13 +30,33 @@ from localstore.testing.conformance import make_changeset
 from localstore.urls import split_url
 from localstore.wire import encode
 from localstore_adapters.http import HttpAdapter
-from localstore_adapters.sql import SqlAdapter
+from localstore_adapters.sql import SqlAdapter, SqlStore
 
 __all__ = ["APP", "BATCH_COUNT", "WRITER", "device_name", "fill", "hello"]
 
 APP, PARTITION = "benchmarks", "default"
 WRITER, READER = b"W" * 16, b"R" * 16
 BATCH_COUNT = 1_000
+_COPY_COUNT = 500_000  # in one transaction
+_COPY = (
+    text("""
+        WITH RECURSIVE places(position) AS (
+            SELECT CAST(:start AS BIGINT) + 1 UNION ALL SELECT position + 1 FROM places WHERE position < :end
+        )
+        INSERT INTO localstore_log_changeset (partition, position, total, mark, device, number, digest, stored_ms, sealed)
+        SELECT log.partition, places.position, log.total + (places.position - log.position) * (log.total - earlier.total),
+            log.mark, log.device, places.position, log.digest, log.stored_ms, log.sealed
+        FROM places, localstore_log_partition whose, localstore_log_changeset log, localstore_log_changeset earlier
+        WHERE log.partition = whose.id AND log.position = :template
+            AND earlier.partition = whose.id AND earlier.position = :template - 1
+    """),
+    text("""
+        UPDATE localstore_log_partition SET head = :end,
+            total = (SELECT log.total FROM localstore_log_changeset log WHERE log.partition = id AND log.position = :end)
+    """),
+    text("UPDATE localstore_log_device SET number = :end"),
+)
+"""Of a log with one partition and one device that wrote, in the layout that the adapter makes."""
 T = TypeVar("T")
 
 
@@ -48,20 +69,42 @@ def hello(device: bytes, partition: str = PARTITION) -> Hello:
 
 
 async def fill(store: str, count: int) -> Cursor | None:
-    """Bring so many one-row changesets into a log, without a hub; the cursor of who has read them all."""
+    """Bring so many one-row changesets into a log, without a hub; the cursor of who has read them all.
+
+    The adapter pushes the first and the last ones. Those in between nobody reads: they are copies of one of the first.
+    """
     writer, reader = SqlAdapter.from_url(store), SqlAdapter.from_url(store)
     await writer.connect(hello(WRITER))
     await reader.connect(hello(READER))
-    cursor: Cursor | None = None
-    for first in range(1, count + 1, BATCH_COUNT):
-        numbers = range(first, min(first + BATCH_COUNT, count + 1))
-        await writer.push([make_changeset(WRITER, number) for number in numbers])
-        page = await reader.pull(cursor, Limit())
-        assert not page.more
-        cursor = page.cursor
+    first = min(count, BATCH_COUNT)
+    cursor = await _push_and_pull(writer, reader, None, range(1, first + 1))
+    last = max(first, count - BATCH_COUNT)
+    if last > first:
+        _copy(SqlStore.shared(store), first, last)
+        remote_id, _, mark = bytes(cursor).split(b":")
+        cursor = Cursor(b":".join((remote_id, str(last).encode(), mark)))
+    if count > last:
+        cursor = await _push_and_pull(writer, reader, cursor, range(last + 1, count + 1))
     await writer.close()
     await reader.close()
     return cursor
+
+
+async def _push_and_pull(writer: SqlAdapter, reader: SqlAdapter, cursor: Cursor | None, numbers: range) -> Cursor:
+    await writer.push([make_changeset(WRITER, number) for number in numbers])
+    page = await reader.pull(cursor, Limit())
+    assert not page.more
+    assert [sealed.number for sealed in page.changesets] == list(numbers)
+    return page.cursor
+
+
+def _copy(store: SqlStore, first: int, last: int) -> None:
+    """Go on from the log's last changeset with copies of it, up to a position."""
+    for start in range(first, last, _COPY_COUNT):
+        end = min(start + _COPY_COUNT, last)
+        with store.writing() as connection:
+            for statement in _COPY:
+                connection.execute(statement, {"template": first, "start": start, "end": end})
 
 
 class _Connection:
