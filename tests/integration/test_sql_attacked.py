@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import stat
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,6 +106,20 @@ def test_a_partition_that_is_locked_holds_up_no_other(server: PostgresServer) ->
                 assert await reader.read() == [], "nor who reads"
                 assert not any(push.done() for push in pushing)
             assert [(await push).acknowledged for push in pushing] == [1] * len(lines)
+
+    run(story())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the server's processes in /proc")
+def test_a_server_that_is_frozen_is_given_up_and_come_back_to(server: PostgresServer) -> None:
+    """Nothing that the server or the network sees to would ever end a call."""
+
+    async def story() -> None:
+        async with connected(SqlStore(server.url(server.database), patience=0.2)) as line:
+            await line.push(1, 1)
+            with server.standing_still(), pytest.raises(Offline, match="nothing was heard"):
+                await line.push(2, 2)
+            assert (await line.push(2, 2)).acknowledged == 2
 
     run(story())
 
