@@ -178,19 +178,30 @@ def _first_sync(database: Database) -> Callable[[Path, int], float]:
 # -- many small changesets
 
 
-def _pushed(database: Database, what: str) -> Callable[[Path, int], float]:
+def _pushed(database: Database, what: str, *, hubs: int = 1, partitions: int = 1) -> Callable[[Path, int], float]:
     """One figure of so many one-row changesets that devices push at once, each one after the other."""
 
     def subject(directory: Path, count: int) -> float:
         each = max(1, count // _SENDERS)
-        with _started(database, directory) as hub:
-            senders = Process("push_one_by_one", directory, hub.url, min(count, _SENDERS), each)
+        with database(directory) as store, ExitStack() as stack:
+            urls = " ".join([stack.enter_context(_hub(store)).url for _ in range(hubs)])
+            senders = Process("push_one_by_one", directory, urls, min(count, _SENDERS), each, partitions)
             with senders:
                 found = senders.said()
         assert isinstance(found, dict)
         return float(found[what])
 
     return subject
+
+
+def _spread(name: str, database: Database, hubs: int, partitions: int) -> tuple[Case, ...]:
+    """The same through more hubs, or into more partitions, against one of each."""
+    what, one = f"pushes, hubs: {hubs}, partitions: {partitions}, {name}", "one hub, one partition"
+    figures = ((what, "seconds"), (f"{what}: p99", "p99"))
+    return tuple(
+        Case(title, one, 10_000, _pushed(database, figure, hubs=hubs, partitions=partitions), _pushed(database, figure))
+        for title, figure in figures
+    )
 
 
 def _committed(database: Database, hundredth: int | None) -> Callable[[Path, int], float]:
@@ -341,6 +352,8 @@ _OF_PROCESSES = (
 CASES = (
     *_cases("SQLite", in_file),
     *_cases("PostgreSQL", on_server),
+    *_spread("SQLite", in_file, 1, 50),
+    *(case for hubs, partitions in ((1, 50), (2, 1), (2, 50)) for case in _spread("PostgreSQL", on_server, hubs, partitions)),
     *(_OF_PROCESSES if sys.platform == "linux" else ()),
 )
 """Linux alone tells of another process what it has used."""

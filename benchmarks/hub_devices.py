@@ -110,9 +110,10 @@ def _copy(store: SqlStore, first: int, last: int) -> None:
 class _Connection:
     """One kept connection of one device."""
 
-    def __init__(self, address: str, device: bytes) -> None:
-        self._address = address
+    def __init__(self, url: str, device: bytes, partition: str = PARTITION) -> None:
+        self._address = split_url(url).netloc
         self._device = device
+        self._partition = partition
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
         self._remote_id = ""
@@ -120,21 +121,21 @@ class _Connection:
     async def connect(self) -> None:
         host, _, port = self._address.partition(":")
         self._reader, self._writer = await asyncio.open_connection(host, int(port))
-        request = ConnectRequest(app=APP, partition=PARTITION, device=self._device)
+        request = ConnectRequest(app=APP, partition=self._partition, device=self._device)
         self._remote_id = (await self._post("connect", request, ConnectReply)).remote_id
 
     async def push(self, number: int) -> None:
         sealed = encode(make_changeset(self._device, number))
-        request = PushRequest(partition=PARTITION, device=self._device, remote_id=self._remote_id, batch=[sealed])
+        request = PushRequest(partition=self._partition, device=self._device, remote_id=self._remote_id, batch=[sealed])
         assert (await self._post("push", request, PushReply)).acknowledged == number
 
     async def pull(self) -> None:
-        request = PullRequest(partition=PARTITION, device=self._device, remote_id=self._remote_id)
+        request = PullRequest(partition=self._partition, device=self._device, remote_id=self._remote_id)
         await self._post("pull", request, PageReply)
 
     async def listen(self) -> None:
         """Open a stream of events, and wait for its first."""
-        self._send(f"GET /v1/events?partition={PARTITION}&device={self._device.hex()}")
+        self._send(f"GET /v1/events?partition={self._partition}&device={self._device.hex()}")
         await self._reader.readuntil(b"\n\n")
 
     async def close(self) -> None:
@@ -155,9 +156,16 @@ class _Connection:
         self._writer.write(head.encode() + body)
 
 
-async def push_one_by_one(url: str, devices: int, each: int) -> None:
-    """So many devices, each of which pushes a changeset as soon as the one before is acknowledged."""
-    connections = [_Connection(split_url(url).netloc, device_name(number)) for number in range(devices)]
+async def push_one_by_one(urls: str, devices: int, each: int, partitions: int) -> None:
+    """So many devices, each of which pushes a changeset as soon as the one before is acknowledged.
+
+    They take turns at the hubs, whose URLs stand one after the other with a space between, and at so many partitions.
+    """
+    hubs = urls.split()
+    connections = [
+        _Connection(hubs[number % len(hubs)], device_name(number), f"{PARTITION}-{number % partitions}")
+        for number in range(devices)
+    ]
     await asyncio.gather(*(connection.connect() for connection in connections))
     found: list[float] = []
 
@@ -178,7 +186,7 @@ async def listen(url: str, devices: int, looked_ms: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     connections = []
     for number in range(devices):
-        calls = _Connection(split_url(url).netloc, device_name(number))
+        calls = _Connection(url, device_name(number))
         await calls.connect()
         await calls.pull()
         await calls.listen()  # over the same: a client's other connection is closed when it was idle for a while
