@@ -34,6 +34,7 @@ from localstore.store.outbox import add
 from localstore.store.rows import Rows
 from localstore.store.seal import undeclared
 from localstore.store.state import load_state
+from localstore.store.stored import read_sealed
 from localstore.wire import SealedChangeset
 
 __all__ = ["Dropped", "Plan", "Recovered", "recover"]
@@ -155,7 +156,7 @@ class _Recovery:
         ).fetchone():
             last, data = row
             self._connection.execute("DELETE FROM localstore_outbox WHERE number = ?", (last,))
-            yield wire.decode(data)
+            yield read_sealed(data)
 
     def _take_alone(self, unsent: Changeset) -> None:
         """Take one by itself, so that what SQLite refuses in it concerns no other; it is kept whole, set aside."""
