@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.soak.figures import ALLOWANCES
 from tests.soak.running import REMOTES, Soak, same_rows, soak
 
 LINES = 40  # in a run
@@ -62,9 +61,7 @@ def report(run: Soak, remote: str) -> int:
     print(", ".join(f"{count} × {name}" for name, count in total.most_common()))
     grew = 0
     for who, name, verdict in run.verdicts(remote):
-        unit = ALLOWANCES[name].unit
-        figures = f"{verdict.level / unit:.4g}, grew by {verdict.growth / unit:+.3g} of {verdict.allowed / unit:.3g} allowed"
-        print(f"{'flat ' if verdict.is_flat else 'GROWS'}  {who:<10} {name:<13} {figures}, at most {verdict.most / unit:.4g}")
+        print(f"{'flat ' if verdict.is_flat else 'GROWS'}  {who:<10} {name:<13} {verdict}")
         grew += not verdict.is_flat
     print(f"{grew} figures are not flat" if grew else "all figures are flat")
     return int(bool(grew))

@@ -27,11 +27,15 @@ LEAST = 3 * WINDOWS  # samples, below which nothing can be said
 
 @dataclass(frozen=True)
 class Allowance:
-    """What a figure may grow by in a run of any length: so much, or such a part of itself, whichever is more."""
+    """What a figure may grow by in a run of any length: so much, or such a part of itself, whichever is more.
+
+    ``most`` is for one that grows up to a point where it begins anew: it may be as large as that, and is not asked for growth.
+    """
 
     amount: float
     part: float
     unit: float = 1
+    most: float | None = None
 
     def of(self, level: float) -> float:
         return max(self.amount, self.part * level)
@@ -41,8 +45,8 @@ ALLOWANCES = {
     "memory": Allowance(4 * MIB, 0.04, MIB),
     "threads": Allowance(1.5, 0.0),
     "descriptors": Allowance(3, 0.0),
-    "database": Allowance(128 * KIB, 0.1, MIB),
-    "wal": Allowance(512 * KIB, 0.1, MIB),
+    "database": Allowance(512 * KIB, 0.1, MIB),
+    "wal": Allowance(0, 0.0, MIB, most=18 * MIB),  # a checkpoint comes at 16
     "beside": Allowance(2, 0.0),
     "remote bytes": Allowance(512 * KIB, 0.2, MIB),
     "remote files": Allowance(60, 0.2),
@@ -57,11 +61,20 @@ class Verdict:
     level: float
     growth: float
     most: float
-    allowed: float
+    allowance: Allowance
 
     @property
     def is_flat(self) -> bool:
-        return self.growth <= self.allowed
+        if self.allowance.most is not None:
+            return self.most <= self.allowance.most
+        return self.growth <= self.allowance.of(self.level)
+
+    def __str__(self) -> str:
+        unit, allowed = self.allowance.unit, self.allowance.of(self.level)
+        if self.allowance.most is not None:
+            return f"at most {self.most / unit:.4g} of {self.allowance.most / unit:.4g} allowed"
+        grew = f"grew by {self.growth / unit:+.3g} of {allowed / unit:.3g} allowed"
+        return f"{self.level / unit:.4g}, {grew}, at most {self.most / unit:.4g}"
 
 
 def judge(samples: Sequence[tuple[float, float]], allowance: Allowance) -> Verdict:
@@ -85,7 +98,7 @@ def judge(samples: Sequence[tuple[float, float]], allowance: Allowance) -> Verdi
     slopes = [(later[1] - earlier[1]) / (later[0] - earlier[0]) for earlier, later in itertools.combinations(points, 2)]
     level = statistics.median(value for _, value in warm)
     growth = statistics.median(slopes) * (end - start)
-    return Verdict(level, growth, max(value for _, value in warm), allowance.of(level))
+    return Verdict(level, growth, max(value for _, value in warm), allowance)
 
 
 def of_process(pid: int) -> dict[str, float]:

@@ -37,6 +37,11 @@ class TestWhetherAFigureIsFlat:
         sizes = Allowance(128 * KIB, 0.1)
         assert all(judge(series(lambda second, p=period: (second % p) * KIB), sizes).is_flat for period in (90, 400, 700))
 
+    def test_what_begins_anew_at_a_point_is_flat_up_to_there(self) -> None:
+        log = ALLOWANCES["wal"]
+        assert judge(series(lambda second: 2 * second * KIB), log).is_flat
+        assert not judge(series(lambda second: 3 * second * KIB), log).is_flat
+
     def test_a_peak_is_flat(self) -> None:
         assert judge(series(lambda second: BASE * (3 if 5000 < second < 5400 else 1)), MEMORY).is_flat
 
