@@ -95,7 +95,8 @@ def _new_file(target: Path, key: bytes | None) -> Iterator[Path]:
             hint="Check that its folder exists, may be written, and has room.",
         ) from error
     finally:
-        _remove(aside)
+        with suppress(OSError):  # what cannot be removed now is so another time, like that of a process that was killed
+            _remove(aside)
 
 
 def _kind_of(error: Exception, target: Path) -> type[LocalStoreError]:
