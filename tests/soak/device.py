@@ -1,4 +1,4 @@
-"""One device under churn, as a process: ``python -m tests.soak.device FILE REMOTE KEEP_SECONDS SEED``.
+"""One device under churn, as a process: ``python -m tests.soak.device FILE REMOTE KEEP_SECONDS EVERY SEED``.
 
 It adds, changes and deletes rows of a fixed set of keys at random, waits a little, looks at what there is, and now and then
 pauses its session, closes its realm and opens it again, waits for everything to be sent and received, or reads what lost. What
@@ -34,7 +34,6 @@ PLACES = 20
 PAUSE_SECONDS = 1.2  # between two transactions, on average
 WAIT_SECONDS = 120
 DAY_SECONDS = timedelta(days=1).total_seconds()
-SNAPSHOT_EVERY = 150
 CONFLICTS_MAX_COUNT = 200
 
 
@@ -156,8 +155,8 @@ def lines_to(url: str, keep_days: float) -> str | AdapterFactory:
 
 
 def main() -> None:
-    file, url, keep_seconds, seed = sys.argv[1:]
-    settings = Settings(snapshot_every=SNAPSHOT_EVERY, conflicts_max_count=CONFLICTS_MAX_COUNT)
+    file, url, keep_seconds, every, seed = sys.argv[1:]
+    settings = Settings(snapshot_every=int(every), conflicts_max_count=CONFLICTS_MAX_COUNT)
     ended = threading.Event()
     told = threading.Thread(target=lambda: (sys.stdin.readline(), ended.set()), daemon=True)
     told.start()

@@ -144,13 +144,14 @@ def soak(folder: Path, *, seconds: float, devices: int, remote: str, seed: int, 
         AssertionError: a device failed.
     """
     run, keep_seconds = Soak(), max(5.0, KEEP_PART * seconds)
+    every = int(min(150, max(15, seconds / 8)))  # changesets, of which there are about two a second
     files = {f"device {number}": folder / f"device-{number}.db" for number in range(1, devices + 1)}
     with ExitStack() as stack:
         url, hub = stack.enter_context(_remote(remote, folder))
         running = {"hub": hub} if hub is not None else {}
         begun = time.monotonic()
         for number, (name, file) in enumerate(files.items()):
-            arguments = ["-m", "tests.soak.device", str(file), url, str(keep_seconds), str(seed * 1000 + number)]
+            arguments = ["-m", "tests.soak.device", str(file), url, str(keep_seconds), str(every), str(seed * 1000 + number)]
             running[name] = stack.enter_context(_process(arguments, folder / f"{file.stem}.log"))
         while (passed := time.monotonic() - begun) < seconds:
             time.sleep(min(max(seconds / SAMPLES, SAMPLE_SECONDS_MIN), max(0.01, seconds - passed)))
