@@ -17,6 +17,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from localstore.errors import LocalStoreError
 from tests.crashes.checking import Trial
 from tests.crashes.processes import Failure, Run
@@ -129,6 +131,10 @@ def attempted(action: Callable[[World], None]) -> Callable[[World], None]:
             action(world)
         except LocalStoreError as error:
             world.tell("error", type(error).__name__, error.message, error.hint)
+        except (ValueError, sa.exc.OperationalError) as error:
+            if world.key is not None:
+                raise
+            world.tell("error", "a value that its type does not take", str(error), "of a plain file, where SQLite sees no harm")
 
     return act
 
