@@ -742,6 +742,18 @@ class TestFlow:
         assert texts(realm) == ["new"]
         assert not [path for path in realm.path.parent.iterdir() if "fresh" in path.name]
 
+    def test_a_backup_that_a_crash_broke_off_goes_when_a_session_starts(self, world: World) -> None:
+        _, realm = parted(world, RecoverOrDiscard())
+        place, half = realm.path.parent, "-20261126T191500123.815-140034079336128.tmp"
+        left = [place / f".{realm.path.name}.{what}{half}" for what in ("backup", "recovered")]
+        others = [place / f".another.db.backup{half}", place / f".{realm.path.name}.backup-plan.tmp"]
+        for path in (*left, *others):
+            path.write_bytes(b"half a backup")
+        world.remote.wipe()
+        reset(realm)
+        assert [path for path in left if path.exists()] == []
+        assert [path for path in others if not path.exists()] == []
+
     def test_a_long_history_comes_page_by_page(self, world: World) -> None:
         line = world.line()
         other = world.open("other")
