@@ -31,6 +31,7 @@ class Setup:
         capabilities: of the adapters.
         horizon_days: how long the remote keeps history; None for ever.
         access_seconds: how long the token of a user lives; None where there are no users.
+        brings_news: whether hints bring what is new.
     """
 
     devices: int
@@ -41,6 +42,7 @@ class Setup:
     capabilities: dict[str, Any] = field(default_factory=dict)
     horizon_days: float | None = None
     access_seconds: float | None = None
+    brings_news: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ def _setup(chance: random.Random, pace: float) -> Setup:
         capabilities,
         horizon and horizon / _DAY,
         chance.choice((None, None, max(60.0, pace), 30 * pace + 600)),
+        chance.random() < 0.6,
     )
 
 

@@ -101,6 +101,7 @@ class World:
             horizon_days=setup.horizon_days,
             access_seconds=setup.access_seconds,
         )
+        self.remote.brings_news = setup.brings_news
         self.remote.add_user(USER, CREDENTIALS)
         self.checks.resets = setup.horizon_days is not None or setup.capabilities["snapshots"]
         self.network = Network(self.remote, self.loop, self.trace, f"network {plan.seed}", setup.capabilities)
