@@ -9,6 +9,7 @@ import dataclasses
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,8 @@ class AppSync:
     def __init__(self, app: App, make_adapter: AdapterFactory) -> None:
         self._app = app
         self._make_adapter = make_adapter
-        self.loop = self._loop = BackgroundLoop(f"localstore-{app.id}")
+        make_loop = app.environment.make_loop or BackgroundLoop
+        self.loop = self._loop = make_loop(f"localstore-{app.id}")
         self._begin()
         self._closed = False
         self._network = NetworkWatch(self._loop, app.environment, self.reconnect) if app.settings.watch_network else None
@@ -281,9 +283,8 @@ class AppSync:
 
     def _died(self, file: SyncedFile) -> None:
         """A closed realm's session has finished. Closing the file waits for writers, so the background loop does not do it."""
-        closing = threading.Thread(target=self._close_when_free, args=(file,), name="localstore-close", daemon=True)
         try:
-            closing.start()
+            self._app.environment.start_thread(partial(self._close_when_free, file), "localstore-close")
         except RuntimeError:  # no more threads; at the end of the interpreter the file is closed with it
             if threading.main_thread().is_alive():
                 self._close_if_unused(file)

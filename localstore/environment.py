@@ -12,14 +12,16 @@ import functools
 import os
 import random
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-__all__ = ["DEVICE_BYTES", "Deadline", "Environment", "WatchNetwork"]
+__all__ = ["DEVICE_BYTES", "Deadline", "Environment", "SessionLoop", "WatchNetwork"]
 
+T = TypeVar("T")
 DEVICE_BYTES = 16
 WatchNetwork = Callable[[Callable[[], object]], Callable[[], object]]
 """Calls its argument, in any thread, when the network may have come back, until what it returned is called."""
@@ -41,6 +43,28 @@ class Deadline(Protocol):
         """The time is up now."""
 
 
+class SessionLoop(Protocol):
+    """Where all sessions of an app run: an event loop that every thread may give something to do."""
+
+    def post(self, function: Callable[[], object]) -> None:
+        """Call ``function`` in the loop soon; dropped when the loop has stopped."""
+
+    def is_current(self) -> bool:
+        """Whether the caller runs in the loop, so that waiting for it would be in vain."""
+        ...
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A task that goes on though everybody forgets it; to be called in the loop."""
+        ...
+
+    def letting_go(self) -> AbstractContextManager[None]:
+        """What the current task does in this block is to let go of its line. Nobody waits for that who stops the loop."""
+        ...
+
+    def stop(self, timeout: float) -> None:
+        """Cancel what runs and end, waiting for that at most so many seconds."""
+
+
 class _Deadline:
     def __init__(self, limit: asyncio.Timeout) -> None:
         self._limit = limit
@@ -54,6 +78,10 @@ class _Deadline:
 async def _timeout(seconds: float) -> AsyncIterator[Deadline]:
     async with asyncio.timeout(seconds) as limit:
         yield _Deadline(limit)
+
+
+def _start_thread(function: Callable[[], object], name: str) -> None:
+    threading.Thread(target=function, name=name, daemon=True).start()
 
 
 def _now_ms() -> int:
@@ -82,6 +110,9 @@ class Environment:
         sleep: wait for so many seconds; cancellable.
         timeout: a block that may take so many seconds, and raises ``TimeoutError`` then.
         run_blocking: run a function that blocks without holding up the event loop.
+        start_thread: run a function that blocks in a thread of that name, which nobody waits for; ``RuntimeError`` when there
+            are no more threads.
+        make_loop: where an app's sessions run, by the name that its thread gets; None for one in a background thread.
         watch_network: how a network that came back is noticed; None asks the operating system, and the clocks.
     """
 
@@ -93,6 +124,8 @@ class Environment:
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep
     timeout: Callable[[float], AbstractAsyncContextManager[Deadline]] = _timeout
     run_blocking: Callable[..., Awaitable[Any]] = _run_blocking
+    start_thread: Callable[[Callable[[], object], str], object] = _start_thread
+    make_loop: Callable[[str], SessionLoop] | None = None
     watch_network: WatchNetwork | None = None
 
     def new_device(self) -> bytes:

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 
 from localstore.credentials import Credentials
 from localstore.directories import data_directory, safe_name
+from localstore.environment import SessionLoop
 from localstore.errors import LocalStoreError, NotLoggedIn, SyncError, UserRemoved
 from localstore.registry import Lines
 from localstore.store.forking import begins_anew
 from localstore.store.state import LOCAL_USER
 from localstore.sync.calls import Calls, ask_remote
-from localstore.sync.loop import BackgroundLoop
 from localstore.sync.revoking import Revoking
 from localstore.sync.state import Event
 from localstore.sync.token_life import LOCAL_TOKENS, kept
@@ -52,7 +52,7 @@ class AppUsers:
         loop: where calls of the adapter run.
     """
 
-    def __init__(self, app: App, lines: Lines, *, remote: str | None, loop: BackgroundLoop) -> None:
+    def __init__(self, app: App, lines: Lines, *, remote: str | None, loop: SessionLoop) -> None:
         self.app = app
         self._lines = lines
         self._remote = "" if remote is None else hashlib.sha256(redacted(remote).encode()).hexdigest()

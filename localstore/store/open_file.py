@@ -240,7 +240,8 @@ class OpenFile:
             yield connection
 
     def _make_durable(self) -> None:
-        """Sync the WAL to disk, by a commit that waits for it."""
+        """Sync the WAL to disk, by a commit that waits for it: as one does only if it wrote something, a value is changed and
+        changed back."""
         with self.lock.held():
             self.check_open()
             with translated(self.path, writing=True):
@@ -248,7 +249,8 @@ class OpenFile:
                 connection.execute("PRAGMA synchronous=FULL")
                 try:
                     begin_writing(connection, self._options.busy_timeout)
-                    connection.execute("UPDATE localstore_state SET capturing = capturing")
+                    connection.execute("UPDATE localstore_state SET capturing = capturing + 1")
+                    connection.execute("UPDATE localstore_state SET capturing = capturing - 1")
                     connection.execute("COMMIT")
                 finally:
                     if connection.in_transaction:

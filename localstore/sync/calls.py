@@ -14,11 +14,10 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from localstore.adapter import SupportsUsers, SyncAdapter
-from localstore.environment import Environment
+from localstore.environment import Environment, SessionLoop
 from localstore.errors import Offline, OperationAborted, ProtocolError, SyncError
 from localstore.registry import AdapterFactory
 from localstore.sync.letting_go import let_go
-from localstore.sync.loop import BackgroundLoop
 from localstore.sync.redaction import redacted_error
 
 __all__ = ["Calls", "ask_remote"]
@@ -29,7 +28,7 @@ T = TypeVar("T")
 class Calls:
     """Coroutines in the background loop whose results are waited for elsewhere."""
 
-    def __init__(self, loop: BackgroundLoop) -> None:
+    def __init__(self, loop: SessionLoop) -> None:
         self._loop = loop
         self._lock = threading.Lock()
         self._pending: set[Future[Any]] = set()
@@ -78,7 +77,7 @@ async def ask_remote(
     make_adapter: AdapterFactory,
     call: Callable[[SupportsUsers], Awaitable[T]],
     *,
-    loop: BackgroundLoop,
+    loop: SessionLoop,
     environment: Environment,
     seconds: float,
     secrets: Collection[str],
@@ -118,7 +117,7 @@ async def _ask(
     make_adapter: AdapterFactory,
     call: Callable[[SupportsUsers], Awaitable[T]],
     answer: asyncio.Future[T],
-    loop: BackgroundLoop,
+    loop: SessionLoop,
     seconds: float,
     secrets: Collection[str],
 ) -> None:

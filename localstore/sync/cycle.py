@@ -365,9 +365,9 @@ class Cycle:
 
     async def _sleep_until(self, event: asyncio.Event, seconds: float, *, or_end_of: asyncio.Task[None] | None = None) -> None:
         """Wait for an event, at most so many seconds."""
-        tasks = {asyncio.ensure_future(event.wait()), asyncio.ensure_future(self._parts.environment.sleep(seconds))}
+        tasks = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(self._parts.environment.sleep(seconds))]
         try:
-            await asyncio.wait(tasks | ({or_end_of} if or_end_of else set()), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*tasks, *([or_end_of] if or_end_of else [])], return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()

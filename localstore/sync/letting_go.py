@@ -12,8 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from localstore.adapter import SyncAdapter
-from localstore.environment import Environment
-from localstore.sync.loop import BackgroundLoop
+from localstore.environment import Environment, SessionLoop
 from localstore.sync.redaction import redacted_error
 
 __all__ = ["Lingering", "let_go"]
@@ -32,7 +31,7 @@ class Lingering:
         loop: where all of it runs.
     """
 
-    def __init__(self, seconds: float, environment: Environment, loop: BackgroundLoop) -> None:
+    def __init__(self, seconds: float, environment: Environment, loop: SessionLoop) -> None:
         self._seconds = seconds
         self._environment = environment
         self._loop = loop
@@ -73,7 +72,7 @@ class Lingering:
                 await let_go(adapter, self._loop, secrets)
 
 
-async def let_go(adapter: SyncAdapter, loop: BackgroundLoop, secrets: Collection[str] = (), *, hurried: bool = False) -> None:
+async def let_go(adapter: SyncAdapter, loop: SessionLoop, secrets: Collection[str] = (), *, hurried: bool = False) -> None:
     """Close an adapter, in the task that used it. That it fails or hangs concerns nobody: it is not used any more.
 
     Args:

@@ -14,8 +14,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from types import ModuleType
 
-from localstore.environment import Environment
-from localstore.sync.loop import BackgroundLoop
+from localstore.environment import Environment, SessionLoop
 from localstore.sync.netlink import open_netlink
 
 __all__ = ["QUIET_SECONDS", "TICK_SECONDS", "Clocks", "NetworkWatch", "SystemNetwork", "networks", "quiet_left", "woke_up"]
@@ -75,7 +74,7 @@ class NetworkWatch:
         hint: called in the loop, at most once in ``QUIET_SECONDS``.
     """
 
-    def __init__(self, loop: BackgroundLoop, environment: Environment, hint: Callable[[], object]) -> None:
+    def __init__(self, loop: SessionLoop, environment: Environment, hint: Callable[[], object]) -> None:
         self._loop = loop
         self._environment = environment
         self._hint = hint

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localstore.client_reset import ClientReset
-from localstore.environment import Environment
+from localstore.environment import Environment, SessionLoop
 from localstore.registry import AdapterFactory
 from localstore.store.file import Store
 from localstore.sync.letting_go import Lingering
-from localstore.sync.loop import BackgroundLoop
 from localstore.sync.retry import BackoffPolicy
 from localstore.sync.tokens import UserTokens
 
@@ -73,7 +72,7 @@ class SessionParts:
     partition: str
     make_adapter: AdapterFactory
     lingering: Lingering
-    loop: BackgroundLoop
+    loop: SessionLoop
     environment: Environment
     limits: Limits
     backoff: BackoffPolicy

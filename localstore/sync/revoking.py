@@ -5,10 +5,9 @@ from __future__ import annotations
 import concurrent.futures
 from concurrent.futures import Future
 
-from localstore.environment import Environment
+from localstore.environment import Environment, SessionLoop
 from localstore.registry import AdapterFactory
 from localstore.sync.calls import Calls, ask_remote
-from localstore.sync.loop import BackgroundLoop
 from localstore.token_file import KeptTokens
 
 __all__ = ["Revoking"]
@@ -28,7 +27,7 @@ class Revoking:
     """
 
     def __init__(
-        self, calls: Calls, loop: BackgroundLoop, make_adapter: AdapterFactory, environment: Environment, seconds: float
+        self, calls: Calls, loop: SessionLoop, make_adapter: AdapterFactory, environment: Environment, seconds: float
     ) -> None:
         self._calls = calls
         self._loop = loop

@@ -6,10 +6,10 @@ import asyncio
 import math
 from collections.abc import Callable
 
+from localstore.environment import SessionLoop
 from localstore.errors import SyncError
 from localstore.sync.heartbeat import Heartbeat
 from localstore.sync.line import Line
-from localstore.sync.loop import BackgroundLoop
 
 __all__ = ["SignsOfLife"]
 
@@ -26,7 +26,7 @@ class SignsOfLife:
         loop: where the asking goes on.
     """
 
-    def __init__(self, line: Line, heartbeat: Heartbeat, monotonic: Callable[[], float], loop: BackgroundLoop) -> None:
+    def __init__(self, line: Line, heartbeat: Heartbeat, monotonic: Callable[[], float], loop: SessionLoop) -> None:
         self._line = line
         self._heartbeat = heartbeat
         self._monotonic = monotonic

@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from localstore.environment import Environment
+from localstore.environment import Environment, SessionLoop
 from localstore.errors import RealmClosed
-from localstore.sync.loop import BackgroundLoop
 
 __all__ = ["Coalesced"]
 
@@ -29,7 +28,7 @@ class Coalesced(Generic[T]):
 
     def __init__(
         self,
-        loop: BackgroundLoop,
+        loop: SessionLoop,
         environment: Environment,
         work: Callable[[], T],
         then: Callable[[T], object],

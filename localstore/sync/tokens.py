@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from localstore.adapter import Tokens
-from localstore.environment import Environment
+from localstore.environment import Environment, SessionLoop
 from localstore.errors import Busy, LocalStoreError, ProtocolError, SyncError, Unauthorized
 from localstore.registry import AdapterFactory
 from localstore.sync.calls import ask_remote
-from localstore.sync.loop import BackgroundLoop
 from localstore.sync.redaction import redacted_error
 from localstore.sync.state import Event
 from localstore.sync.token_life import Freshness, freshness, kept, seconds_until_due
@@ -86,7 +85,7 @@ class UserTokens:
         *,
         file: TokenFile | None,
         make_adapter: AdapterFactory,
-        loop: BackgroundLoop,
+        loop: SessionLoop,
         environment: Environment,
         seconds: float,
         owner: TokenOwner,

@@ -85,6 +85,15 @@ def test_a_batch_comes_again_as_it_was_until_it_is_acknowledged(store: Store) ->
     assert store.batch(max_bytes=UNLIMITED, max_count=3) == before
 
 
+def test_the_disk_is_waited_for_before_a_batch_is_handed_out(store: Store, path: Path) -> None:
+    """SQLite waits at a commit that wrote a page, and at no other: one is to be seen in its log."""
+    log = path.with_name(path.name + "-wal")
+    for _ in range(2):  # what lies in the log may be no newer than when it was handed out last
+        before = log.stat().st_size
+        assert numbers(store) == [1, 2, 3, 4, 5]
+        assert log.stat().st_size > before
+
+
 @pytest.mark.parametrize("synchronous", ["NORMAL", "FULL"])
 def test_handing_a_batch_out_leaves_the_file_writable(path: Path, synchronous: str) -> None:
     store = open_store(path, synchronous=synchronous)

@@ -1,0 +1,275 @@
+"""One run: devices and a remote, what befalls them by a plan, and how they are after the faults have stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import random
+import tempfile
+import traceback
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localstore import Credentials
+from localstore.environment import Environment
+from localstore.errors import SyncError, Unauthorized
+from localstore.sync.state import SessionState
+from tests.simulation.checks import Checks, Wrong, waiting
+from tests.simulation.clocks import WallClock
+from tests.simulation.happenings import Happenings
+from tests.simulation.line import CALM, Adapter, Network
+from tests.simulation.loop import VirtualLoop
+from tests.simulation.plan import Plan
+from tests.simulation.process import Device, Process
+from tests.simulation.remote import Remote
+from tests.simulation.trace import Logged, Trace
+from tests.simulation.workloads.churn import Churn
+from tests.simulation.workloads.lists import Lists
+from tests.simulation.workloads.names import Names
+from tests.simulation.workloads.transfers import Transfers
+from tests.simulation.workloads.trees import Trees
+from tests.simulation.workloads.work import Work
+
+__all__ = ["CREDENTIALS", "USER", "Outcome", "World", "run"]
+
+USER, CREDENTIALS = "anna", Credentials.email_password("anna@example.org", "secret")
+
+MAX_STEPS = 400_000
+_ROUNDS = 200  # of waiting for everybody to come to rest
+_ROUND_SECONDS = 61.0
+_FAST_FOLDER = Path("/dev/shm")
+
+WORKS: dict[str, type[Work]] = {"transfers": Transfers, "lists": Lists, "churn": Churn, "names": Names, "trees": Trees}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        steps: how many the loop made.
+        seconds: how much time went by in it.
+        changesets: how many the remote took.
+        digest: of all that was noted.
+        failure: what was wrong, None when nothing was.
+        last: the last that was noted.
+    """
+
+    steps: int
+    seconds: float
+    changesets: int
+    digest: str
+    failure: str | None
+    last: list[str]
+
+
+def run(plan: Plan, *, tell: Callable[[str], object] | None = None, max_steps: int = MAX_STEPS) -> Outcome:
+    """Carry a plan out.
+
+    Args:
+        plan: what is to happen.
+        tell: is told everything that is noted, at once.
+        max_steps: a run that takes more has failed.
+    """
+    with _folder() as folder, _no_garbage_collection():
+        world = World(plan, folder, tell=tell, max_steps=max_steps)
+        return world.run()
+
+
+class World:
+    """Devices, a network and a remote in one loop.
+
+    Attributes:
+        away: tasks of applications that do not run for a while, or do less than they may.
+    """
+
+    def __init__(self, plan: Plan, folder: Path, *, tell: Callable[[str], object] | None, max_steps: int) -> None:
+        self.plan = plan
+        self.loop = VirtualLoop(max_steps)
+        self.trace = Trace(self.loop.time, str(folder), tell)
+        setup = plan.setup
+        self.works = {name: WORKS[name]() for name in setup.works}
+        self.checks = Checks(list(self.works.values()), self.loop.give_up)
+        source = random.Random(f"remote {plan.seed}")
+        clock = WallClock(self.loop.time)
+        self.remote = Remote(
+            Environment(now_ms=clock.now_ms, monotonic=self.loop.time, random_bytes=source.randbytes),
+            horizon_days=setup.horizon_days,
+            access_seconds=setup.access_seconds,
+        )
+        self.remote.brings_news = setup.brings_news
+        self.remote.add_user(USER, CREDENTIALS)
+        self.checks.resets = setup.horizon_days is not None or setup.capabilities["snapshots"]
+        self.network = Network(self.remote, self.loop, self.trace, f"network {plan.seed}", setup.capabilities)
+        self.devices = [
+            Device(
+                f"d{index}",
+                folder / f"d{index}",
+                self.loop,
+                self.trace,
+                WallClock(self.loop.time, offset_s=offset, rate=rate),
+                f"device {plan.seed} {index}",
+                settings=setup.settings,
+                schema=[model for work in self.works.values() for model in work.models],
+                make_adapter=lambda process: Adapter(self.network, process.name, lambda: not process.is_dead),
+                credentials=None if setup.access_seconds is None else CREDENTIALS,
+                observer=self,
+            )
+            for index, (offset, rate) in enumerate(zip(setup.offsets, setup.rates, strict=True))
+        ]
+        self.away: list[asyncio.Task[None]] = []
+        self._processes: list[Process] = []
+
+    def run(self) -> Outcome:
+        failure: str | None = None
+        log, logged = logging.getLogger("localstore"), Logged(self.trace, lambda said: self.loop.give_up(Wrong(said)))
+        log.addHandler(logged)
+        try:
+            self.loop.run_until_complete(self._live())
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  whatever it is, it is what was looked for
+            failure = f"{type(error).__name__}: {error}"
+            if not isinstance(error, Wrong):
+                failure += "\n" + "".join(traceback.format_exception(error))
+        finally:
+            log.removeHandler(logged)
+            self._tidy()
+        if failure is None and self.loop.lost:
+            failure = f"was not heard of: {'; '.join(self.loop.lost)}"
+        trace = self.trace
+        changesets = len(self.network.accepted)
+        return Outcome(self.loop.steps, self.loop.time(), changesets, trace.digest, failure, list(trace.last))
+
+    async def _live(self) -> None:
+        for device in self.devices:
+            await device.start()
+        happenings = Happenings(self)
+        for op in self.plan.ops:
+            await asyncio.sleep(max(0.0, op.at - self.loop.time()))
+            self.trace.note("plan", str(op))
+            getattr(happenings, op.kind)(self.devices[op.device], random.Random(op.seed), **op.with_)
+        self.trace.note("plan", "all faults stop")
+        await self._heal()
+        self.checks.all_is_well(self.devices, self.remote.changesets())
+        self.trace.note("plan", "all is well")
+        for device in self.devices:
+            await device.close()
+
+    def leave(self, device: Device, leaving: Coroutine[Any, Any, None], away: float) -> None:
+        """Let a device's application end, and begin again after a while."""
+
+        async def leave() -> None:
+            await leaving
+            await asyncio.sleep(away)
+            await device.start()
+
+        self.away.append(self.loop.create_task(leave(), context=self.network.context))
+
+    # -- the end
+
+    async def _heal(self) -> None:
+        """Wait until everybody has come to rest, which must not take long."""
+        for device in self.devices:
+            self.network.change_weather(device.name, CALM)
+            if device.process is not None:
+                device.process.spare()
+        while self.away:
+            task = self.away.pop()
+            with suppress(asyncio.CancelledError):
+                await task
+        for _ in range(_ROUNDS):
+            await asyncio.sleep(_ROUND_SECONDS)
+            for device in self.devices:
+                await self._log_in(device)
+            if not any(map(why_not_at_rest, self.devices)):
+                before = len(self.network.accepted)
+                have_all = [await self._download(device) for device in self.devices]
+                is_over = before == len(self.network.accepted) and not any(map(why_not_at_rest, self.devices))
+                if all(have_all) and is_over:
+                    return
+        restless = [f"{device.name}: {why}" for device in self.devices if (why := why_not_at_rest(device))]
+        raise Wrong(f"does not come to rest: {'; '.join(restless)}")
+
+    async def _log_in(self, device: Device) -> None:
+        """See to what only a user can: log in, and try again with a token that the remote took no more just when it was new."""
+        process = device.process
+        if process is not None:
+            await process.begin(process.log_in())
+            if process.session.state is SessionState.INACTIVE and isinstance(process.session.last_error, Unauthorized):
+                process.run(process.session.resume)
+
+    async def _download(self, device: Device) -> bool:
+        """Let a device have everything; False when its user turns out to be logged out."""
+        process = device.process
+        assert process is not None
+        try:
+            has_all = await process.begin(process.session.download_all_server_changes_async(timeout=3600))
+        except Unauthorized:
+            return False
+        if not has_all:
+            raise Wrong(f"{device.name}: a download does not come to an end")
+        return True
+
+    def _tidy(self) -> None:
+        """Let go of all that a run left open that came to no good end."""
+        self.loop.begin_anew()
+        with suppress(Exception):
+            self.loop.run_until_complete(self._end_all())
+        self.loop.close()
+
+    async def _end_all(self) -> None:
+        for task in self.away:
+            task.cancel()
+        for process in self._processes:
+            process.is_dead = True
+            process.run(process.close)
+            await process.end()
+
+    # -- what processes tell
+
+    def opened(self, process: Process) -> None:
+        self._processes.append(process)
+        process.run(lambda: self.checks.opened(process))
+
+    def worked(self, process: Process, name: str) -> None:
+        self.checks.look(process)
+
+    def heard(self, process: Process, error: SyncError) -> None:
+        self.trace.note(process.name, f"hears of {type(error).__name__}: {error.message}")
+        self.checks.heard(process, error)
+
+    def died(self, process: Process) -> None:
+        self.checks.died(process)
+
+
+def why_not_at_rest(device: Device) -> str:
+    """What a device is still about; nothing when it is at rest."""
+    process = device.process
+    if process is None:
+        return "is not there"
+    status = process.session.status
+    if status.state is not SessionState.ACTIVE or not status.is_synced:
+        return str(status)
+    count = waiting(process)
+    return f"{count} changesets wait" if count else ""
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder in memory, where there is one."""
+    with tempfile.TemporaryDirectory(dir=_FAST_FOLDER if _FAST_FOLDER.is_dir() else None) as name:
+        yield Path(name)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """So that it does not depend on the process's past when something is destroyed."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
