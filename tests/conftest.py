@@ -27,7 +27,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Let no later collection of garbage go through the tests themselves, of which there are hundreds of thousands of objects."""
+    """Let no later collection of garbage go through the tests themselves, hundreds of thousands of objects."""
     gc.freeze()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -269,4 +270,9 @@ class Capture(RuleBasedStateMachine):
 
 
 TestCapture = Capture.TestCase
-TestCapture.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestCapture.settings = settings(max_examples=12, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.slow
+class TestCaptureAtLength(Capture.TestCase):
+    settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
