@@ -269,10 +269,12 @@ class Capture(RuleBasedStateMachine):
         self.before, self.seen = after, self.seen + sealed
 
 
+class AtLength(Capture):
+    """The same with more examples."""
+
+
 TestCapture = Capture.TestCase
 TestCapture.settings = settings(max_examples=12, stateful_step_count=40, deadline=None)
 
-
-@pytest.mark.slow
-class TestCaptureAtLength(Capture.TestCase):
-    settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestCaptureAtLength = pytest.mark.slow(AtLength.TestCase)
+TestCaptureAtLength.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
