@@ -61,6 +61,8 @@ class Checks:
         written: what was committed and, as far as can be known, not taken back by a disk.
         parted: how often the remote lost what it had.
         resets: whether a client reset may be needed for whatever happened.
+        twice: identities under which there is, or was, more than one file. Until that is noticed each takes the changesets of
+            the other for its own, and what builds upon them for what may be shown.
     """
 
     works: Sequence[Work]
@@ -68,6 +70,7 @@ class Checks:
     written: list[Written] = field(default_factory=list)
     parted: int = 0
     resets: bool = False
+    twice: set[str] = field(default_factory=set)
     _versions: dict[Process, int] = field(default_factory=dict)
     _connections: dict[Process, ConnectionState] = field(default_factory=dict)
     _ids: dict[Process, str] = field(default_factory=dict)
@@ -87,9 +90,10 @@ class Checks:
         """The remote keeps what it has, and does not go on with devices from where they are."""
         self.resets = True
 
-    def part_device(self, device: Device) -> None:
-        """A device loses what is on its disk."""
+    def part_device(self, device: Device, becomes: str) -> None:
+        """A device loses what is on its disk, and has the identity of another file then."""
         self.resets = True
+        self.twice.add(becomes)
         process = device.process
         if process is not None:
             of = process.run(lambda: process.device_id)
@@ -122,7 +126,8 @@ class Checks:
             return
         self._versions[process] = version
         with realm.read() as session:
-            found = [wrong for work in self.works if not (self.parted and work.needs_all) for wrong in work.wrongs(session)]
+            works = [work for work in self.works if not (work.needs_all and (self.parted or process.device_id in self.twice))]
+            found = [wrong for work in works for wrong in work.wrongs(session)]
         if not self.resets and process.device_id != self._ids[process]:
             found.append(f"was reset, and nothing had happened that needs it: {process.session.last_reset}")
         if found:

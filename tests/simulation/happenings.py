@@ -33,7 +33,7 @@ class Happenings:
         self._remote = world.remote
         self._network = world.network
         self._numbers: dict[str, int] = {}
-        self._backups: dict[Device, Disk] = {}
+        self._backups: dict[Device, tuple[str, Disk]] = {}
         self._remote_backup: object = None
 
     # -- what the application does
@@ -165,19 +165,20 @@ class Happenings:
     def back_up(self, device: Device, chance: random.Random) -> None:
         """Somebody copies the device's files."""
         if device.process is not None:
-            self._backups[device] = Disk.of(device.folder)
+            self._backups[device] = device.process.run(lambda: _id_of(device)), Disk.of(device.folder)
 
     def restore(self, device: Device, chance: random.Random, *, away: float) -> None:
         """Somebody puts the files of a backup in place of the device's."""
         if device.process is not None and device in self._backups:
-            self._checks.part_device(device)
-            self._world.leave(device, device.kill(instead=self._backups[device]), away)
+            of, disk = self._backups[device]
+            self._checks.part_device(device, of)
+            self._world.leave(device, device.kill(instead=disk), away)
 
     def copy(self, device: Device, chance: random.Random, *, to: int, away: float) -> None:
         """Somebody copies the device's files to another device, which is the same one then."""
         target = self._world.devices[to % len(self._world.devices)]
         if device.process is not None and target.process is not None and target is not device:
-            self._checks.part_device(target)
+            self._checks.part_device(target, device.process.run(lambda: _id_of(device)))
             self._world.leave(target, target.kill(instead=Disk.of(device.folder)), away)
 
     # -- what happens to the remote
@@ -237,3 +238,8 @@ class Happenings:
                     self._checks.fail(error)
 
         process.begin(watched())
+
+
+def _id_of(device: Device) -> str:
+    assert device.process is not None
+    return device.process.device_id
