@@ -129,6 +129,13 @@ class Happenings:
             self._world.trace.note(device.name, "closes")
             self._world.leave(device, device.close(), away)
 
+    def upgrade(self, device: Device, chance: random.Random, *, away: float) -> None:
+        """The application gets its later classes, and begins again with them."""
+        if device.process is not None and not device.is_upgraded:
+            device.is_upgraded = True
+            self._world.trace.note(device.name, "is upgraded")
+            self._world.leave(device, device.close(), away)
+
     def log_out(self, device: Device, chance: random.Random, *, away: float) -> None:
         """The user logs out, and in again after a while; the realm stays open."""
         if device.process is not None:
