@@ -155,7 +155,10 @@ class Happenings:
         self._network.change_weather(device.name, weather)
 
     def step_clock(self, device: Device, chance: random.Random, *, seconds: float) -> None:
-        device.clock.step(seconds)
+        """A clock is never behind by as much as a device may be away: what is stamped so long ago need not be remembered."""
+        behind = (self._world.clock.now_ms() - device.clock.now_ms()) / 1000
+        most = device.settings["client_maximum_offline_time"] / 2
+        device.clock.step(max(seconds, behind - most))
 
     def crash(self, device: Device, chance: random.Random, *, steps: int, commits: int, away: float) -> None:
         """After so many steps of the process; with ``commits`` the power fails."""

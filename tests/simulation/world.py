@@ -96,6 +96,7 @@ class World:
     """Devices, a network and a remote in one loop.
 
     Attributes:
+        clock: the true one, and the remote's.
         away: tasks of applications that do not run for a while, or do less than they may.
     """
 
@@ -107,9 +108,9 @@ class World:
         self.works = {name: WORKS[name]() for name in setup.works}
         self.checks = Checks(list(self.works.values()), self.loop.give_up)
         source = random.Random(f"remote {plan.seed}")
-        self._clock = WallClock(self.loop.time)
+        self.clock = WallClock(self.loop.time)
         self.remote = Remote(
-            Environment(now_ms=self._clock.now_ms, monotonic=self.loop.time, random_bytes=source.randbytes),
+            Environment(now_ms=self.clock.now_ms, monotonic=self.loop.time, random_bytes=source.randbytes),
             horizon_days=setup.horizon_days,
             access_seconds=setup.access_seconds,
         )
@@ -193,7 +194,7 @@ class World:
         """Wait until everybody has come to rest, which must not take long."""
         for device in self.devices:
             self.network.change_weather(device.name, CALM)
-            if abs(device.clock.now_ms() - self._clock.now_ms()) > _FAR_AHEAD_SECONDS * 1000:
+            if abs(device.clock.now_ms() - self.clock.now_ms()) > _FAR_AHEAD_SECONDS * 1000:
                 device.clock.correct()
             if device.process is not None:
                 device.process.spare()
@@ -218,10 +219,10 @@ class World:
     def _let_time_come(self) -> None:
         """Let all wall clocks go on to the time of the latest changeset, as if everybody had slept until then."""
         latest = max((stamp_ms(sealed.stamp) for sealed in self.remote.changesets()), default=0)
-        ahead = (latest - self._clock.now_ms()) / 1000
+        ahead = (latest - self.clock.now_ms()) / 1000
         if ahead > _FAR_AHEAD_SECONDS:
             self.trace.note("plan", f"everybody sleeps for {ahead:.0f} s")
-            for clock in (self._clock, *(device.clock for device in self.devices)):
+            for clock in (self.clock, *(device.clock for device in self.devices)):
                 clock.step(ahead)
 
     def _upgrade_all(self) -> bool:

@@ -38,7 +38,7 @@ class Note(_Before, table=True):
 class ColouredNote(_After, table=True):
     """A note that may have a colour."""
 
-    __tablename__ = "note"
+    __tablename__ = "note"  # pyright: ignore[reportAssignmentType]
 
     id: str = Field(primary_key=True)
     text: str | None = None
