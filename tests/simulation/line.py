@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import dataclasses
+import functools
 import random
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -152,9 +153,9 @@ class Network:
             hint = self._hint(watch, without_own=draws[5] < 0.75)
             if draws[0] >= weather.lose_hint:
                 late = draws[1] * weather.late_s
-                self.later(late if draws[3] < weather.late else draws[2] * weather.delay, lambda w=watch, h=hint: w.put(h))
+                self.later(late if draws[3] < weather.late else draws[2] * weather.delay, functools.partial(watch.put, hint))
                 if draws[4] < weather.twice:
-                    self.later(late, lambda w=watch, h=hint: w.put(h))
+                    self.later(late, functools.partial(watch.put, hint))
 
     def _hint(self, watch: _Watch, *, without_own: bool) -> Hint:
         """What the remote tells, as far as it knows what was told before. What it brings may wait long for being delivered."""
