@@ -27,6 +27,7 @@ from tests.crashes.world import World
 __all__ = ["Spoiling"]
 
 STRIKES_OF_A_WORLD = 40
+DAMAGES_OF_A_LINE = 10
 BLOCK = 512
 KEY = b"k" * 32
 PARTS = {"the database": ("", 0.5), "its WAL": ("-wal", 0.3), "its shared memory": ("-shm", 0.2)}
@@ -70,9 +71,11 @@ class Spoiling(Trial):
             self.note_length("writing", self.process(World.writing, "writing"))
             chance = random.Random(f"{self.seed}-{number}")
             for _ in range(min(STRIKES_OF_A_WORLD, strikes - self.strikes.total())):
+                before = self.strikes.total() // DAMAGES_OF_A_LINE
                 self._spoil(chance)
+                if self.strikes.total() // DAMAGES_OF_A_LINE > before:
+                    self.log(f"{self.strikes.total()} damages")
             shutil.rmtree(self.world)
-            self.log(f"{self.strikes.total()} damages")
             number += 1
 
     def remarks(self) -> list[str]:
