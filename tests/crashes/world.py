@@ -24,13 +24,24 @@ from alembic.operations import Operations
 from sqlalchemy.orm import registry
 from sqlmodel import Field, Session, SQLModel, select
 
-from localstore import App, Credentials, LocalConfiguration, Realm, RecoverOrDiscard, Settings, SyncConfiguration, uuid7
+from localstore import (
+    App,
+    Credentials,
+    LocalConfiguration,
+    Realm,
+    RecoverOrDiscard,
+    SessionState,
+    Settings,
+    SyncConfiguration,
+    uuid7,
+)
 from localstore_adapters.folder import FolderAdapter
 
 __all__ = ["PHASES", "PREPARATIONS", "ROWS", "World"]
 
 ROWS = 4  # of a batch
 WAIT_SECONDS = 60
+LOOK_SECONDS = 1
 SNAPSHOT_EVERY = 10
 SOON = {"backoff_initial": 0.05, "backoff_max": 0.5, "page_count": 5}
 Tell = Callable[..., None]
@@ -124,8 +135,13 @@ class World:
         return batch
 
     def settle(self, realm: Realm) -> None:
-        assert realm.sync_session.upload_all_local_changes(timeout=WAIT_SECONDS), realm.sync_session.status
-        assert realm.sync_session.download_all_server_changes(timeout=WAIT_SECONDS), realm.sync_session.status
+        """Send and receive all; a session that stopped before it was waited for says why as well."""
+        session, deadline = realm.sync_session, time.monotonic() + WAIT_SECONDS
+        for wait in (session.upload_all_local_changes, session.download_all_server_changes):
+            while not wait(timeout=LOOK_SECONDS):
+                if session.state is SessionState.INACTIVE and session.last_error is not None:
+                    raise session.last_error
+                assert time.monotonic() < deadline, session.status
 
     # -- phases, which are killed
 
