@@ -11,7 +11,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from localstore.errors import StoreDamaged, StoreUnusable
@@ -25,6 +25,8 @@ __all__ = ["Salvaged", "read_damaged"]
 
 _LOOKED_AHEAD = 1000
 """Numbers without a row, or whose row cannot be read, after which nothing more is looked for where the end cannot be read."""
+_NUMBERS_MAX = 1_000_000
+"""Up to which number each is looked for, should the file say that there are so many."""
 _STATE = """SELECT device, app, partition, user, last_number, last_stamp, folded, purged, remote_id, cursor, reads_again <> 0
     FROM localstore_state"""
 
@@ -37,12 +39,14 @@ class Salvaged:
         state: of the file.
         unsent: changesets that the file does not know to be at the remote, in order.
         lost: numbers of those between and before them that could not be read, and why.
+        rest: a number from which on there may be others that cannot be read, and why; None where the end is known.
         acknowledged: the highest number that the remote has acknowledged; 0 where that cannot be read.
     """
 
     state: State
     unsent: list[SealedChangeset] = field(default_factory=list)
     lost: dict[int, str] = field(default_factory=dict)
+    rest: tuple[int, str] | None = None
     acknowledged: int = 0
 
 
@@ -60,19 +64,34 @@ def read_damaged(path: Path, key: bytes | None) -> Salvaged:
         salvaged = Salvaged(_state(connection, path))
         reading = _Reading(connection, salvaged.state.last_number)
         for number, data in sorted(reading.rows()):
-            try:
-                salvaged.unsent.append(read_sealed(data))
-            except StoreDamaged as error:
-                salvaged.lost[number] = str(error.__cause__)
+            sealed = _as_written(number, data)
+            if isinstance(sealed, str):
+                salvaged.lost[number] = sealed
+            else:
+                salvaged.unsent.append(sealed)
+        if salvaged.unsent and salvaged.unsent[-1].device != salvaged.state.device:  # the digest is that of a changeset alone
+            salvaged.state = replace(salvaged.state, device=salvaged.unsent[-1].device)
         salvaged.lost.update(reading.unreadable)
-        if not reading.unreadable and reading.first is not None:
+        salvaged.rest = reading.rest
+        if reading.first is not None:
             salvaged.acknowledged = reading.first - 1
     return salvaged
 
 
+def _as_written(number: object, data: object) -> SealedChangeset | str:
+    """A changeset, or why it is none."""
+    if not isinstance(data, bytes):
+        return "It is not there any more."
+    try:
+        sealed = read_sealed(data)
+    except StoreDamaged as error:
+        return str(error.__cause__)
+    return sealed if sealed.number == number else f"In its place is number {sealed.number}."
+
+
 def _state(connection: sqlite3.Connection, path: Path) -> State:
     try:
-        return State(*connection.execute(_STATE).fetchone())
+        state = State(*connection.execute(_STATE).fetchone())
     except driver_errors("OperationalError") as error:
         if "no such table" not in str(error):
             raise _beyond_reading(path, error) from error
@@ -81,10 +100,13 @@ def _state(connection: sqlite3.Connection, path: Path) -> State:
         ) from error
     except driver_errors("DatabaseError", also=TypeError) as error:  # a row that is not there
         raise _beyond_reading(path, error) from error
+    if not isinstance(state.device, bytes) or not isinstance(state.last_number, int):
+        raise _beyond_reading(path, "values of other types")
+    return state
 
 
-def _beyond_reading(path: Path, error: Exception) -> StoreDamaged:
-    return StoreDamaged(f"{path} is damaged so that not even whose it is can be read ({error}).", hint=A_WAY_OUT)
+def _beyond_reading(path: Path, why: object) -> StoreDamaged:
+    return StoreDamaged(f"{path} is damaged so that not even whose it is can be read ({why}).", hint=A_WAY_OUT)
 
 
 class _Reading:
@@ -93,14 +115,16 @@ class _Reading:
     Attributes:
         first: the number that it begins with, None when it is empty or that cannot be read.
         unreadable: numbers whose rows cannot be read, and why.
+        rest: the number from which on none can, where nobody knows how many there are, and why.
     """
 
     def __init__(self, connection: sqlite3.Connection, left: int) -> None:
         self._connection = connection
-        self._left = left  # the last number that left the outbox, as a rule
+        self._left = min(left, _NUMBERS_MAX)  # the last number that left the outbox, as a rule
         self._is_whole = False
         self.first: int | None = None
         self.unreadable: dict[int, str] = {}
+        self.rest: tuple[int, str] | None = None
 
     def rows(self) -> Iterator[tuple[int, bytes]]:
         upwards = dict(self._scan("ASC"))
@@ -135,8 +159,7 @@ class _Reading:
                 self.unreadable.update(unreadable)
                 unreadable.clear()
             number += 1
-        if unreadable:  # of these nobody knows how many there were
-            self.unreadable[min(unreadable)] = f"it and those after it: {unreadable[min(unreadable)]}"
+        self.rest = min(unreadable.items(), default=None)
 
     def _row(self, number: int, unreadable: dict[int, str]) -> tuple[int, bytes] | None:
         try:

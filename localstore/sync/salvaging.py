@@ -37,12 +37,15 @@ class SalvageReport:
         sent: how many the remote has now and had not before.
         known: how many it had already.
         lost: numbers of those that it will not have, and why.
+        is_whole: whether these are all: else the end of what was unsent cannot be read, and the last of ``lost`` stands for
+            all from there on.
     """
 
     device: str
     sent: int = 0
     known: int = 0
     lost: Mapping[int, str]
+    is_whole: bool = True
 
 
 def salvage(parts: SessionParts, damaged: Path) -> Future[SalvageReport]:
@@ -83,7 +86,7 @@ class _Delivery:
 
     async def run(self) -> SalvageReport:
         if not self._salvaged.unsent:
-            return SalvageReport(device=self._device.hex(), lost=self._salvaged.lost)
+            return self._report(0)
         adapter = self._parts.make_adapter()
         try:
             return await self._deliver(Line(adapter, self._parts.limits, self._parts.environment))
@@ -116,9 +119,21 @@ class _Delivery:
             await self._push(line, run, has)
         missing = [sealed for sealed in found.unsent if sealed.number > has]
         await self._push(line, _without_gaps(missing, has), has)
+        return self._report(has, sent=len(missing) - len(self._refused), known=len(found.unsent) - len(missing))
+
+    def _report(self, has: int, *, sent: int = 0, known: int = 0) -> SalvageReport:
+        found = self._salvaged
         lost = {number: why for number, why in found.lost.items() if number > has} | self._refused
-        sent = len(missing) - len(self._refused)
-        return SalvageReport(device=state.device.hex(), sent=sent, known=len(found.unsent) - len(missing), lost=lost)
+        if found.rest is not None:
+            number, why = found.rest
+            lost[max(number, has + 1)] = why
+        return SalvageReport(
+            device=self._device.hex(),
+            sent=sent,
+            known=known,
+            lost=dict(sorted(lost.items())),
+            is_whole=found.rest is None,
+        )
 
     async def _push(self, line: Line, run: Sequence[SealedChangeset], has: int) -> None:
         """Push changesets of consecutive numbers, batch by batch."""

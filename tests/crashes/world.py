@@ -35,6 +35,7 @@ from localstore import (
     SyncConfiguration,
     uuid7,
 )
+from localstore.errors import LocalStoreError
 from localstore_adapters.folder import FolderAdapter
 
 __all__ = ["PHASES", "PREPARATIONS", "ROWS", "World"]
@@ -283,8 +284,20 @@ class World:
             self.settle(realm)
 
     def replacing(self) -> None:
-        """As documented for a damaged file: it was moved away, and a new one is filled by the remote."""
+        """As documented for a damaged file: it was moved away, and a new one is filled by the remote, and by what the old one
+        had not sent, as far as it can be read. To salvage it twice does no harm."""
         with self.realm("victim") as realm:
+            self.settle(realm)
+            self.tell("remote-has", json.dumps(sorted(shown(realm))))
+            try:
+                report = realm.sync_session.salvage(self.file("damaged"))
+                again = realm.sync_session.salvage(self.file("damaged"))
+            except LocalStoreError as error:
+                self.tell("beyond-reading", type(error).__name__, error.message, error.hint)
+            else:
+                assert (again.sent, again.known) == (0, report.sent + report.known), (report, again)
+                told = [str(report.sent), str(report.known), str(len(report.lost))]
+                self.tell("salvaged", *told, *([] if report.is_whole else ["or more"]))
             self.settle(realm)
             self.tell("shows", json.dumps(sorted(shown(realm))))
 

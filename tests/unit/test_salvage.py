@@ -135,8 +135,39 @@ class TestWhatIsSent:
         _, realm = new(world, encryption_key=KEY)
         assert realm.sync_session.salvage(damaged).sent == 2
 
+    def test_of_a_file_whose_identity_is_damaged_as_well(self, world: World) -> None:
+        damaged = moved_away(world, 2)
+        ((device,),) = sql(damaged, "SELECT device FROM localstore_state")
+        sql(damaged, "UPDATE localstore_state SET device = ?, last_number = 1 << 60", bytes([device[0] ^ 1]) + device[1:])
+        _, realm = new(world)
+        report = realm.sync_session.salvage(damaged)
+        assert (report.device, report.sent) == (device.hex(), 2)
+        assert unsent_in(synced(realm)) == [0, 1]
+
 
 class TestWhatIsLost:
+    @pytest.mark.parametrize("value", [7, "text", b"", b"rubbish"], ids=repr)
+    def test_what_is_no_changeset(self, world: World, value: object) -> None:
+        damaged = moved_away(world, 3)
+        sql(damaged, "UPDATE localstore_outbox SET sealed = ? WHERE number = 3", value)
+        _, realm = new(world)
+        assert list(realm.sync_session.salvage(damaged).lost) == [3]
+
+    def test_what_has_the_number_of_another(self, world: World) -> None:
+        damaged = moved_away(world, 3)
+        sql(damaged, "UPDATE localstore_outbox SET number = 70 WHERE number = 3")
+        _, realm = new(world)
+        report = realm.sync_session.salvage(damaged)
+        assert (report.sent, list(report.lost)) == (2, [70])
+        assert unsent_in(synced(realm)) == [0, 2]
+
+    def test_a_file_with_values_of_other_types(self, world: World) -> None:
+        damaged = moved_away(world, 1)
+        sql(damaged, "UPDATE localstore_state SET device = 7")
+        _, realm = new(world)
+        with pytest.raises(StoreDamaged, match="not even whose"):
+            realm.sync_session.salvage(damaged)
+
     @pytest.mark.parametrize("lost", [[2], [3, 4], [6], [2, 6]], ids=str)
     def test_all_but_what_is_not_as_it_was_written(self, world: World, lost: list[int]) -> None:
         damaged = moved_away(world, 5)
@@ -164,11 +195,21 @@ class TestWhatIsLost:
         _, realm = new(world)
         report = realm.sync_session.salvage(damaged)
         assert 150 - 7 <= report.sent < 150
-        assert at in report.lost or min(report.lost) <= at
+        assert min(report.lost) <= at
         found = unsent_in(synced(realm))
         assert len(found) == report.sent
+        assert report.is_whole is (149 in found)
         assert at - 2 not in found
         assert world.remote_texts() == texts(realm)
+
+    def test_all_of_it_where_the_first_page_is_gone(self, world: World) -> None:
+        damaged = moved_away(world, 150, sizes=[500])
+        ((root,),) = sql(damaged, "SELECT rootpage FROM sqlite_master WHERE name = 'localstore_outbox'")
+        data = damaged.read_bytes()
+        damaged.write_bytes(data[: (root - 1) * PAGE] + bytes(PAGE) + data[root * PAGE :])
+        _, realm = new(world)
+        report = realm.sync_session.salvage(damaged)
+        assert (report.sent, report.known, list(report.lost), report.is_whole) == (0, 0, [1], False)
 
     def test_what_the_remote_refuses(self, world: World) -> None:
         damaged = moved_away(world, 3, sizes=[10, 9000, 10])
