@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from localstore.errors import StoreDamaged, StoreUnusable
 from localstore.store.driver import connect, driver_errors
@@ -91,18 +92,27 @@ def _as_written(number: object, data: object) -> SealedChangeset | str:
 
 def _state(connection: sqlite3.Connection, path: Path) -> State:
     try:
-        state = State(*connection.execute(_STATE).fetchone())
+        row = _row_of_state(connection, path)
+    except driver_errors("DatabaseError"):
+        connection.execute("PRAGMA writable_schema = ON")  # then SQLite also reads a file that is shorter than it should be
+        try:
+            row = connection.execute(_STATE).fetchone()
+        except driver_errors("DatabaseError") as error:
+            raise _beyond_reading(path, error) from error
+    if row is None or not isinstance(row[0], bytes) or not isinstance(row[4], int):
+        raise _beyond_reading(path, "its identity is gone")
+    return State(*row)
+
+
+def _row_of_state(connection: sqlite3.Connection, path: Path) -> Any:
+    try:
+        return connection.execute(_STATE).fetchone()
     except driver_errors("OperationalError") as error:
         if "no such table" not in str(error):
-            raise _beyond_reading(path, error) from error
+            raise
         raise StoreUnusable(
             f"{path} is no synced file, and has nothing to send.", hint="Name the file that is damaged."
         ) from error
-    except driver_errors("DatabaseError", also=TypeError) as error:  # a row that is not there
-        raise _beyond_reading(path, error) from error
-    if not isinstance(state.device, bytes) or not isinstance(state.last_number, int):
-        raise _beyond_reading(path, "values of other types")
-    return state
 
 
 def _beyond_reading(path: Path, why: object) -> StoreDamaged:

@@ -202,6 +202,15 @@ class TestWhatIsLost:
         assert at - 2 not in found
         assert world.remote_texts() == texts(realm)
 
+    def test_what_was_at_the_end_of_a_file_that_was_cut_off(self, world: World) -> None:
+        damaged = moved_away(world, 150, sizes=[500])
+        data = damaged.read_bytes()
+        damaged.write_bytes(data[: len(data) - 10 * PAGE - 100])
+        _, realm = new(world)
+        report = realm.sync_session.salvage(damaged)
+        assert 50 < report.sent < 150
+        assert len(unsent_in(synced(realm))) == report.sent
+
     def test_all_of_it_where_the_first_page_is_gone(self, world: World) -> None:
         damaged = moved_away(world, 150, sizes=[500])
         ((root,),) = sql(damaged, "SELECT rootpage FROM sqlite_master WHERE name = 'localstore_outbox'")
