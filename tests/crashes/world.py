@@ -276,10 +276,11 @@ class World:
     def looking(self) -> None:
         """Whether this device notices that its file is damaged, and what it shows."""
         with self.realm("victim") as realm:
-            entries = realm.exec(select(Entry)).all()
+            found: list[Entry | None] = list(realm.exec(select(Entry)).all())
+            entries = [entry for entry in found if entry is not None]  # what SQLAlchemy makes of a row whose key is gone
             counts = Counter(entry.batch for entry in entries)
             self.tell("shows", json.dumps(sorted(counts)))
-            self.tell("wrong", json.dumps([str(entry) for entry in entries if not is_right(entry)]))
+            self.tell("wrong", json.dumps([str(entry) for entry in found if entry is None or not is_right(entry)]))
             self.tell("short", json.dumps([batch for batch, count in counts.items() if count != ROWS]))
             self.settle(realm)
 
