@@ -29,7 +29,8 @@ DISK_ERRORS: tuple[type[LocalStoreError], ...] = (DiskFull, DiskFailed, NotWrita
 
 A_WAY_OUT = (
     "See whether the disk is still connected, and try again. If it is the file, close the realm and move it away with what lies"
-    " beside it: a new one is filled by its remote. Restore a file that does not sync from a backup."
+    " beside it: a new one is filled by its remote, and its session's salvage() sends what the old one had not sent. Restore a"
+    " file that does not sync from a backup."
 )
 """What to do about a file that is damaged."""
 

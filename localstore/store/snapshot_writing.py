@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from localstore.store.capture import LOGS, captured_tables
@@ -60,7 +61,8 @@ def write(source: sqlite3.Connection, path: Path, *, cursor: bytes, horizon: Hor
         raise
     finally:
         if not written:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # it goes with the place that it lies in, at the latest when the next session starts
+                path.unlink(missing_ok=True)
     return written
 
 

@@ -101,7 +101,7 @@ class _Troubled(Trial):
         self.strikes[name] += 1
         for kind, message, hint in run.said("error"):
             self.errors[kind] += 1
-            if kind == "ProtocolError":
+            if kind == "ProtocolError" and "StoreDamaged" not in message:  # as SQLite calls a read that failed
                 raise Failure(f"{what}: sync stopped, and does not go on by itself: {message}")
             if not hint:
                 raise Failure(f"{what}: an error without a way out: {message}")

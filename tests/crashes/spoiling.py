@@ -4,7 +4,8 @@ SQLite notices what makes no sense to it. It keeps no checksums of a database, s
 can tell; an encrypted file has a checksum for each page. Of a write-ahead log it takes what comes before the first frame whose
 checksum is wrong, as after a crash. So of a plain file is told how often which of these happened; with a key nothing may be
 shown that is wrong. Either way: whatever is raised is ours and says what to do; a new file in its place is filled by the
-remote; nothing damaged gets to others; and once the file is put back as it was, everything goes on.
+remote, and gets what the old one had not sent but for what is told as lost; nothing damaged gets to others; and once the file
+is put back as it was, everything goes on.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ from tests.crashes.world import World
 __all__ = ["Spoiling"]
 
 STRIKES_OF_A_WORLD = 40
+DAMAGES_OF_A_LINE = 10
 BLOCK = 512
 KEY = b"k" * 32
 PARTS = {"the database": ("", 0.5), "its WAL": ("-wal", 0.3), "its shared memory": ("-shm", 0.2)}
 WRONG = "WRONG, and not noticed"
+GONE = "the last transactions are gone"
 
 
 def flip(data: bytes, chance: random.Random) -> bytes:
@@ -62,6 +65,7 @@ class Spoiling(Trial):
         super().__init__(folder, seed, log)
         self.key = KEY if encrypted else None
         self.outcomes: Counter[str] = Counter()
+        self.salvaged: Counter[str] = Counter()
 
     def run(self, strikes: int) -> None:
         number = 0
@@ -70,13 +74,15 @@ class Spoiling(Trial):
             self.note_length("writing", self.process(World.writing, "writing"))
             chance = random.Random(f"{self.seed}-{number}")
             for _ in range(min(STRIKES_OF_A_WORLD, strikes - self.strikes.total())):
+                before = self.strikes.total() // DAMAGES_OF_A_LINE
                 self._spoil(chance)
+                if self.strikes.total() // DAMAGES_OF_A_LINE > before:
+                    self.log(f"{self.strikes.total()} damages")
             shutil.rmtree(self.world)
-            self.log(f"{self.strikes.total()} damages")
             number += 1
 
     def remarks(self) -> list[str]:
-        return [f"{count:>6} × {name}" for name, count in sorted(self.outcomes.items())]
+        return [f"{count:>6} × {name}" for counts in (self.outcomes, self.salvaged) for name, count in sorted(counts.items())]
 
     def _spoil(self, chance: random.Random) -> None:
         """Kill a writer, so that there is a WAL; damage one of its files; look; replace; and put all back."""
@@ -96,9 +102,11 @@ class Spoiling(Trial):
         self.outcomes[f"{what}: {outcome}"] += 1
         if self.key is not None and outcome == WRONG:
             raise Failure(f"{what} of an encrypted file was not noticed: {run.lines}")
-        _remove(files.values())
-        self._check_replaced(what)
-        _remove(files.values())
+        for suffix, path in files.items():
+            if path.exists():
+                path.rename(self.world / f"damaged.db{suffix}")
+        self._check_replaced(what, outcome)
+        _remove([*files.values(), *self.world.glob("damaged.db*")])
         for path, data in whole.items():
             path.write_bytes(data)
         self.recover()
@@ -113,14 +121,25 @@ class Spoiling(Trial):
         if json.loads(run.told("wrong")[0]) or json.loads(run.told("short")[0]):
             return WRONG
         if lost and part == "its WAL":
-            return "the last transactions are gone"
+            return GONE
         return WRONG if lost else "no harm"
 
-    def _check_replaced(self, what: str) -> None:
+    def _check_replaced(self, what: str, outcome: str) -> None:
         run = self.process(World.replacing, f"replacing after {what}")
         shows = set(json.loads(run.told("shows")[0]))
         if lost := (self.acknowledged | self.committed["other"]) - shows:
             raise Failure(f"the remote did not give back {sorted(lost)} after {what}")
+        lost = self.committed["victim"] - shows
+        for kind, message, hint in run.said("beyond-reading"):
+            if kind not in ("StoreDamaged", "StoreUnusable") or not hint:
+                raise Failure(f"{what} cannot be salvaged, and it is not said why: {kind}: {message}")
+            self.salvaged[f"nothing can be read after {what}"] += 1
+            return
+        ((sent, _, told, *more),) = run.said("salvaged")
+        if len(lost) > int(told) and not more and outcome != GONE:
+            raise Failure(f"after {what} {told} changesets were told as lost, and {len(lost)} are: {sorted(lost)}")
+        self.salvaged["unsent changesets were salvaged"] += int(sent)
+        self.salvaged["unsent changesets were told as lost"] += int(told)
 
 
 def attempted(action: Callable[[World], None]) -> Callable[[World], None]:

@@ -24,13 +24,25 @@ from alembic.operations import Operations
 from sqlalchemy.orm import registry
 from sqlmodel import Field, Session, SQLModel, select
 
-from localstore import App, Credentials, LocalConfiguration, Realm, RecoverOrDiscard, Settings, SyncConfiguration, uuid7
+from localstore import (
+    App,
+    Credentials,
+    LocalConfiguration,
+    Realm,
+    RecoverOrDiscard,
+    SessionState,
+    Settings,
+    SyncConfiguration,
+    uuid7,
+)
+from localstore.errors import LocalStoreError
 from localstore_adapters.folder import FolderAdapter
 
 __all__ = ["PHASES", "PREPARATIONS", "ROWS", "World"]
 
 ROWS = 4  # of a batch
 WAIT_SECONDS = 60
+LOOK_SECONDS = 1
 SNAPSHOT_EVERY = 10
 SOON = {"backoff_initial": 0.05, "backoff_max": 0.5, "page_count": 5}
 Tell = Callable[..., None]
@@ -124,8 +136,13 @@ class World:
         return batch
 
     def settle(self, realm: Realm) -> None:
-        assert realm.sync_session.upload_all_local_changes(timeout=WAIT_SECONDS), realm.sync_session.status
-        assert realm.sync_session.download_all_server_changes(timeout=WAIT_SECONDS), realm.sync_session.status
+        """Send and receive all; a session that stopped before it was waited for says why as well."""
+        session, deadline = realm.sync_session, time.monotonic() + WAIT_SECONDS
+        for wait in (session.upload_all_local_changes, session.download_all_server_changes):
+            while not wait(timeout=LOOK_SECONDS):
+                if session.state is SessionState.INACTIVE and session.last_error is not None:
+                    raise session.last_error
+                assert time.monotonic() < deadline, session.status
 
     # -- phases, which are killed
 
@@ -259,16 +276,29 @@ class World:
     def looking(self) -> None:
         """Whether this device notices that its file is damaged, and what it shows."""
         with self.realm("victim") as realm:
-            entries = realm.exec(select(Entry)).all()
+            found: list[Entry | None] = list(realm.exec(select(Entry)).all())
+            entries = [entry for entry in found if entry is not None]  # what SQLAlchemy makes of a row whose key is gone
             counts = Counter(entry.batch for entry in entries)
             self.tell("shows", json.dumps(sorted(counts)))
-            self.tell("wrong", json.dumps([str(entry) for entry in entries if not is_right(entry)]))
+            self.tell("wrong", json.dumps([str(entry) for entry in found if entry is None or not is_right(entry)]))
             self.tell("short", json.dumps([batch for batch, count in counts.items() if count != ROWS]))
             self.settle(realm)
 
     def replacing(self) -> None:
-        """As documented for a damaged file: it was moved away, and a new one is filled by the remote."""
+        """As documented for a damaged file: it was moved away, and a new one is filled by the remote, and by what the old one
+        had not sent, as far as it can be read. To salvage it twice does no harm."""
         with self.realm("victim") as realm:
+            self.settle(realm)
+            self.tell("remote-has", json.dumps(sorted(shown(realm))))
+            try:
+                report = realm.sync_session.salvage(self.file("damaged"))
+                again = realm.sync_session.salvage(self.file("damaged"))
+            except LocalStoreError as error:
+                self.tell("beyond-reading", type(error).__name__, error.message, error.hint)
+            else:
+                assert (again.sent, again.known) == (0, report.sent + report.known), (report, again)
+                told = [str(report.sent), str(report.known), str(len(report.lost))]
+                self.tell("salvaged", *told, *([] if report.is_whole else ["or more"]))
             self.settle(realm)
             self.tell("shows", json.dumps(sorted(shown(realm))))
 

@@ -1,4 +1,4 @@
-"""One device under churn, as a process: ``python -m tests.soak.device FILE REMOTE KEEP_SECONDS EVERY SEED``.
+"""One device under churn, as a process: ``python -m tests.soak.device FILE REMOTE KEEP_SECONDS EVERY SEED PAUSE_SECONDS LEAK``.
 
 It adds, changes and deletes rows of a fixed set of keys at random, waits a little, looks at what there is, and now and then
 pauses its session, closes its realm and opens it again, waits for everything to be sent and received, or reads what lost. What
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import random
 import sys
 import threading
@@ -27,14 +28,15 @@ from localstore.registry import AdapterFactory
 from localstore_adapters.folder import FolderAdapter, folder_path
 from localstore_adapters.sql import SqlAdapter, SqlStore
 
-__all__ = ["KEYS", "Parcel", "Place"]
+__all__ = ["KEYS", "NO_LEAK", "Parcel", "Place"]
 
 KEYS = 300
 PLACES = 20
-PAUSE_SECONDS = 1.2  # between two transactions, on average
 WAIT_SECONDS = 120
 DAY_SECONDS = timedelta(days=1).total_seconds()
 CONFLICTS_MAX_COUNT = 200
+NO_LEAK = "none"
+LEAKED_BYTES = 256 * 1024
 
 
 class Base(SQLModel, registry=registry()):
@@ -57,10 +59,37 @@ class Parcel(Base, table=True):
     text: str = ""
 
 
-class Device:
-    """What one device does, and how often it did it."""
+class Leak:
+    """Something that is never let go of again, to see that it is told: ``memory``, ``descriptors`` or ``threads``."""
 
-    def __init__(self, file: Path, app: App, chance: random.Random, ended: threading.Event) -> None:
+    def __init__(self, kind: str, ended: threading.Event) -> None:
+        self._make: Callable[[], object] = {
+            NO_LEAK: lambda: None,
+            "memory": lambda: b"x" * LEAKED_BYTES,
+            "descriptors": lambda: os.open(__file__, os.O_RDONLY),
+            "threads": lambda: threading.Thread(target=ended.wait, daemon=True).start(),
+        }[kind]
+        self._leaked: list[object] = []
+
+    def grow(self) -> None:
+        self._leaked.append(self._make())
+
+
+class Device:
+    """What one device does, and how often it did it.
+
+    Args:
+        file: of the realm.
+        app: of the process.
+        chance: decides.
+        ended: is set when it is to end.
+        pause_seconds: between two transactions, on average.
+        leak: grows with each of them.
+    """
+
+    def __init__(
+        self, file: Path, app: App, chance: random.Random, ended: threading.Event, *, pause_seconds: float, leak: Leak
+    ) -> None:
         self.counts: Counter[str] = Counter()
         self._configuration = SyncConfiguration(
             app.login(Credentials.anonymous()),
@@ -71,6 +100,8 @@ class Device:
         )
         self._chance = chance
         self._ended = ended
+        self._pause_seconds = pause_seconds
+        self._leak = leak
         self._realm = Realm.open(self._configuration)
 
     def _heard(self, error: LocalStoreError) -> None:
@@ -78,8 +109,9 @@ class Device:
 
     def churn(self) -> None:
         """Go on until the end is told."""
-        while not self._ended.wait(self._chance.expovariate(1 / PAUSE_SECONDS)):
+        while not self._ended.wait(self._chance.expovariate(1 / self._pause_seconds)):
             self._act(self._action())
+            self._leak.grow()
 
     def settle(self) -> None:
         """Send and receive all."""
@@ -155,13 +187,20 @@ def lines_to(url: str, keep_days: float) -> str | AdapterFactory:
 
 
 def main() -> None:
-    file, url, keep_seconds, every, seed = sys.argv[1:]
+    file, url, keep_seconds, every, seed, pause_seconds, leak = sys.argv[1:]
     settings = Settings(snapshot_every=int(every), conflicts_max_count=CONFLICTS_MAX_COUNT)
     ended = threading.Event()
     told = threading.Thread(target=lambda: (sys.stdin.readline(), ended.set()), daemon=True)
     told.start()
     with App.create("soak", remote=lines_to(url, float(keep_seconds) / DAY_SECONDS), settings=settings) as app:
-        device = Device(Path(file), app, random.Random(int(seed)), ended)
+        device = Device(
+            Path(file),
+            app,
+            random.Random(int(seed)),
+            ended,
+            pause_seconds=float(pause_seconds),
+            leak=Leak(leak, ended),
+        )
         device.churn()
         device.settle()
         sys.stdout.write("settled\n")

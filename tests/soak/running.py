@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.integration.fault_kit import free_port
+from tests.soak.device import NO_LEAK
 from tests.soak.figures import ALLOWANCES, Verdict, judge, of_files, of_process, of_remote
 
 __all__ = ["REMOTES", "Soak", "same_rows", "soak"]
@@ -21,6 +23,7 @@ __all__ = ["REMOTES", "Soak", "same_rows", "soak"]
 REMOTES = ("folder", "sql", "hub")
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 300
+PAUSE_SECONDS = 1.2
 SAMPLES = 1500  # in a run
 SAMPLE_SECONDS_MIN = 0.5
 KEEP_PART = 0.05  # of a run, for which history is kept behind a snapshot, so that a run trims many times
@@ -129,7 +132,17 @@ def _remote(kind: str, folder: Path) -> Iterator[tuple[str, _Process | None]]:
             yield f"http://127.0.0.1:{port}?users=no", hub
 
 
-def soak(folder: Path, *, seconds: float, devices: int, remote: str, seed: int, tell: Callable[[float, Soak], object]) -> Soak:
+def soak(
+    folder: Path,
+    *,
+    seconds: float,
+    devices: int,
+    remote: str,
+    seed: int,
+    tell: Callable[[float, Soak], object],
+    pause_seconds: float = PAUSE_SECONDS,
+    leaks: Mapping[int, str] = MappingProxyType({}),
+) -> Soak:
     """Run devices under churn, and measure all the time.
 
     Args:
@@ -139,19 +152,22 @@ def soak(folder: Path, *, seconds: float, devices: int, remote: str, seed: int, 
         remote: one of ``REMOTES``.
         seed: of what the devices do.
         tell: called after each sample, with the seconds that have passed.
+        pause_seconds: between two transactions of a device, on average.
+        leaks: what leaks in which device, to see that it is told: see ``device.Leak``.
 
     Raises:
         AssertionError: a device failed.
     """
     run, keep_seconds = Soak(), max(5.0, KEEP_PART * seconds)
-    every = int(min(150, max(15, seconds / 8)))  # changesets, of which there are about two a second
+    every = int(min(150, max(15, seconds / pause_seconds / 7)))  # changesets
     files = {f"device {number}": folder / f"device-{number}.db" for number in range(1, devices + 1)}
     with ExitStack() as stack:
         url, hub = stack.enter_context(_remote(remote, folder))
         running = {"hub": hub} if hub is not None else {}
         begun = time.monotonic()
         for number, (name, file) in enumerate(files.items()):
-            arguments = ["-m", "tests.soak.device", str(file), url, str(keep_seconds), str(every), str(seed * 1000 + number)]
+            said = [file, url, keep_seconds, every, seed * 1000 + number, pause_seconds, leaks.get(number + 1, NO_LEAK)]
+            arguments = ["-m", "tests.soak.device", *map(str, said)]
             running[name] = stack.enter_context(_process(arguments, folder / f"{file.stem}.log"))
         while (passed := time.monotonic() - begun) < seconds:
             time.sleep(min(max(seconds / SAMPLES, SAMPLE_SECONDS_MIN), max(0.01, seconds - passed)))

@@ -66,8 +66,12 @@ class TestWhetherAFigureIsFlat:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("remote", ["folder"])
 @pytest.mark.parametrize("seed", [1])
-def test_two_minutes_of_churn_leave_everything_flat(tmp_path: Path, remote: str, seed: int) -> None:
-    run = soak(tmp_path, seconds=120, devices=3, remote=remote, seed=seed, tell=lambda passed, run: None)
-    assert same_rows(tmp_path, 3) > 100
-    assert [(who, name, verdict) for who, name, verdict in run.verdicts(remote) if not verdict.is_flat] == []
-    assert min(counts["write"] for counts in run.counts.values()) > 20
+def test_a_minute_of_churn_leaves_everything_flat_but_for_what_is_planted(tmp_path: Path, remote: str, seed: int) -> None:
+    """Devices that make haste, and leak what is to be told of each; the first leaks nothing. How much lies at the remote is a
+    matter of longer runs: in this one it is trimmed a few times only."""
+    leaks = {2: "memory", 3: "descriptors", 4: "threads"}
+    run = soak(tmp_path, seconds=50, devices=4, remote=remote, seed=seed, tell=lambda *_: None, pause_seconds=0.6, leaks=leaks)
+    assert same_rows(tmp_path, 4) > 100
+    grew = [(who, name, verdict) for who, name, verdict in run.verdicts(remote) if not verdict.is_flat and who != "remote"]
+    assert [(who, name) for who, name, _ in grew] == [(f"device {number}", name) for number, name in leaks.items()], grew
+    assert min(counts["write"] for counts in run.counts.values()) > 10

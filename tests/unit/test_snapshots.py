@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import stat
 import sys
@@ -22,6 +23,7 @@ from localstore.store import snapshot_writing
 from localstore.store.snapshot_file import FORMAT, TABLES
 from localstore.store.snapshots import load_snapshot, snapshot_number, write_snapshot
 from localstore.testing.clock import ManualClock
+from tests.unit.failing_disk import FailingDisk, failing
 from tests.unit.snapshot_kit import (
     BOTH,
     INSERT_A,
@@ -155,6 +157,15 @@ def test_a_snapshot_is_of_the_cursor_that_the_store_is_at(device: Device) -> Non
     device.receive()
     assert refused(device, b"another")
     assert not refused(device, b"1")
+
+
+def test_one_that_was_not_finished_and_cannot_be_removed_is_in_nobodys_way(device: Device, tmp_path: Path) -> None:
+    send_everything(device)
+    path = tmp_path / "snapshot"
+    disk = FailingDisk(path, at=1, error=errno.EDQUOT, only_once=True, only_changes=True)
+    with failing(disk):
+        assert not write_snapshot(device.store, path, cursor=b"another")
+    assert disk.has_failed
 
 
 def test_what_waits_for_its_turn_waits_on_a_new_device_as_well(device: Device, tmp_path: Path) -> None:
