@@ -120,6 +120,7 @@ def _setup(chance: random.Random, pace: float) -> Setup:
         "synchronous": chance.choice(("NORMAL", "NORMAL", "FULL")),
         "snapshot_every": chance.choice((1, 3, 10, 30)),
         "max_clock_drift": chance.choice((300.0, 300.0, 1.0, 3600.0)),
+        "conflicts_max_age": 10 * _YEAR,
         "client_maximum_offline_time": horizon or 30 * _DAY,
     }
     capabilities = {

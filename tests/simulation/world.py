@@ -206,18 +206,21 @@ class World:
             await asyncio.sleep(_ROUND_SECONDS)
             for device in self.devices:
                 await self._log_in(device)
-            self._let_time_come()
-            if not any(map(why_not_at_rest, self.devices)):
+            if not any(map(why_not_in_step, self.devices)):
                 before = len(self.network.accepted)
                 have_all = [await self._download(device) for device in self.devices]
-                is_over = before == len(self.network.accepted) and not any(map(why_not_at_rest, self.devices))
-                if all(have_all) and is_over:
+                is_over = before == len(self.network.accepted) and not any(map(why_not_in_step, self.devices))
+                if all(have_all) and is_over and not any(map(why_not_at_rest, self.devices)):
                     return
+                if all(have_all) and is_over:
+                    self._let_time_come()
         restless = [f"{device.name}: {why}" for device in self.devices if (why := why_not_at_rest(device))]
         raise Wrong(f"does not come to rest: {'; '.join(restless)}")
 
     def _let_time_come(self) -> None:
-        """Let all wall clocks go on to the time of the latest changeset, as if everybody had slept until then."""
+        """Let all wall clocks go on to the time of the latest changeset, as if everybody had slept until then. Who is not in
+        step would have been away for too long by that.
+        """
         latest = max((stamp_ms(sealed.stamp) for sealed in self.remote.changesets()), default=0)
         ahead = (latest - self.clock.now_ms()) / 1000
         if ahead > _FAR_AHEAD_SECONDS:
@@ -287,15 +290,21 @@ class World:
         self.checks.died(process)
 
 
-def why_not_at_rest(device: Device) -> str:
-    """What a device is still about; nothing when it is at rest."""
+def why_not_in_step(device: Device) -> str:
+    """What a device is still about, whatever waits for its time there."""
     process = device.process
     if process is None:
         return "is not there"
     status = process.session.status
-    if status.state is not SessionState.ACTIVE or not status.is_synced:
-        return str(status)
-    count = waiting(process)
+    return "" if status.state is SessionState.ACTIVE and status.is_synced else str(status)
+
+
+def why_not_at_rest(device: Device) -> str:
+    """What a device is still about; nothing when it is at rest."""
+    if why := why_not_in_step(device):
+        return why
+    assert device.process is not None
+    count = waiting(device.process)
     return f"{count} changesets wait" if count else ""
 
 
