@@ -43,7 +43,7 @@ _A_TRANSACTION = 100_000
 _SENDERS = 50
 _PULLERS = 20
 _PULLS = 100
-_TO_SMALL = 100
+_TO_SMALL = 1_000
 """How many times as many changesets a large log has as a small one."""
 _LOOKED_MS_MAX = 25_000  # more than a heartbeat
 
@@ -178,19 +178,30 @@ def _first_sync(database: Database) -> Callable[[Path, int], float]:
 # -- many small changesets
 
 
-def _pushed(database: Database, what: str) -> Callable[[Path, int], float]:
+def _pushed(database: Database, what: str, *, hubs: int = 1, partitions: int = 1) -> Callable[[Path, int], float]:
     """One figure of so many one-row changesets that devices push at once, each one after the other."""
 
     def subject(directory: Path, count: int) -> float:
         each = max(1, count // _SENDERS)
-        with _started(database, directory) as hub:
-            senders = Process("push_one_by_one", directory, hub.url, min(count, _SENDERS), each)
+        with database(directory) as store, ExitStack() as stack:
+            urls = " ".join([stack.enter_context(_hub(store)).url for _ in range(hubs)])
+            senders = Process("push_one_by_one", directory, urls, min(count, _SENDERS), each, partitions)
             with senders:
                 found = senders.said()
         assert isinstance(found, dict)
         return float(found[what])
 
     return subject
+
+
+def _spread(name: str, database: Database, hubs: int, partitions: int) -> tuple[Case, ...]:
+    """The same through more hubs, or into more partitions, against one of each."""
+    what, one = f"pushes, hubs: {hubs}, partitions: {partitions}, {name}", "one hub, one partition"
+    figures = ((what, "seconds"), (f"{what}: p99", "p99"))
+    return tuple(
+        Case(title, one, 10_000, _pushed(database, figure, hubs=hubs, partitions=partitions), _pushed(database, figure))
+        for title, figure in figures
+    )
 
 
 def _committed(database: Database, hundredth: int | None) -> Callable[[Path, int], float]:
@@ -273,7 +284,7 @@ def _filled(database: Database, count: int) -> tuple[str, Cursor | None]:
     return store, asyncio.run(fill(store, count))
 
 
-def _pulled_from(database: Database, part: int) -> Callable[[Path, int], float]:
+def _pulled_from(database: Database, part: int = 1) -> Callable[[Path, int], float]:
     """The median of pulls of one new changeset, from a log of so many or a part of it."""
 
     def measure(_: Path, count: int) -> float:
@@ -304,7 +315,7 @@ async def _pulls(url: str, cursor: Cursor | None) -> list[float]:
 
 def _cases(name: str, database: Database) -> tuple[Case, ...]:
     rows, flight_rows = "sqlite3 executemany", "INSERT … SELECT, attached file"
-    commits, small = "plain commits, one by one", "a log of a 100th"
+    commits, small = "plain commits, one by one", "a log of a 1,000th"
     return (
         Case(f"rows uploaded, {name}", rows, 100_000, _uploaded(database), plain_bulk_insert, aim="850 ms"),
         Case(f"rows downloaded, {name}", rows, 100_000, _downloaded(database), plain_bulk_insert, aim="410 ms"),
@@ -313,7 +324,7 @@ def _cases(name: str, database: Database) -> tuple[Case, ...]:
         Case(f"pushes, 50 devices, {name}: p99", commits, 10_000, _pushed(database, "p99"), _committed(database, 99)),
         Case(f"commits seen, {name}: p50", commits, 200, _seen(database, 50), _committed(database, 50), aim="10 ms"),
         Case(f"commits seen, {name}: p99", commits, 200, _seen(database, 99), _committed(database, 99), aim="40 ms"),
-        Case(f"in the log, one pulled, {name}", small, 1_000_000, _pulled_from(database, 1), _pulled_from(database, _TO_SMALL)),
+        Case(f"in the log, one pulled, {name}", small, 10_000_000, _pulled_from(database), _pulled_from(database, _TO_SMALL)),
     )
 
 
@@ -341,6 +352,8 @@ _OF_PROCESSES = (
 CASES = (
     *_cases("SQLite", in_file),
     *_cases("PostgreSQL", on_server),
+    *_spread("SQLite", in_file, 1, 50),
+    *(case for hubs, partitions in ((1, 50), (2, 1), (2, 50)) for case in _spread("PostgreSQL", on_server, hubs, partitions)),
     *(_OF_PROCESSES if sys.platform == "linux" else ()),
 )
 """Linux alone tells of another process what it has used."""

@@ -9,6 +9,7 @@
      ├ SchemaMismatch        migrate the file
      ├ StoreBusy             try again: another writer held the file too long, or it is open
      ├ StoreUnusable         the file is not a store we can open
+     │  ├ StoreDamaged       let the remote fill a new one, or restore a backup
      │  ├ DiskFull           make room
      │  ├ DiskFailed         look after the disk
      │  └ NotWritable        get the right to write the file
@@ -92,6 +93,7 @@ __all__ = [
     "SchemaMismatch",
     "SnapshotUnusable",
     "StoreBusy",
+    "StoreDamaged",
     "StoreUnusable",
     "StreamOverflow",
     "SyncError",
@@ -154,6 +156,10 @@ class StoreBusy(LocalStoreError):
 
 class StoreUnusable(LocalStoreError):
     """The file cannot be used: not a database, newer than this library, damaged, or of the other kind."""
+
+
+class StoreDamaged(StoreUnusable):
+    """The file holds something else than SQLite wrote there, or its disk cannot be read. The transaction was rolled back."""
 
 
 class DiskFull(StoreUnusable):

@@ -7,6 +7,7 @@ a value may be is known to ``settings`` alone. No message tells a value: it may 
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
@@ -115,7 +116,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return _parsed(path.read_text(encoding="utf-8-sig"))
     except OSError as error:  # a folder, or a file that this user may not read
         problem = str(error.strerror)
     except UnicodeDecodeError:
@@ -125,3 +126,9 @@ def _read(path: Path) -> dict[str, Any] | None:
     except RecursionError:
         problem = "it is nested too deeply"
     raise ValueError(f"{path.name} cannot be read: {problem}. Correct it; the settings in it were not used.")
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(text: str) -> dict[str, Any]:
+    """What a TOML text says; settings are made for every app, and a project's file is long and seldom another one."""
+    return tomllib.loads(text)

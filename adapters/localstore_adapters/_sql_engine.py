@@ -41,13 +41,14 @@ _POSTGRES_SETTINGS = f"""
 """  # whoever stops in the middle of a transaction lets go of its lock; nothing is acknowledged that is not on the disk
 
 
-def make_engine(address: Address, connections: int, now_ms: Callable[[], int]) -> sa.Engine:
+def make_engine(address: Address, connections: int, now_ms: Callable[[], int], patience: float) -> sa.Engine:
     """A pool of connections, none of which is made yet.
 
     Args:
         address: where to.
         connections: how many.
         now_ms: the clock of an SQLite file.
+        patience: how many seconds a server may let nothing be heard.
     """
     options: dict[str, Any] = {
         "poolclass": QueuePool,
@@ -62,6 +63,9 @@ def make_engine(address: Address, connections: int, now_ms: Callable[[], int]) -
         given = address.url.query
         arguments = {name: value for name, value in _POSTGRES_OPTIONS.items() if name not in given}
         engine = sa.create_engine(address.url, connect_args=arguments, **options)
+        from localstore.patience import give_up_after  # it needs the driver, and not everybody has that
+
+        give_up_after(engine, patience)
         event.listen(engine, "connect", _prepare_postgres)
         return engine
     path = address.path

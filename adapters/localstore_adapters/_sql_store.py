@@ -36,6 +36,7 @@ __all__ = ["SqlStore"]
 _T = TypeVar("_T")
 _WORLD = Environment()
 _CONNECTIONS = 8
+_PATIENCE_SECONDS = 70.0  # more than the minute that a statement may take
 _LANE_SHARE = 2  # one of so many connections waits for one partition's lock, at most; fewer cost its writers time
 
 
@@ -67,6 +68,7 @@ class SqlStore:
         max_changeset_bytes: larger changesets are refused; may be set at any time.
         keep_days: how long history is kept that is in a snapshot; None leaves it to the devices.
         connections: most connections at once, and threads.
+        patience: how many seconds a server may let nothing be heard before a call to it fails.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class SqlStore:
         max_changeset_bytes: int = MAX_CHANGESET_BYTES,
         keep_days: float | None = None,
         connections: int = _CONNECTIONS,
+        patience: float = _PATIENCE_SECONDS,
     ) -> None:
         self.address = address_of(url)
         self.environment = environment
@@ -84,6 +87,7 @@ class SqlStore:
         self.keep_days = keep_days
         self.hints = Hints(self, environment.random_bytes(4).hex())
         self._connections = connections
+        self._patience = patience
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._lanes = Lanes(max(1, connections // _LANE_SHARE))
@@ -212,7 +216,7 @@ class SqlStore:
             raise Offline(f"No line to {self.address.shown} is connected.", hint="Connect first.")
         with opened.making:
             if opened.engine is None:
-                opened.engine = make_engine(self.address, self._connections, self.environment.now_ms)
+                opened.engine = make_engine(self.address, self._connections, self.environment.now_ms, self._patience)
             return opened.engine
 
 

@@ -51,10 +51,11 @@ class Together(Generic[_C]):
 
     def finish(self, part: Part[_C, _T]) -> _T:
         """What a write gives, or raises. If nobody has done it yet, it is done now, with all that wait."""
-        with self._lock:
-            parts, self._waiting = self._waiting, deque()
-        if parts:
-            self._do(parts)
+        if not part.done.done():  # else what came since would keep it waiting, and be written without those that come meanwhile
+            with self._lock:
+                parts, self._waiting = self._waiting, deque()
+            if parts:
+                self._do(parts)
         return part.done.result()
 
     def _do(self, parts: Sequence[Part[_C, object]]) -> None:

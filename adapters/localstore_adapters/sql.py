@@ -150,11 +150,16 @@ class SqlAdapter:
     async def latest_snapshot(self) -> SnapshotInfo | None:
         return await self._in_turn(self._latest_snapshot, self._connected())
 
-    async def read_snapshot(self, info: SnapshotInfo) -> AsyncGenerator[bytes]:
-        line, number = self._connected(), 0
+    def read_snapshot(self, info: SnapshotInfo) -> AsyncGenerator[bytes]:
+        return self.read_snapshot_from(info, 0)
+
+    async def read_snapshot_from(self, info: SnapshotInfo, start: int) -> AsyncGenerator[bytes]:
+        """The same from a place on; what is before that is not read."""
+        line = self._connected()
+        number, passed = divmod(start, snapshots.CHUNK_BYTES)
         while chunk := await self._in_turn(self._read_chunk, line, info, number):
-            yield chunk
-            number += 1
+            yield chunk[passed:]
+            number, passed = number + 1, 0
 
     async def write_snapshot(self, cursor: Cursor, chunks: AsyncIterator[bytes]) -> None:
         line = self._connected()

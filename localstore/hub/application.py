@@ -130,8 +130,7 @@ def create_hub(
     metrics = Metrics()
     metrics.observe("listeners", "Devices that wait for news.", lambda: float(events.listener_count))
     snapshots = SnapshotMaker(
-        factory,
-        app=settings.app,
+        lines,
         every=settings.snapshot_every,
         horizon_days=settings.horizon_days,
         keeps_snapshots=factory.capabilities.snapshots,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import sys
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -15,6 +16,9 @@ from localstore.hub.accounts_commands import add_to
 from localstore.hub.settings import HubSettings
 from localstore.registry import AdapterFactory, adapter_factory
 from localstore.urls import redacted, split_url
+
+if TYPE_CHECKING:
+    from localstore.hub.accounts.options import AccountsOptions
 
 __all__ = ["app"]
 
@@ -98,7 +102,6 @@ def _with_snapshots(settings: HubSettings, open_to_all: bool) -> HubSettings:
 
 def _accounts(settings: HubSettings) -> Accounts:
     """Users and grants, where the settings say."""
-    from localstore.hub.accounts.options import AccountsOptions
     from localstore.hub.accounts.sql_accounts import SqlAccounts
 
     url = settings.accounts or settings.store
@@ -108,7 +111,14 @@ def _accounts(settings: HubSettings) -> Accounts:
             "Users are kept in a database, and the log is in none. Set LOCALSTORE_HUB_ACCOUNTS to one, such as sqlite:///users.db,"
             " or add --open on a network that can be trusted."
         )
-    options = AccountsOptions(
+    return SqlAccounts.open(url.get_secret_value(), _options(settings))
+
+
+def _options(settings: HubSettings) -> AccountsOptions:
+    from localstore.hub.accounts.options import AccountsOptions
+
+    usual = AccountsOptions()
+    return AccountsOptions(
         anonymous=settings.anonymous,
         access_seconds=settings.access_seconds,
         log_in_days=settings.log_in_days,
@@ -116,8 +126,9 @@ def _accounts(settings: HubSettings) -> Accounts:
         default_access=Access[settings.default_access.upper()],
         authorize=settings.authorize,
         issuers=settings.issuers,
+        tries_by_address=dataclasses.replace(usual.tries_by_address, burst=settings.tries_by_address),
+        tries_by_email=dataclasses.replace(usual.tries_by_email, burst=settings.tries_by_email),
     )
-    return SqlAccounts.open(url.get_secret_value(), options)
 
 
 def _fail(message: str) -> NoReturn:

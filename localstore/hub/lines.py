@@ -70,6 +70,10 @@ class Lines:
         """
         return Hello(app=self.app, partition=partition, device=device, remote_id=self._remote_id)
 
+    def met(self, remote_id: str | None) -> None:
+        """The log is this one; with None, it has another history than the one known here."""
+        self._remote_id = remote_id
+
     async def connect(self, hello: Hello) -> Welcome:
         """Introduce a device to the log, whatever was said of it before.
 
@@ -105,12 +109,12 @@ class Lines:
         adapter: SyncAdapter | None = None
         try:
             adapter = self.make()
-            self._remote_id = (await adapter.connect(hello)).remote_id
+            self.met((await adapter.connect(hello)).remote_id)
             yield adapter
         except Declined:
             raise
         except ResetRequired as error:
-            self._remote_id = None  # there is another history, and none is begun
+            self.met(None)  # no history is begun by that: there is one
             raise declined_by_log(error, self._new_id) from error
         except Exception as error:
             raise declined_by_log(error, self._new_id) from error
@@ -149,7 +153,8 @@ class Lines:
             line.adapter = self.make()
         line.remote_id = None
         welcome = await line.adapter.connect(hello)
-        line.remote_id = self._remote_id = welcome.remote_id
+        line.remote_id = welcome.remote_id
+        self.met(welcome.remote_id)
         return welcome
 
     async def _keep_few(self) -> None:

@@ -79,7 +79,7 @@ class Merging:
             partition: whose history it is.
 
         Returns:
-            Its size; None when the file is not what the history makes of it just now, as while changesets wait for their time.
+            Its size; None when the file is not what the history makes of it just now.
 
         Raises:
             LocalStoreError: the log cannot be reached, or its content not be read.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Protocol, runtime_checkable
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
@@ -24,6 +25,15 @@ __all__ = ["latest", "read", "trim", "write"]
 
 _RANGE = re.compile(r"bytes=(\d{1,18})-")
 _CURSOR_MAX = 64 * 1024  # hexadecimal digits in a query
+
+
+@runtime_checkable
+class SupportsRanges(Protocol):
+    """What an adapter may be besides, that need not read all of a snapshot for its end."""
+
+    def read_snapshot_from(self, info: SnapshotInfo, start: int) -> AsyncIterator[bytes]:
+        """Its bytes from a place on."""
+        ...
 
 
 async def latest(asked: Asked) -> Response:
@@ -136,7 +146,11 @@ async def _chunks(stack: contextlib.AsyncExitStack, line: SyncAdapter, info: Sna
     """A snapshot's bytes from a place on. When it breaks off the answer does, and the device sees that it is too short."""
     async with stack:
         assert isinstance(line, SupportsSnapshots)
-        chunks: AsyncIterator[bytes] = line.read_snapshot(info)
+        chunks: AsyncIterator[bytes]
+        if isinstance(line, SupportsRanges):
+            chunks, start = line.read_snapshot_from(info, start), 0
+        else:
+            chunks = line.read_snapshot(info)
         try:
             async for chunk in chunks:
                 if start < len(chunk):

@@ -35,6 +35,8 @@ class HubSettings(BaseSettings):
         access_seconds, log_in_days: how long an access token lives, and a log-in of which nothing is heard.
         default_partition, default_access: the partition that everybody may use who has no grant that says otherwise, and what
             for.
+        tries_by_address, tries_by_email: how many log-ins may fail one after the other, of one address and for one email; after
+            that, one more every 2 and every 15 seconds.
         authorize: ``module:function``, a rule that is asked before grants are.
         issuers: a TOML file with the services whose JSON Web Tokens are taken.
         path: what comes before ``/v1`` in the path of every call, as ``/todo``.
@@ -83,6 +85,8 @@ class HubSettings(BaseSettings):
     log_in_days: float = Field(default=90.0, gt=0, le=36_600)
     default_partition: str = Field(default="default", min_length=1, max_length=255)
     default_access: Literal["none", "read", "write"] = "write"
+    tries_by_address: int = Field(default=30, gt=0, le=1_000_000)
+    tries_by_email: int = Field(default=10, gt=0, le=1_000_000)
     authorize: str | None = None
     issuers: Path | None = None
     path: str = ""

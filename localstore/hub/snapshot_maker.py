@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
@@ -16,13 +17,13 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from localstore.adapter import Cursor, Hello, Limit, SnapshotInfo, SyncAdapter
+from localstore.adapter import Cursor, Limit, SnapshotInfo, SyncAdapter
 from localstore.environment import Environment
 from localstore.errors import LocalStoreError, ResetRequired, WrongKey
+from localstore.hub.lines import Lines
 from localstore.hub.merged_files import MergedFiles
 from localstore.hub.merging import LIMITS, Merging
 from localstore.hub.metrics import Metrics
-from localstore.registry import AdapterFactory
 from localstore.sync.line import Line
 from localstore.wire import ENCRYPTED
 
@@ -66,8 +67,7 @@ class SnapshotMaker:
     """The one of a process. Used from its event loop.
 
     Args:
-        make_log: a new line to the log.
-        app: whose data it holds.
+        lines: to the log.
         every: after how many changesets a snapshot is made.
         horizon_days: how old history is at least that the log lets go of.
         keeps_snapshots: whether the log does; else there is nothing to do.
@@ -76,11 +76,10 @@ class SnapshotMaker:
         metrics: what is counted.
     """
 
-    def __init__(  # noqa: PLR0913  the settings that concern it
+    def __init__(
         self,
-        make_log: AdapterFactory,
+        lines: Lines,
         *,
-        app: str,
         every: int,
         horizon_days: float,
         keeps_snapshots: bool,
@@ -88,17 +87,15 @@ class SnapshotMaker:
         environment: Environment,
         metrics: Metrics,
     ) -> None:
-        self._make_log = make_log
-        self._app = app
+        self._lines = lines
         self._every = every
         self._horizon_days = horizon_days
         self._keeps_snapshots = keeps_snapshots
         self._files = files if every else None
         self._environment = environment
         self._metrics = metrics
-        self._merging = Merging(make_log, app, environment)
+        self._merging = Merging(lines.make, lines.app, environment)
         self._device = environment.new_device()
-        self._remote_id: str | None = None
         self._partitions: OrderedDict[str, _Known] = OrderedDict()
         self._wanted = asyncio.Event()
 
@@ -147,7 +144,8 @@ class SnapshotMaker:
             except WrongKey:
                 known.is_encrypted = True
             except ResetRequired:  # there is another history, of which nothing is known yet
-                self._remote_id, self._partitions[partition] = None, _Known()
+                self._lines.met(None)
+                self._partitions[partition] = _Known()
             except Exception as error:  # noqa: BLE001  nobody waits for it: it is told, and tried again after a while
                 self._metrics.snapshots_failed.inc()
                 _log.warning("A partition gets no snapshot now: %s", error, exc_info=_unexpected(error))
@@ -163,17 +161,12 @@ class SnapshotMaker:
 
     @contextlib.asynccontextmanager
     async def _line(self, partition: str) -> AsyncGenerator[Line]:
-        adapter = self._make_log()
+        adapter = self._lines.make()
         try:
             line = Line(adapter, LIMITS, self._environment)
-            hello = Hello(
-                app=self._app,
-                partition=partition,
-                device=self._device,
-                remote_id=self._remote_id,  # so that no history is begun where there was one
-                horizon_days=self._horizon_days,
-            )
-            self._remote_id = (await line.connect(hello)).remote_id
+            hello = self._lines.own(partition, self._device)
+            welcome = await line.connect(dataclasses.replace(hello, horizon_days=self._horizon_days))
+            self._lines.met(welcome.remote_id)
             yield line
         finally:
             await asyncio.shield(asyncio.ensure_future(adapter.close()))

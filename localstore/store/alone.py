@@ -19,7 +19,7 @@ from localstore.errors import LocalStoreError, StoreBusy, StoreUnusable
 from localstore.store.driver import claim, connect, driver_errors, release
 from localstore.store.engine import driver_connection, sole_engine, translated
 
-__all__ = ["alone_with", "remove", "remove_if_empty", "remove_unread", "settling"]
+__all__ = ["alone_with", "remove", "remove_if_empty", "remove_names", "remove_unread", "settling"]
 
 _BESIDE = ("-wal", "-shm", "-journal")
 
@@ -73,6 +73,15 @@ def remove(path: Path, connection: sa.Connection) -> None:
     if sys.platform == "win32":  # where an open file cannot be removed, which keeps it from who opens it just now
         connection.close()
         connection.engine.dispose()
+    remove_names(path)
+
+
+def remove_names(path: Path) -> None:
+    """Remove a file and what lies beside it, which nobody has open.
+
+    Raises:
+        StoreUnusable: the system does not allow it.
+    """
     try:
         for suffix in (*_BESIDE, ""):  # the database last: until then nobody can make a new one, whose files these would be
             path.with_name(path.name + suffix).unlink(missing_ok=True)

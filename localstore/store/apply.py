@@ -21,6 +21,7 @@ from localstore.store.driver import driver_errors
 from localstore.store.repair import CHECK_ALL, Repairs
 from localstore.store.rows import Rows
 from localstore.store.state import State, device_number, load_state
+from localstore.store.stored import read_changeset, read_sealed
 from localstore.wire import SealedChangeset
 
 __all__ = ["Applied", "apply", "cannot_apply", "catch_up", "fold", "has_waiting", "is_behind"]
@@ -66,7 +67,7 @@ def fold(connection: sqlite3.Connection, limit: int) -> bool:
         "SELECT sealed FROM localstore_outbox WHERE number > ? ORDER BY number LIMIT ?", (number, limit)
     )
     for (data,) in stored.fetchall():
-        changeset = wire.unseal(wire.decode(data))
+        changeset = read_changeset(data)
         rows.take_own(changeset)
         number = changeset.number
     rows.flush_clocks()
@@ -276,7 +277,7 @@ class _Turns:
                 row = self._connection.execute(
                     "SELECT sealed FROM localstore_waiting WHERE device = ? AND number = ?", (device, number)
                 ).fetchone()
-                found = wire.decode(row[0]) if row else None
+                found = read_sealed(row[0]) if row else None
             self._following[device] = found
         return self._following[device]
 

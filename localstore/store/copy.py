@@ -84,7 +84,7 @@ def _new_file(target: Path, key: bytes | None) -> Iterator[Path]:
     driver_module(key)
     _check_free(target)
     aside = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    _remove_leftovers(target)
+    remove_broken_off(target.parent, lambda name: name.startswith(f".{target.name}.") and name.endswith(".tmp"))
     try:
         with _held(aside):
             yield aside
@@ -95,7 +95,8 @@ def _new_file(target: Path, key: bytes | None) -> Iterator[Path]:
             hint="Check that its folder exists, may be written, and has room.",
         ) from error
     finally:
-        _remove(aside)
+        with suppress(OSError):  # what cannot be removed now is so another time, like that of a process that was killed
+            _remove(aside)
 
 
 def _kind_of(error: Exception, target: Path) -> type[LocalStoreError]:
@@ -178,15 +179,19 @@ def _made(aside: Path) -> int:
     raise StoreUnusable(f"{aside} was removed again and again. The store itself is untouched.", hint="Try again.")
 
 
-def _remove_leftovers(target: Path) -> None:
-    """Remove what copies to this target left that were broken off, as far as it can be told."""
+def remove_broken_off(folder: Path, is_one: Callable[[str], bool]) -> None:
+    """Remove what copies left that were broken off, as far as it can be told.
+
+    Args:
+        folder: where they were to lie.
+        is_one: by its name, whether something was on its way to be one of those copies that are meant.
+    """
     if sys.platform == "win32":
         return
     with suppress(OSError):
-        names = os.listdir(target.parent)  # noqa: PTH208  no pattern: the name may hold any character
-        for name in names:
-            if name.startswith(f".{target.name}.") and name.endswith(".tmp"):
-                _remove_unless_held(target.with_name(name))
+        for name in os.listdir(folder):  # noqa: PTH208  no pattern: the name may hold any character
+            if is_one(name):
+                _remove_unless_held(folder / name)
 
 
 def _remove_unless_held(leftover: Path) -> None:

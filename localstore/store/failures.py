@@ -11,16 +11,32 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from localstore.errors import DiskFailed, DiskFull, LocalStoreError, NotWritable, ReadOnlyRealm, StoreBusy, StoreUnusable
+from localstore.errors import (
+    DiskFailed,
+    DiskFull,
+    LocalStoreError,
+    NotWritable,
+    ReadOnlyRealm,
+    StoreBusy,
+    StoreDamaged,
+    StoreUnusable,
+)
 
-__all__ = ["DISK_ERRORS", "failure", "file_exchanged", "identity_of", "is_unread"]
+__all__ = ["A_WAY_OUT", "DISK_ERRORS", "failure", "file_exchanged", "identity_of", "is_unread"]
 
-DISK_ERRORS: tuple[type[LocalStoreError], ...] = (DiskFull, DiskFailed, NotWritable)
+DISK_ERRORS: tuple[type[LocalStoreError], ...] = (DiskFull, DiskFailed, NotWritable, StoreDamaged)
 """What may strike any statement, and is not about what the statement says."""
+
+A_WAY_OUT = (
+    "See whether the disk is still connected, and try again. If it is the file, close the realm and move it away with what lies"
+    " beside it: a new one is filled by its remote, and its session's salvage() sends what the old one had not sent. Restore a"
+    " file that does not sync from a backup."
+)
+"""What to do about a file that is damaged."""
 
 _UNREAD = "statements in progress"
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
-_DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
+_DAMAGED = "SQLITE_CORRUPT"  # also what it makes of EIO when it reads a page
 _OUT_OF_REACH = ("SQLITE_CANTOPEN", "SQLITE_PERM")
 _NEEDS_ROOM = tuple(f"SQLITE_IOERR_{what}" for what in ("WRITE", "FSYNC", "TRUNCATE", "SHMSIZE", "SHMMAP"))
 _LITTLE_BYTES = 128 * 1024  # less than SQLite takes for a write-ahead log and its index
@@ -45,9 +61,14 @@ def failure(code: str, text: str, path: Path, *, writing: bool = False) -> Local
             f"{path} is being written by another thread or process. Nothing was written.",
             hint="Try again, keep write() blocks short, or raise the setting busy_timeout.",
         )
-    if code.startswith(_DAMAGED):
+    if code.startswith("SQLITE_NOTADB"):
         return StoreUnusable(
             f"{path} is not a usable SQLite database ({text}). It was not changed.", hint="Restore it from a backup."
+        )
+    if code.startswith(_DAMAGED):
+        return StoreDamaged(
+            f"{path} is damaged, or its disk cannot be read ({text}). The transaction was rolled back; nothing was changed.",
+            hint=A_WAY_OUT,
         )
     if code.startswith(_OUT_OF_REACH):
         return StoreUnusable(f"{path} cannot be opened ({text}). Nothing was changed.", hint=_why_out_of_reach(path))

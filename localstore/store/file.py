@@ -215,7 +215,11 @@ class Store(OpenFile):
 
     def batch(self, *, max_bytes: int, max_count: int) -> list[SealedChangeset]:
         """The oldest unsent changesets, durable before they are handed out: a number once seen by a remote must never be
-        given to another changeset, which a power loss under ``synchronous=NORMAL`` could otherwise do."""
+        given to another changeset, which a power loss under ``synchronous=NORMAL`` could otherwise do.
+
+        Raises:
+            StoreDamaged: one is not as it was sealed.
+        """
         with self._reading() as connection:
             found = outbox.batch(connection, max_bytes=max_bytes, max_count=max_count)
         if found and self._options.synchronous != "FULL":

@@ -20,6 +20,7 @@ from localstore.store.capture import captured_tables
 from localstore.store.clocks import ClockTable, key_value
 from localstore.store.renames import read_renames
 from localstore.store.state import device_number, load_state
+from localstore.store.stored import read_changeset
 
 __all__ = ["NOBODY", "ensure_identity", "forget_identity", "read_again"]
 
@@ -143,7 +144,7 @@ def _numbers(connection: sqlite3.Connection) -> list[int]:
 
 def _unsent(connection: sqlite3.Connection, number: int) -> Changeset:
     (data,) = connection.execute("SELECT sealed FROM localstore_outbox WHERE number = ?", (number,)).fetchone()
-    return wire.unseal(wire.decode(data))
+    return read_changeset(data)
 
 
 def _known_at_first(connection: sqlite3.Connection) -> tuple[Dependency, ...]:

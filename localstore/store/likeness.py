@@ -70,14 +70,14 @@ def remove_like(path: Path, owner: Owner, key: bytes | None) -> None:
 
     Raises:
         StoreBusy: another process has it open.
+        StoreUnusable: the system does not allow it.
     """
     if not path.exists():
         return
     try:
         files.delete(path, owner, key=key, discard_unsent=True)
     except StoreUnusable:  # half made, or under another key, which nobody can have open
-        for suffix in ("-wal", "-shm", "-journal", ""):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        alone.remove_names(path)
 
 
 def _definitions(store: Store) -> tuple[list[str], list[str]]:

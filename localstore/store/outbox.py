@@ -12,6 +12,7 @@ import msgspec
 from localstore import wire
 from localstore.changes import Changeset, RowGroup
 from localstore.clock import stamp_ms, stamp_time
+from localstore.store.stored import read_sealed
 from localstore.wire import SealedChangeset
 
 __all__ = [
@@ -128,7 +129,7 @@ def batch(connection: sqlite3.Connection, *, max_bytes: int, max_count: int) -> 
         total += size
         if found and total > max_bytes:
             break
-        found.append(wire.decode(data))
+        found.append(read_sealed(data))
     return found
 
 
@@ -152,7 +153,7 @@ def refuse(connection: sqlite3.Connection, number: int, reason: str) -> None:
     if row is None:
         return
     stamp, data = row
-    original = wire.decode(data)
+    original = read_sealed(data)
     depends = wire.unseal(original).depends
     # OR IGNORE: when the empty one is refused as well, the original must not make room for it
     connection.execute(

@@ -34,7 +34,7 @@ from localstore.store.outbox import add
 from localstore.store.rows import Rows
 from localstore.store.seal import undeclared
 from localstore.store.state import load_state
-from localstore.wire import SealedChangeset
+from localstore.store.stored import read_sealed
 
 __all__ = ["Dropped", "Plan", "Recovered", "recover"]
 
@@ -131,9 +131,12 @@ class _Recovery:
         self.done = done
 
     def run(self) -> None:
-        for sealed in self._unsent():
-            number = sealed.number
-            if number <= self._plan.stored_up_to or self._plan.stored.get(number) == sealed.digest:
+        for number, data in self._unsent():
+            if number <= self._plan.stored_up_to:  # whatever has become of it
+                self.done.skipped += 1
+                continue
+            sealed = read_sealed(data)
+            if self._plan.stored.get(number) == sealed.digest:
                 self.done.skipped += 1
             elif self._cautious:
                 self._take_alone(wire.unseal(sealed))
@@ -146,7 +149,7 @@ class _Recovery:
     def _new_rows(self) -> Rows:
         return Rows(self._connection, self._device, self._now_ms, self._rules)
 
-    def _unsent(self) -> Iterator[SealedChangeset]:
+    def _unsent(self) -> Iterator[tuple[int, bytes]]:
         """Takes them out of the outbox one by one. What they become goes in under a number that is no higher: each becomes one
         changeset at most, and they are counted from one."""
         last = 0
@@ -155,7 +158,7 @@ class _Recovery:
         ).fetchone():
             last, data = row
             self._connection.execute("DELETE FROM localstore_outbox WHERE number = ?", (last,))
-            yield wire.decode(data)
+            yield last, data
 
     def _take_alone(self, unsent: Changeset) -> None:
         """Take one by itself, so that what SQLite refuses in it concerns no other; it is kept whole, set aside."""

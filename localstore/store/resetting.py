@@ -14,7 +14,6 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from localstore import wire
 from localstore.clock import stamp_ms
 from localstore.errors import SchemaMismatch, StoreBusy
 from localstore.store.apply import catch_up, fold
@@ -30,6 +29,7 @@ from localstore.store.seal import seal_leftovers
 from localstore.store.seeding import seed, seeding_horizon, take_seeds
 from localstore.store.snapshot_file import SCHEMA
 from localstore.store.state import load_state
+from localstore.store.stored import read_changeset
 from localstore.store.undoing import HAVE_UNDONE, refusals
 
 __all__ = ["Dropped", "ResetOutcome", "ResetPlan", "reset"]
@@ -206,7 +206,7 @@ class _Reset:
         """List the unsent values in whose place are others that the remote has; returns how many."""
         rows, count = self._rows(), 0
         for (data,) in self._connection.execute(f"SELECT sealed FROM {_UNSENT} ORDER BY number"):
-            changeset, rules = wire.unseal(wire.decode(data)), (A_LATER_WRITE_WINS, A_DELETE_WINS)
+            changeset, rules = read_changeset(data), (A_LATER_WRITE_WINS, A_DELETE_WINS)
             count += note_lost(self._connection, rows, changeset, own=(self._device,), rules=rules, now_ms=self._now_ms)
         self._connection.execute(f"DROP TABLE {_UNSENT}")
         return count

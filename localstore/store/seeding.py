@@ -27,6 +27,7 @@ from localstore.store.outbox import add
 from localstore.store.rows import Rows
 from localstore.store.seal import SealLimits
 from localstore.store.seed_changes import CHANGES, KEPT_ASIDE, collect
+from localstore.store.stored import read_changeset
 
 __all__ = ["seed", "seeding_horizon", "take_seeds"]
 
@@ -69,7 +70,7 @@ def take_seeds(connection: sqlite3.Connection, rows: Rows, count: int) -> None:
     """Merge these changesets on top of what the file holds by now."""
     for number in range(1, count + 1):
         (data,) = connection.execute("SELECT sealed FROM localstore_outbox WHERE number = ?", (number,)).fetchone()
-        changeset = wire.unseal(wire.decode(data))
+        changeset = read_changeset(data)
         rows.take(changeset)
         for group in changeset.groups:
             table = rows.table_of(group)

@@ -1,8 +1,9 @@
 """What a snapshot is as a file: a plain SQLite database that a person can open, with a content check.
 
 It holds the synced tables as they are shown, and beside them what merging knows of their rows: clocks, tombstones, what is not
-shown as merged, what other devices had seen, and changes of tables and columns that its writer did not know. Its format has a
-number of its own (``PRAGMA user_version``); a file's layout may change without it. See ``docs/snapshots.md``.
+shown as merged, what other devices had seen, changes of tables and columns that its writer did not know, and changesets that
+wait for their turn. Its format has a number of its own (``PRAGMA user_version``); a file's layout may change without it. See
+``docs/snapshots.md``.
 
 This module knows bytes and declarations. What goes in is ``store.snapshot_writing``'s part, what becomes of it
 ``store.snapshot_loading``'s.
@@ -99,10 +100,15 @@ TABLES = {
         stamp INTEGER NOT NULL,
         tbl TEXT NOT NULL,
         changes BLOB NOT NULL""",
+    "waiting": """
+        device BLOB NOT NULL,
+        number INTEGER NOT NULL,
+        sealed BLOB NOT NULL,
+        PRIMARY KEY (device, number)""",
 }
 """The tables beside the application's, without ``localstore_``, as format 1 declares them."""
 
-_WITHOUT_ROWID = {"seen", "clock", "repaired"}
+_WITHOUT_ROWID = {"seen", "clock", "repaired", "waiting"}
 _APPLICATION_ID = 0x6C736E70  # "lsnp"
 _PAGE = 4096
 _DIGEST_BYTES = 16

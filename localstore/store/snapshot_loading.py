@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from localstore import wire
 from localstore.clock import stamp_ms
-from localstore.errors import RealmNotEmpty, ResetRequired
+from localstore.errors import ProtocolError, RealmNotEmpty, ResetRequired
 from localstore.store.apply import catch_up
 from localstore.store.capture import LOGS, attach, captured_tables
 from localstore.store.column_rules import ColumnRules
@@ -84,9 +85,10 @@ def is_empty(connection: sqlite3.Connection) -> bool:
 
 
 def number_in(connection: sqlite3.Connection, device: bytes) -> int:
-    """The number of a device's last changeset that is in the attached snapshot, 0 when there is none."""
-    found = connection.execute(f"SELECT number FROM {SCHEMA}.localstore_device WHERE device = ?", (device,)).fetchone()
-    return 0 if found is None else int(found[0])
+    """The number of a device's last changeset that is in the attached snapshot, applied or waiting; 0 when there is none."""
+    tables = (f"SELECT number FROM {SCHEMA}.localstore_{name} WHERE device = ?1" for name in ("device", "waiting"))
+    found = connection.execute(f"SELECT coalesce(max(number), 0) FROM ({' UNION ALL '.join(tables)})", (device,)).fetchone()
+    return int(found[0])
 
 
 def _check_empty(connection: sqlite3.Connection) -> None:
@@ -110,10 +112,9 @@ def _check_is_ours(connection: sqlite3.Connection, path: Path, latest_ms: int) -
         raise unusable(path, f"it holds changes from {stamp_ms(last_stamp) - latest_ms} ms after the time that we may believe")
     if connection.execute(f"SELECT 1 FROM {SCHEMA}.sqlite_master WHERE type NOT IN ('table', 'index')").fetchone():
         raise unusable(path, "it holds more than tables")
-    own = f"SELECT number FROM {SCHEMA}.localstore_device WHERE device = ? AND number > 0"
-    if (found := connection.execute(own, (state.device,)).fetchone()) is not None:
+    if number := number_in(connection, state.device):
         raise ResetRequired(
-            f"device forked (the snapshot has changeset {found[0]} of this device, which this file never made)",
+            f"device forked (the snapshot has changeset {number} of this device, which this file never made)",
             hint="The file was copied, or restored from a backup. Nothing was changed.",
         )
 
@@ -149,9 +150,25 @@ def _take_over(connection: sqlite3.Connection, incoming: list[Incoming]) -> None
         " purged = s.purged, remote_id = coalesce(main.localstore_state.remote_id, s.remote_id), replay = 1,"
         f" unsettled = {CHECK_ALL} FROM {SCHEMA}.localstore_snapshot AS s"
     )
+    _take_over_waiting(connection)
     ids = {table.source.id: describe(connection, table) for table in incoming}
     for table in incoming:
         if table.target is not None:
             copy_rows(connection, table, table.target)
     for name in ("clock", "repaired"):
         copy_records(connection, name, ids)
+
+
+def _take_over_waiting(connection: sqlite3.Connection) -> None:
+    """Changesets that wait go on waiting here. What is damaged must not get past the cursor."""
+    for device, number, data in connection.execute(f"SELECT device, number, sealed FROM {SCHEMA}.localstore_waiting"):
+        try:
+            changeset = wire.unseal(wire.decode(data))
+        except ProtocolError as error:
+            raise DoesNotFitError(f"a changeset that waits in it cannot be read: {error.message}") from error
+        if (changeset.device, changeset.number) != (device, number):
+            raise DoesNotFitError("a changeset that waits in it is another than it is said to be")
+    connection.execute(
+        f"INSERT INTO main.localstore_waiting SELECT device, number, sealed FROM {SCHEMA}.localstore_waiting AS w"
+        f" WHERE NOT EXISTS (SELECT 1 FROM {SCHEMA}.localstore_device AS d WHERE d.device = w.device AND d.number >= w.number)"
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from localstore.store.capture import LOGS, captured_tables
@@ -21,7 +22,7 @@ __all__ = ["write"]
 
 _OF_ITS_OWN = (
     *LOGS,
-    *(f"localstore_{name}" for name in ("outbox", "waiting", "unsealed")),
+    *(f"localstore_{name}" for name in ("outbox", "unsealed")),
     f"localstore_aside WHERE undo = {TO_UNDO} OR device <> (SELECT device FROM main.localstore_state)",
 )
 """What is in these is not in the history, or is in the history and not in the tables. What the remote refused of this device is
@@ -41,8 +42,8 @@ def write(source: sqlite3.Connection, path: Path, *, cursor: bytes, horizon: Hor
         horizon: clocks that are older in all are left out, as if they had been purged.
 
     Returns:
-        Whether it was written. Not when the store is elsewhere than at ``cursor``, has unsent changes, changesets that wait
-        for their turn, or any that it set aside and has not undone, so that its tables are not what the history makes of them.
+        Whether it was written. Not when the store is elsewhere than at ``cursor``, has unsent changes, or changesets that it
+        set aside and has not undone, so that its tables are not what the history makes of them.
 
     Raises:
         TargetExists: something is at ``path``.
@@ -60,7 +61,8 @@ def write(source: sqlite3.Connection, path: Path, *, cursor: bytes, horizon: Hor
         raise
     finally:
         if not written:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # it goes with the place that it lies in, at the latest when the next session starts
+                path.unlink(missing_ok=True)
     return written
 
 
@@ -76,7 +78,7 @@ def _write(source: sqlite3.Connection, cursor: bytes, horizon: Horizon) -> bool:
         _copy_tables(source)
         _copy_devices(source)
         _copy_clocks(source, horizon(source))
-        for table in ("localstore_repaired", "localstore_unknown"):
+        for table in ("localstore_repaired", "localstore_unknown", "localstore_waiting"):
             columns = columns_of(source, SCHEMA, table)
             source.execute(f"INSERT INTO {SCHEMA}.{table} ({columns}) SELECT {columns} FROM main.{table}")
         source.execute("COMMIT")

@@ -37,9 +37,9 @@ def write_snapshot(store: Store, path: Path, *, cursor: bytes, remote_ms: int | 
 
     Returns:
         Whether it was written, and else there is no file. It is not when the store's cursor is another, or the store holds what
-        the history does not have: unsent changes, changesets that wait for their turn, any that were set aside. These do not
-        belong into a snapshot, and nobody can take them out of merged rows. What was sent since the cursor may be in
-        it: whoever loads it knows these changesets by device and number when they come.
+        the history does not have: unsent changes, changesets that were set aside. These do not belong into a snapshot, and
+        nobody can take them out of merged rows. Those that wait for their turn wait in it. What was sent since the cursor may
+        be in it: whoever loads it knows these changesets by device and number when they come.
 
     Raises:
         TargetExists: something is at ``path``; it was left as it is.

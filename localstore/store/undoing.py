@@ -16,7 +16,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 
-from localstore import wire
 from localstore.changes import Change, Changeset, Key, Op, RowGroup, Value, row_changes
 from localstore.clock import Version
 from localstore.store import outbox
@@ -34,6 +33,7 @@ from localstore.store.repaired import Records
 from localstore.store.rows import Rows
 from localstore.store.seal import seal_leftovers
 from localstore.store.state import device_ids, load_state
+from localstore.store.stored import read_changeset
 
 __all__ = [
     "HAVE_UNDONE",
@@ -145,7 +145,7 @@ def undo_refused(store: Store, fresh: Store, *, cursor: bytes | None) -> bool:
 def refusals(connection: sqlite3.Connection, mark: int = TO_UNDO) -> list[Refusal]:
     """The changesets that are to be undone, in the order in which they were written; or those with another mark."""
     rows = connection.execute("SELECT reason, sealed FROM localstore_aside WHERE undo = ? ORDER BY number", (mark,))
-    return [Refusal(wire.unseal(wire.decode(sealed)), reason) for reason, sealed in rows]
+    return [Refusal(read_changeset(sealed), reason) for reason, sealed in rows]
 
 
 def _undo(store: Store, fresh: Store, cursor: bytes | None, *, disturbed: bool) -> bool:
@@ -270,7 +270,7 @@ class _Undoing:
         one = "SELECT number, sealed FROM localstore_outbox WHERE number > ? ORDER BY number LIMIT 1"
         while found := self._here.execute(one, (number,)).fetchone():
             number, data = found
-            yield wire.unseal(wire.decode(data))
+            yield read_changeset(data)
 
     def _about(self, groups: Iterable[RowGroup], keys: Mapping[str, Collection[Key]]) -> Iterator[RowGroup]:
         for group in groups:

@@ -65,6 +65,8 @@ class WriteWatch:
     def begin(self, connection: sqlite3.Connection) -> None:
         """The block's transaction has begun."""
         self._schema = _schema_version(connection)
+        if self._has_switched:  # what was abandoned could not
+            set_capturing(connection, Capturing.BY_KEY)
         self._capturing, self._has_switched = Capturing.BY_KEY, False
 
     def end(self, connection: sqlite3.Connection) -> None:
@@ -82,14 +84,18 @@ class WriteWatch:
         self._capturing, self._has_switched = None, False
 
     def abandon(self) -> None:
-        """The block was rolled back, except for what was committed behind our back: others must not log rowids then."""
-        has_switched, self._capturing, self._has_switched = self._has_switched, None, False
-        if has_switched:
+        """The block was rolled back, except for what was committed behind our back: others must not log rowids then. Where the
+        file cannot be read or written now, which is why it was rolled back, the next block sees to it."""
+        self._capturing = None
+        if not self._has_switched:
+            return
+        with suppress(Exception):  # that exception is on its way already, and tells more
             connection = self._writer.driver()
             if connection.execute("SELECT capturing FROM localstore_state").fetchone()[0] != Capturing.BY_KEY:
                 begin_writing(connection, self._busy_timeout)
                 set_capturing(connection, Capturing.BY_KEY)
                 connection.execute("COMMIT")
+            self._has_switched = False
 
     def _before_commit(self, outer: sa.Connection) -> None:
         """Refuse a commit that does not come from the end of the block."""

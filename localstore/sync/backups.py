@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from localstore.store.backup import write_backup
+from localstore.store.copy import remove_broken_off
 from localstore.store.file import Store
 
-__all__ = ["KEPT", "backups_of", "free_path", "save_backup"]
+__all__ = ["KEPT", "backups_of", "free_path", "remove_half_backups", "save_backup"]
 
 KEPT = 3
 _DIGITS = "%Y%m%dT%H%M%S"
@@ -33,6 +35,12 @@ def backups_of(path: Path) -> list[Path]:
     """The backups of a file, oldest first."""
     prefix = f"{path.name}.backup-"
     return sorted(found for found in path.parent.iterdir() if found.name.startswith(prefix) and _is_time(found, prefix))
+
+
+def remove_half_backups(path: Path) -> None:
+    """Remove what a crash left of backups. Each was to have a name of its own, so that no later one comes across it."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.(backup|recovered)-\d{{8}}T\d{{9}}\.\d+-\d+\.tmp")
+    remove_broken_off(path.parent, lambda found: name.fullmatch(found) is not None)
 
 
 def free_path(path: Path, what: str, now_ms: int) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -109,15 +109,15 @@ class FirstSync:
 
     async def _fetch(self, info: SnapshotInfo, path: Path, opened: ExitStack) -> None:
         file = await in_thread(self._environment, _created, path)
-        opened.callback(file.close)
+        opened.callback(_let_go, file)
         count = 0
         async with aclosing(self._line.read_snapshot(info)) as chunks:
             async for chunk in chunks:
                 count += len(chunk)
                 if count > info.byte_count:
                     break
-                await in_thread(self._environment, _write, file, chunk)
-        await in_thread(self._environment, _close, file)
+                await in_thread(self._environment, _write, file, path, chunk)
+        await in_thread(self._environment, _close, file, path)
         if count != info.byte_count:
             raise SnapshotUnusable(f"The snapshot {info.name} should have {info.byte_count} bytes, and has {count} or more.")
 
@@ -137,18 +137,23 @@ def _created(path: Path) -> BinaryIO:
         raise _no_room(path, error) from error
 
 
-def _write(file: BinaryIO, chunk: bytes) -> None:
+def _write(file: BinaryIO, path: Path, chunk: bytes) -> None:
     try:
         file.write(chunk)
     except OSError as error:
-        raise _no_room(Path(file.name), error) from error
+        raise _no_room(path, error) from error
 
 
-def _close(file: BinaryIO) -> None:
+def _close(file: BinaryIO, path: Path) -> None:
     try:
         file.close()
     except OSError as error:
-        raise _no_room(Path(file.name), error) from error
+        raise _no_room(path, error) from error
+
+
+def _let_go(file: BinaryIO) -> None:
+    with suppress(OSError):  # it tries once more to write what there was no room for
+        file.close()
 
 
 def _no_room(path: Path, error: OSError) -> Busy:

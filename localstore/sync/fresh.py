@@ -32,6 +32,7 @@ from localstore.errors import LocalStoreError, Offline, RealmClosed, SyncError
 from localstore.store.file import Store
 from localstore.store.likeness import open_like, owner_of_like, remove_like
 from localstore.store.snapshot_place import remove_leftovers
+from localstore.sync.backups import remove_half_backups
 from localstore.sync.blocking import in_thread
 from localstore.sync.cycle import Cycle, Observer, Signals
 from localstore.sync.first_sync import Unseen
@@ -62,8 +63,9 @@ def leftovers(store: Store) -> list[Path]:
 
 
 def tidy(store: Store) -> None:
-    """Remove what processes that were killed left beside a store: second files, and snapshots that were on their way."""
+    """Remove what processes that were killed left beside a store: second files, and snapshots and backups on their way."""
     remove_leftovers(store.path)
+    remove_half_backups(store.path)
     for path in leftovers(store):
         with suppress(LocalStoreError):  # somebody is at work there, or may not remove it
             remove_like(path, owner_of_like(store), store.options.encryption_key)

@@ -15,6 +15,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from localstore.client_reset import ClientResetReport
 from localstore.errors import LocalStoreError, SyncError
@@ -42,6 +44,9 @@ from localstore.sync.transfers import Transfers
 from localstore.sync.waiting import aborted, begin_upload
 from localstore.sync.waits import Waits, result, result_async
 from localstore.timeouts import at_most
+
+if TYPE_CHECKING:
+    from localstore.sync.salvaging import SalvageReport
 
 __all__ = ["ErrorHandler", "SyncSession"]
 
@@ -231,6 +236,26 @@ class SyncSession:
         seconds = at_most(timeout)
         return await result_async(self._wait_for_download(), seconds)
 
+    def salvage(self, damaged: Path) -> SalvageReport:
+        """Send what a damaged file of the same user and partition has not sent, as far as it can be read. The file was moved
+        away with what lies beside it, and nobody has it open; this session is of the new one in its place, which downloads what
+        was sent like that of any device. To do it twice does no harm.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            StoreDamaged: nothing of it can be read.
+            StoreUnusable: it is another user's, partition's or application's, or this session's own.
+            SyncError: the remote cannot be reached, and this may be tried again; or it takes nothing more of the damaged file's
+                device (``ResetRequired``), as after too long a time.
+            LocalStoreError: this is the background thread, which would wait for itself.
+        """
+        self._check_may_wait()
+        return self._salvaging(damaged).result()
+
+    async def salvage_async(self, damaged: Path) -> SalvageReport:
+        """``salvage`` for any event loop."""
+        return await asyncio.wrap_future(await asyncio.to_thread(self._salvaging, damaged))
+
     # -- what the app does with it
 
     def reconnect(self) -> None:
@@ -409,6 +434,11 @@ class SyncSession:
                 future.set_exception(self.last_error or aborted(stopped))
         self._waiting_has_begun()
         return future
+
+    def _salvaging(self, damaged: Path) -> concurrent.futures.Future[SalvageReport]:
+        from localstore.sync.salvaging import salvage  # which hardly anybody ever needs
+
+        return salvage(self._parts, damaged)
 
     def _waiting_has_begun(self) -> None:
         self._poke()

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from localstore.environment import Environment
+from localstore.hub.lines import Lines
 from localstore.hub.merged_files import MergedFiles
 from localstore.hub.metrics import Metrics
 from localstore.hub.snapshot_maker import SnapshotMaker
@@ -19,8 +20,7 @@ def maker(url: str, directory: Path, environment: Environment, every: int = EVER
     """What looks after the partitions of an SQL log of notes."""
     tables = tables_of({Note})
     return SnapshotMaker(
-        adapter_factory(url),
-        app="kit",
+        Lines(adapter_factory(url), "kit", max_lines=1, max_calls=1, environment=environment),
         every=every,
         horizon_days=30,
         keeps_snapshots=True,

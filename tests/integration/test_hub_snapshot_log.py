@@ -19,6 +19,7 @@ from localstore import Realm
 from localstore.adapter import Hello, Limit, SnapshotInfo
 from localstore.environment import Environment
 from localstore.errors import ResetRequired
+from localstore.hub.lines import Lines
 from localstore.hub.snapshot_maker import SnapshotMaker
 from localstore.registry import adapter_factory
 from localstore.testing.clock import environment
@@ -69,8 +70,7 @@ def test_the_log_is_trimmed_behind_the_horizon_and_who_was_away_longer_is_reset(
         return SqlAdapter(store)
 
     hub = SnapshotMaker(
-        line,
-        app="kit",
+        Lines(line, "kit", max_lines=1, max_calls=1, environment=surroundings),
         every=EVERY,
         horizon_days=30,
         keeps_snapshots=True,
@@ -103,7 +103,7 @@ def test_a_snapshot_that_grew_old_is_enough_to_trim_by(world: World, tmp_path: P
     surroundings = environment(world.clock, seed=5)
     store = SqlStore(f"sqlite:///{tmp_path / 'log.db'}", environment=surroundings)
     hub = maker("memory://unused", tmp_path / "hub", surroundings)
-    hub._make_log = hub._merging._make_log = lambda: SqlAdapter(store)
+    hub._lines.make = hub._merging._make_log = lambda: SqlAdapter(store)
     write_many(world.open(remote=lambda: SqlAdapter(store), snapshot_every=0), EVERY, "early")
     look(hub)
     assert first_position(store) == 1

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import stat
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,6 +108,18 @@ def test_a_partition_that_is_locked_holds_up_no_other(server: PostgresServer) ->
             assert [(await push).acknowledged for push in pushing] == [1] * len(lines)
 
     run(story())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the server's processes in /proc")
+def test_a_server_that_is_frozen_is_given_up_and_come_back_to(server: PostgresServer) -> None:
+    """Nothing that the server or the network sees to would ever end a call."""
+    store = SqlStore(server.url(server.database), patience=0.2)
+    store.hold()
+    with pytest.raises(Offline, match="nothing was heard"), store.reading() as connection, server.standing_still():
+        connection.execute(sa.text("SELECT 1"))
+    with store.reading() as connection:
+        assert connection.scalar(sa.text("SELECT 1")) == 1
+    store.let_go()
 
 
 def _sleep_in_a_transaction(store: SqlStore) -> None:

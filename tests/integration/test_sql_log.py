@@ -21,6 +21,7 @@ from localstore.registry import adapter_factory
 from localstore.testing.conformance import Line, new_device
 from localstore_adapters._sql_layout import LAYOUT, VERSION_TABLE
 from localstore_adapters._sql_log import place_of
+from localstore_adapters._sql_snapshots import CHUNK_BYTES
 from localstore_adapters._sql_tables import CHUNK, LOG_TABLES, SNAPSHOT
 from localstore_adapters.sql import SqlAdapter, SqlStore, migrate
 from tests.postgres_server import PostgresServer
@@ -86,6 +87,26 @@ def test_a_url_leads_to_one_store_for_all_its_lines(url: str) -> None:
     assert isinstance(one, SqlAdapter)
     assert isinstance(other, SqlAdapter)
     assert one._store is other._store
+
+
+def test_the_end_of_a_snapshot_is_read_without_what_is_before_it(url: str) -> None:
+    store = SqlStore(url)
+    content = bytes(range(256)) * 10_000  # two chunks and a half
+
+    async def story() -> None:
+        async with connected(store) as line:
+            await line.push(1, 1)
+            await line.read()
+            info = await snapshot(line, content)
+            assert isinstance(line.adapter, SqlAdapter)
+            for start in (0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, len(content) - 1):
+                assert b"".join([chunk async for chunk in line.adapter.read_snapshot_from(info, start)]) == content[start:]
+            with store.writing() as connection:
+                connection.execute(sa.delete(CHUNK).where(CHUNK.c.number == 0))
+            last = [chunk async for chunk in line.adapter.read_snapshot_from(info, 2 * CHUNK_BYTES)]
+            assert last == [content[2 * CHUNK_BYTES :]]
+
+    run(story())
 
 
 def test_history_in_a_snapshot_is_let_go_of_and_stays_known(url: str) -> None:

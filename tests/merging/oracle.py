@@ -88,8 +88,9 @@ def merged_row(table: Table, key: Key, changes: Sequence[Told]) -> Merged | None
     for column in table.key:
         versions[column] = max(life.version for life in lives)
     for column in table.column_names:
-        winner = max((change for change in counting if column in change.values), key=lambda change: change.version)
-        values[column], versions[column] = winner.values[column], winner.version
+        knowing = [change for change in counting if column in change.values]  # writers may be older than the column
+        winner = max(knowing or lives, key=lambda change: change.version)
+        values[column], versions[column] = winner.values.get(column, table.default(column)), winner.version
     return Merged(values, versions)
 
 

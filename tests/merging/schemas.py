@@ -99,6 +99,10 @@ class Table:
     def column_names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns)
 
+    def default(self, column: str) -> Value:
+        """What a column holds in rows that somebody made who did not know it."""
+        return next(known.default for known in self.columns if known.name == column)
+
 
 def ddl(tables: Iterable[Table]) -> list[str]:
     """The statements that make the tables."""

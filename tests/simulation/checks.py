@@ -5,6 +5,7 @@ It looks at devices through what the library offers to applications, and at the 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
@@ -63,6 +64,8 @@ class Checks:
         written: what was committed and, as far as can be known, not taken back by a disk.
         parted: how often the remote lost what it had.
         resets: whether a client reset may be needed for whatever happened.
+        twice: identities under which there is, or was, more than one file. Until that is noticed each takes the changesets of
+            the other for its own, and what builds upon them for what may be shown.
     """
 
     works: Sequence[Work]
@@ -71,6 +74,7 @@ class Checks:
     written: list[Written] = field(default_factory=list)
     parted: int = 0
     resets: bool = False
+    twice: set[str] = field(default_factory=set)
     _versions: dict[Process, int] = field(default_factory=dict)
     _connections: dict[Process, ConnectionState] = field(default_factory=dict)
     _ids: dict[Process, str] = field(default_factory=dict)
@@ -90,9 +94,10 @@ class Checks:
         """The remote keeps what it has, and does not go on with devices from where they are."""
         self.resets = True
 
-    def part_device(self, device: Device) -> None:
-        """A device loses what is on its disk."""
+    def part_device(self, device: Device, becomes: str) -> None:
+        """A device loses what is on its disk, and has the identity of another file then."""
         self.resets = True
+        self.twice.add(becomes)
         process = device.process
         if process is not None:
             of = process.run(lambda: process.device_id)
@@ -126,7 +131,8 @@ class Checks:
             return
         self._versions[process] = version
         with realm.read() as session:
-            found = [wrong for work in self.works if not (self.parted and work.needs_all) for wrong in work.wrongs(session)]
+            works = [work for work in self.works if not (work.needs_all and (self.parted or process.device_id in self.twice))]
+            found = [wrong for work in works for wrong in work.wrongs(session)]
             found += self.standing.wrongs(process, session)
         if not self.resets and process.device_id != self._ids[process]:
             found.append(f"was reset, and nothing had happened that needs it: {process.session.last_reset}")
@@ -160,11 +166,11 @@ class Checks:
         """Everybody shows the same, and what the rules make of everything that was ever written."""
         changesets = list(changesets)
         history = History(self.tables, changesets)
-        wanted = history.rows()
-        shown = {device.name: rows(device, self.tables) for device in devices}
-        for name, found in shown.items():
+        for device in devices:
+            tables = known_tables(device, self.tables)
+            found, wanted = rows(device, tables), history.rows(tables)
             if found != wanted:
-                raise Wrong(f"{name} does not show what the oracle does: {_differences(found, wanted)}")
+                raise Wrong(f"{device.name} does not show what the oracle does: {_differences(found, wanted)}")
         for device in devices:
             assert device.process is not None
             problems = [*wrongs_in_file(device.process), *wrong_conflicts(device.process, history, exactly=not self.resets)]
@@ -203,6 +209,19 @@ def applied(process: Process) -> dict[str, int]:
         found = session.execute(sa.text("SELECT lower(hex(device)), number FROM localstore_device ORDER BY 1"))
         had = {str(device): int(number) for device, number in found}
     return {**had, process.device_id: last_number(process)}
+
+
+def known_tables(device: Device, tables: Sequence[Table]) -> list[Table]:
+    """The tables with the columns that are in a device's file: it may be older than others, and not know them all."""
+    assert device.process is not None
+    found = []
+    with device.process.realm.read() as session:
+        for table in tables:
+            there = set(session.execute(sa.text(f"SELECT name FROM pragma_table_info('{table.name}')")).scalars())
+            if there:
+                columns = tuple(column for column in table.columns if column.name in there)
+                found.append(dataclasses.replace(table, columns=columns))
+    return found
 
 
 def rows(device: Device, tables: Sequence[Table]) -> Rows:

@@ -33,7 +33,7 @@ class Happenings:
         self._remote = world.remote
         self._network = world.network
         self._numbers: dict[str, int] = {}
-        self._backups: dict[Device, Disk] = {}
+        self._backups: dict[Device, tuple[str, Disk]] = {}
         self._remote_backup: object = None
 
     # -- what the application does
@@ -142,6 +142,13 @@ class Happenings:
             self._world.trace.note(device.name, "closes")
             self._world.leave(device, device.close(), away)
 
+    def upgrade(self, device: Device, chance: random.Random, *, away: float) -> None:
+        """The application gets its later classes, and begins again with them."""
+        if device.process is not None and not device.is_upgraded:
+            device.is_upgraded = True
+            self._world.trace.note(device.name, "is upgraded")
+            self._world.leave(device, device.close(), away)
+
     def log_out(self, device: Device, chance: random.Random, *, away: float) -> None:
         """The user logs out, and in again after a while; the realm stays open."""
         if device.process is not None:
@@ -161,7 +168,10 @@ class Happenings:
         self._network.change_weather(device.name, weather)
 
     def step_clock(self, device: Device, chance: random.Random, *, seconds: float) -> None:
-        device.clock.step(seconds)
+        """A clock is never behind by as much as a device may be away: what is stamped so long ago need not be remembered."""
+        behind = (self._world.clock.now_ms() - device.clock.now_ms()) / 1000
+        most = device.settings["client_maximum_offline_time"] / 2
+        device.clock.step(max(seconds, behind - most))
 
     def crash(self, device: Device, chance: random.Random, *, steps: int, commits: int, away: float) -> None:
         """After so many steps of the process; with ``commits`` the power fails."""
@@ -178,19 +188,20 @@ class Happenings:
     def back_up(self, device: Device, chance: random.Random) -> None:
         """Somebody copies the device's files."""
         if device.process is not None:
-            self._backups[device] = Disk.of(device.folder)
+            self._backups[device] = device.process.run(lambda: _id_of(device)), Disk.of(device.folder)
 
     def restore(self, device: Device, chance: random.Random, *, away: float) -> None:
         """Somebody puts the files of a backup in place of the device's."""
         if device.process is not None and device in self._backups:
-            self._checks.part_device(device)
-            self._world.leave(device, device.kill(instead=self._backups[device]), away)
+            of, disk = self._backups[device]
+            self._checks.part_device(device, of)
+            self._world.leave(device, device.kill(instead=disk), away)
 
     def copy(self, device: Device, chance: random.Random, *, to: int, away: float) -> None:
         """Somebody copies the device's files to another device, which is the same one then."""
         target = self._world.devices[to % len(self._world.devices)]
         if device.process is not None and target.process is not None and target is not device:
-            self._checks.part_device(target)
+            self._checks.part_device(target, device.process.run(lambda: _id_of(device)))
             self._world.leave(target, target.kill(instead=Disk.of(device.folder)), away)
 
     # -- what happens to the remote
@@ -250,3 +261,8 @@ class Happenings:
                     self._checks.fail(error)
 
         process.begin(watched())
+
+
+def _id_of(device: Device) -> str:
+    assert device.process is not None
+    return device.process.device_id

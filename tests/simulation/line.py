@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import dataclasses
+import functools
 import random
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -59,7 +61,7 @@ class Weather:
         twice: how many requests arrive a second time.
         late: how many of them arrive, or arrive again, much later than all others: up to ``late_s``.
         small: how many pages hold one changeset.
-        lose_hint: how many hints do not arrive.
+        lose_hint: how many hints do not arrive; others do so ``twice``, or ``late``, as requests do.
     """
 
     is_up: bool = True
@@ -107,7 +109,7 @@ class Network:
         self._seed = seed
         self._weather: dict[str, Weather] = {}
         self._random: dict[str, random.Random] = {}
-        self._watchers: dict[Adapter, asyncio.Event] = {}
+        self._watches: dict[_Watch, None] = {}
         self.context = contextvars.copy_context()
         self.context.run(RUNNING.set, None)
 
@@ -141,23 +143,77 @@ class Network:
             self.on_taken(batch, result.acknowledged, but)
         self.ring(but=but)
 
-    def watching(self, adapter: Adapter, event: asyncio.Event | None) -> None:
-        if event is None:
-            self._watchers.pop(adapter, None)
-        else:
-            self._watchers[adapter] = event
+    def watching(self, watch: _Watch) -> None:
+        self._watches[watch] = None
+
+    def unwatched(self, watch: _Watch) -> None:
+        self._watches.pop(watch, None)
 
     def is_watched(self, name: str) -> bool:
         """Whether a device is told of news, and need not look itself."""
-        return any(watcher.name == name for watcher in self._watchers)
+        return any(watch.name == name for watch in self._watches)
 
     def ring(self, but: str | None = None) -> None:
-        for adapter, event in list(self._watchers.items()):
-            if adapter.name == but:
+        """Tell those who watch, but for who has done it: that one hears at most how far the remote is by that."""
+        for watch in list(self._watches):
+            weather, chance = self.weather(watch.name), self.random(watch.name)
+            draws = [chance.random() for _ in range(6)]
+            if not weather.is_up or (watch.name == but and (draws[5] < 0.5 or not self.remote.brings_news)):
                 continue
-            weather, chance = self.weather(adapter.name), self.random(adapter.name)
-            if weather.is_up and chance.random() >= weather.lose_hint:
-                self.later(chance.random() * weather.delay, event.set)
+            hint = self._hint(watch, without_own=draws[5] < 0.75)
+            if draws[0] >= weather.lose_hint:
+                late = draws[1] * weather.late_s
+                self.later(late if draws[3] < weather.late else draws[2] * weather.delay, functools.partial(watch.put, hint))
+                if draws[4] < weather.twice:
+                    self.later(late, functools.partial(watch.put, hint))
+
+    def _hint(self, watch: _Watch, *, without_own: bool) -> Hint:
+        """What the remote tells, as far as it knows what was told before. What it brings may wait long for being delivered."""
+        after = watch.told
+        if not self.remote.brings_news or after is None:
+            return Hint()
+        try:
+            self.remote.check(watch.token)
+            page = self.remote.pull(watch.line, after, Limit())
+        except SyncError:
+            return Hint()
+        watch.told = page.cursor
+        if without_own:
+            others = tuple(sealed for sealed in page.changesets if sealed.device != watch.line.device)
+            page = dataclasses.replace(page, changesets=others)
+        return Hint(after=after, page=page)
+
+
+class _Watch:
+    """One watch of a line: what was told to it and not delivered yet.
+
+    Args:
+        name: of the device.
+        line: of the remote's.
+        token: the user's.
+        told: up to where the remote has told of its history; None when it does not know that.
+        generation: of the remote, by whose end the watch breaks.
+    """
+
+    def __init__(self, name: str, line: Any, token: str | None, told: Cursor | None, generation: int) -> None:
+        self.name = name
+        self.line = line
+        self.token = token
+        self.told = told
+        self.generation = generation
+        self.hints = deque[Hint]()
+        self._rung = asyncio.Event()
+
+    def put(self, hint: Hint) -> None:
+        self.hints.append(hint)
+        self.wake()
+
+    def wake(self) -> None:
+        self._rung.set()
+
+    async def wait(self) -> None:
+        await self._rung.wait()
+        self._rung.clear()
 
 
 class Adapter:
@@ -175,6 +231,7 @@ class Adapter:
         self._is_alive = is_alive
         self._generation = network.generation
         self._line: Any = None
+        self._watches: dict[_Watch, None] = {}
         self._token: str | None = None
 
     @property
@@ -221,18 +278,28 @@ class Adapter:
         await self._ask("log_out", lambda: self._network.remote.log_out(refresh_token))
 
     async def watch(self, cursor: Cursor | None) -> AsyncGenerator[Hint]:
-        line, rung = self._connected(), asyncio.Event()
-        self._network.watching(self, rung)
+        line, network = self._connected(), self._network
+        watch = _Watch(self.name, line, self._token, cursor, network.generation)
+        network.watching(watch)
+        self._watches[watch] = None
         try:
-            if await self._ask("watch", lambda: self._network.remote.has_news(line, cursor)):
+            if await self._ask("watch", lambda: network.remote.has_news(line, cursor)):
                 yield Hint()
             while True:
-                await rung.wait()
-                rung.clear()
-                self._check()
-                yield Hint()
+                await watch.wait()
+                while watch.hints:
+                    yield self._delivered(watch.hints.popleft(), watch)
+                if self._line is None or watch.generation != network.generation:
+                    raise Offline("The remote does not tell any more.")
         finally:
-            self._network.watching(self, None)
+            network.unwatched(watch)
+            self._watches.pop(watch, None)
+
+    def _delivered(self, hint: Hint, watch: _Watch) -> Hint:
+        """Without what it brings, if that is of another history than this line leads to."""
+        if hint.page is None or (self._line is not None and watch.line.remote_id == self._line.remote_id):
+            return hint
+        return Hint()
 
     async def latest_snapshot(self) -> SnapshotInfo | None:
         line = self._connected()
@@ -262,7 +329,8 @@ class Adapter:
 
     async def close(self) -> None:
         self._line = None
-        self._network.watching(self, None)
+        for watch in self._watches:
+            watch.wake()
 
     def _connected(self) -> Any:
         if self._line is None:

@@ -39,12 +39,13 @@ class History:
         self._merged = merged_rows(tables, self._told, self._everything)
         self._shown = shown(tables, self._merged)
 
-    def rows(self) -> Rows:
-        """What is to be seen."""
-        found: Rows = {table.name: {} for table in self._tables}
-        columns = {table.name: table.column_names for table in self._tables}
+    def rows(self, tables: Sequence[Table]) -> Rows:
+        """What is to be seen by a device that knows these tables, with these columns."""
+        found: Rows = {table.name: {} for table in tables}
+        columns = {table.name: table.column_names for table in tables}
         for (table, key), values in self._shown.rows.items():
-            found[table][key] = tuple(values[column] for column in columns[table])
+            if table in columns:
+                found[table][key] = tuple(values[column] for column in columns[table])
         return found
 
     def set_aside(self) -> set[Entry]:

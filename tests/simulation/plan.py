@@ -17,6 +17,7 @@ from tests.simulation.line import CALM, Weather
 __all__ = ["Op", "Plan", "Setup", "plan"]
 
 _DAY = 86_400.0
+_YEAR = 365 * _DAY
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Setup:
         capabilities: of the adapters.
         horizon_days: how long the remote keeps history; None for ever.
         access_seconds: how long the token of a user lives; None where there are no users.
+        brings_news: whether hints bring what is new.
     """
 
     devices: int
@@ -41,6 +43,7 @@ class Setup:
     capabilities: dict[str, Any] = field(default_factory=dict)
     horizon_days: float | None = None
     access_seconds: float | None = None
+    brings_news: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def plan(seed: int) -> Plan:
 
 def _setup(chance: random.Random, pace: float) -> Setup:
     devices = chance.choice((2, 2, 3, 3, 4, 5))
-    wrong = chance.choice((0.0, 1.0, 200.0))
+    wrong, is_far_ahead = chance.choice((0.0, 1.0, 200.0)), chance.random() < 0.1
     horizon = chance.choice((None, None, None, 3600.0, 20_000.0))
     initial = max(chance.choice((0.1, 1.0, 10.0)), pace / 20)
     settings = {
@@ -116,6 +119,8 @@ def _setup(chance: random.Random, pace: float) -> Setup:
         "linger": chance.choice((0.0, 0.0, 30.0)),
         "synchronous": chance.choice(("NORMAL", "NORMAL", "FULL")),
         "snapshot_every": chance.choice((1, 3, 10, 30)),
+        "max_clock_drift": chance.choice((300.0, 300.0, 1.0, 3600.0)),
+        "conflicts_max_age": 10 * _YEAR,
         "client_maximum_offline_time": horizon or 30 * _DAY,
     }
     capabilities = {
@@ -126,16 +131,20 @@ def _setup(chance: random.Random, pace: float) -> Setup:
         "snapshots": chance.random() < 0.3,
         "poll_seconds": max(chance.choice((5.0, 60.0, 600.0)), pace / 3),
     }
-    works = ("transfers", "lists", "churn", "names", "trees")
+    works = ("transfers", "lists", "churn", "names", "trees", "sheets", "notes")
     return Setup(
         devices,
         tuple(sorted(chance.sample(works, chance.randrange(1, len(works) + 1)))),
-        tuple(round(chance.uniform(-wrong, wrong), 3) for _ in range(devices)),
+        tuple(
+            round(chance.uniform(-wrong, wrong), 3) + (_YEAR if is_far_ahead and device == 0 else 0)
+            for device in range(devices)
+        ),
         tuple(chance.choice((1.0, 1.0, 1.0001, 0.9999)) for _ in range(devices)),
         settings,
         capabilities,
         horizon and horizon / _DAY,
         chance.choice((None, None, max(60.0, pace), 30 * pace + 600)),
+        chance.random() < 0.6,
     )
 
 
@@ -168,8 +177,12 @@ _FAULTS: dict[str, tuple[float, Callable[[random.Random], dict[str, Any]]]] = {
     "progress": (0.7, lambda chance: {"direction": chance.choice(list(Direction))}),
     "reconnect": (0.5, lambda chance: {}),
     "restart_remote": (0.5, lambda chance: {}),
+    "step_clock": (
+        0.5,
+        lambda chance: {"seconds": round(chance.uniform(-1, 1) * chance.choice((1.0, 100.0, 5000.0, _YEAR)), 3)},
+    ),
+    "upgrade": (1.0, lambda chance: {"away": _away(chance)}),
     "write_together": (2.0, lambda chance: {}),
-    "step_clock": (0.5, lambda chance: {"seconds": round(chance.uniform(-1, 1) * chance.choice((1.0, 100.0, 5000.0)), 3)}),
 }
 """How often each befalls a device, and what there is to be said about it."""
 

@@ -50,6 +50,7 @@ class Device:
 
     Attributes:
         process: the present one; None while the application does not run.
+        is_upgraded: whether it has the application's later classes.
         lives: how often what is on the disk was taken back, so that names are not used twice.
         has_lost_commits: since somebody asked last.
     """
@@ -64,7 +65,7 @@ class Device:
         seed: str,
         *,
         settings: dict[str, Any],
-        schema: Collection[Model],
+        schemas: tuple[Collection[Model], Collection[Model]],
         make_adapter: Callable[[Process], SyncAdapter],
         credentials: Credentials | None,
         observer: Observer,
@@ -76,7 +77,8 @@ class Device:
         self.clock = clock
         self.random = random.Random(seed)
         self.settings = settings
-        self.schema = schema
+        self.schemas = schemas
+        self.is_upgraded = False
         self.make_adapter = make_adapter
         self.credentials = credentials
         self.observer = observer
@@ -85,6 +87,11 @@ class Device:
         self.has_lost_commits = False
         self._synced: tuple[bytes, int] = (b"", 0)
         folder.mkdir()
+
+    @property
+    def schema(self) -> Collection[Model]:
+        """The classes of its application, as old as that is."""
+        return self.schemas[self.is_upgraded]
 
     @property
     def writer(self) -> str:

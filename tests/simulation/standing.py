@@ -126,9 +126,7 @@ class Standing:
         table = self._tables[name]
         where = " AND ".join(f"{column} = :k{place}" for place, column in enumerate(table.key))
         values: dict[str, Any] = {f"k{place}": value for place, value in enumerate(key)}
-        row = session.execute(
-            sa.text(f"SELECT {', '.join(table.column_names)} FROM {name} WHERE {where}"), values
-        ).one_or_none()
+        row = session.execute(sa.text(f"SELECT * FROM {name} WHERE {where}"), values).one_or_none()  # of an older schema, too
         return None if row is None else tuple(row)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from localstore import Credentials
+from localstore.clock import stamp_ms
 from localstore.environment import Environment
 from localstore.errors import SyncError, Unauthorized
 from localstore.sync.state import SessionState
@@ -32,6 +33,8 @@ from tests.simulation.trace import Logged, Trace
 from tests.simulation.workloads.churn import Churn
 from tests.simulation.workloads.lists import Lists
 from tests.simulation.workloads.names import Names
+from tests.simulation.workloads.notes import Notes
+from tests.simulation.workloads.sheets import Sheets
 from tests.simulation.workloads.transfers import Transfers
 from tests.simulation.workloads.trees import Trees
 from tests.simulation.workloads.work import Work
@@ -43,9 +46,18 @@ USER, CREDENTIALS = "anna", Credentials.email_password("anna@example.org", "secr
 MAX_STEPS = 400_000
 _ROUNDS = 200  # of waiting for everybody to come to rest
 _ROUND_SECONDS = 61.0
+_FAR_AHEAD_SECONDS = 3600.0  # what is stamped further ahead need not be waited for; clocks that are so wrong are corrected
 _FAST_FOLDER = Path("/dev/shm")
 
-WORKS: dict[str, type[Work]] = {"transfers": Transfers, "lists": Lists, "churn": Churn, "names": Names, "trees": Trees}
+WORKS: dict[str, type[Work]] = {
+    "transfers": Transfers,
+    "lists": Lists,
+    "churn": Churn,
+    "names": Names,
+    "trees": Trees,
+    "sheets": Sheets,
+    "notes": Notes,
+}
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,7 @@ class World:
     """Devices, a network and a remote in one loop.
 
     Attributes:
+        clock: the true one, and the remote's.
         away: tasks of applications that do not run for a while, or do less than they may.
     """
 
@@ -96,12 +109,13 @@ class World:
         setup = plan.setup
         self.works = {name: WORKS[name]() for name in setup.works}
         source = random.Random(f"remote {plan.seed}")
-        clock = WallClock(self.loop.time)
+        self.clock = WallClock(self.loop.time)
         self.remote = Remote(
-            Environment(now_ms=clock.now_ms, monotonic=self.loop.time, random_bytes=source.randbytes),
+            Environment(now_ms=self.clock.now_ms, monotonic=self.loop.time, random_bytes=source.randbytes),
             horizon_days=setup.horizon_days,
             access_seconds=setup.access_seconds,
         )
+        self.remote.brings_news = setup.brings_news
         self.remote.add_user(USER, CREDENTIALS)
         works = list(self.works.values())
         standing = Standing(self.remote, [table for work in works for table in work.tables])
@@ -109,6 +123,10 @@ class World:
         self.checks.resets = setup.horizon_days is not None or setup.capabilities["snapshots"]
         self.network = Network(self.remote, self.loop, self.trace, f"network {plan.seed}", setup.capabilities)
         self.promptness = Promptness(self.network, setup, lambda said: self.loop.give_up(Wrong(said)))
+        schemas = (
+            [model for work in self.works.values() for model in work.models],
+            [model for work in self.works.values() for model in work.later_models or work.models],
+        )
         self.devices = [
             Device(
                 f"d{index}",
@@ -118,7 +136,7 @@ class World:
                 WallClock(self.loop.time, offset_s=offset, rate=rate),
                 f"device {plan.seed} {index}",
                 settings=setup.settings,
-                schema=[model for work in self.works.values() for model in work.models],
+                schemas=schemas,
                 make_adapter=lambda process: Adapter(self.network, process.name, lambda: not process.is_dead),
                 credentials=None if setup.access_seconds is None else CREDENTIALS,
                 observer=self,
@@ -160,6 +178,9 @@ class World:
         self.trace.note("plan", "all faults stop")
         await self._heal()
         self.checks.all_is_well(self.devices, self.remote.changesets())
+        if self._upgrade_all():
+            await self._heal()
+            self.checks.all_is_well(self.devices, self.remote.changesets())
         self.trace.note("plan", "all is well")
         for device in self.devices:
             await device.close()
@@ -181,6 +202,8 @@ class World:
         self.promptness.disturbed()
         for device in self.devices:
             self.network.change_weather(device.name, CALM)
+            if abs(device.clock.now_ms() - self.clock.now_ms()) > _FAR_AHEAD_SECONDS * 1000:
+                device.clock.correct()
             if device.process is not None:
                 device.process.spare()
         while self.away:
@@ -191,14 +214,37 @@ class World:
             await asyncio.sleep(_ROUND_SECONDS)
             for device in self.devices:
                 await self._log_in(device)
-            if not any(map(why_not_at_rest, self.devices)):
+            if not any(map(why_not_in_step, self.devices)):
                 before = len(self.network.accepted)
                 have_all = [await self._download(device) for device in self.devices]
-                is_over = before == len(self.network.accepted) and not any(map(why_not_at_rest, self.devices))
-                if all(have_all) and is_over:
+                is_over = before == len(self.network.accepted) and not any(map(why_not_in_step, self.devices))
+                if all(have_all) and is_over and not any(map(why_not_at_rest, self.devices)):
                     return
+                if all(have_all) and is_over:
+                    self._let_time_come()
         restless = [f"{device.name}: {why}" for device in self.devices if (why := why_not_at_rest(device))]
         raise Wrong(f"does not come to rest: {'; '.join(restless)}")
+
+    def _let_time_come(self) -> None:
+        """Let all wall clocks go on to the time of the latest changeset, as if everybody had slept until then. Who is not in
+        step would have been away for too long by that.
+        """
+        latest = max((stamp_ms(sealed.stamp) for sealed in self.remote.changesets()), default=0)
+        ahead = (latest - self.clock.now_ms()) / 1000
+        if ahead > _FAR_AHEAD_SECONDS:
+            self.trace.note("plan", f"everybody sleeps for {ahead:.0f} s")
+            for clock in (self.clock, *(device.clock for device in self.devices)):
+                clock.step(ahead)
+
+    def _upgrade_all(self) -> bool:
+        """Upgrade all devices when some of them are, and say whether that made a difference."""
+        old = [device for device in self.devices if not device.is_upgraded]
+        if "notes" not in self.works or len(old) == len(self.devices):
+            return False
+        for device in old:
+            device.is_upgraded = True
+            self.leave(device, device.close(), 0.0)
+        return bool(old)
 
     async def _log_in(self, device: Device) -> None:
         """See to what only a user can: log in, and try again with a token that the remote took no more just when it was new."""
@@ -255,15 +301,21 @@ class World:
         self.checks.died(process)
 
 
-def why_not_at_rest(device: Device) -> str:
-    """What a device is still about; nothing when it is at rest."""
+def why_not_in_step(device: Device) -> str:
+    """What a device is still about, whatever waits for its time there."""
     process = device.process
     if process is None:
         return "is not there"
     status = process.session.status
-    if status.state is not SessionState.ACTIVE or not status.is_synced:
-        return str(status)
-    count = waiting(process)
+    return "" if status.state is SessionState.ACTIVE and status.is_synced else str(status)
+
+
+def why_not_at_rest(device: Device) -> str:
+    """What a device is still about; nothing when it is at rest."""
+    if why := why_not_in_step(device):
+        return why
+    assert device.process is not None
+    count = waiting(device.process)
     return f"{count} changesets wait" if count else ""
 
 

@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 import msgspec
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localstore import wire
@@ -24,6 +23,7 @@ from localstore.store.conflicts import Conflict
 from localstore.store.repaired import SetAside
 from localstore.testing.clock import ManualClock
 from localstore.wire import SealedChangeset
+from tests.properties import for_all
 from tests.unit.store_kit import (
     LINK,
     NOTE,
@@ -823,8 +823,7 @@ class Network:
         known += [sealed for sealed in self.devices[index].sealed() if sealed.number > len(known)]
 
 
-@settings(max_examples=20, deadline=None)
-@given(steps=histories(KINDS, 20), shuffled=st.randoms(use_true_random=False))
+@for_all(everyday=6, slow=20, steps=histories(KINDS, 20), shuffled=st.randoms(use_true_random=False))
 def test_devices_that_have_received_the_same_hold_the_same(steps: list[Step], shuffled: random.Random) -> None:
     with TemporaryDirectory() as folder:
         network = Network(Path(folder), *[[NOTE, LINK]] * 3)
@@ -837,9 +836,12 @@ def test_devices_that_have_received_the_same_hold_the_same(steps: list[Step], sh
         network.close()
 
 
-@settings(max_examples=20, deadline=None)
-@given(
-    before=histories([*KINDS, "widen"], 14), after=histories([*KINDS, "widen"], 10), shuffled=st.randoms(use_true_random=False)
+@for_all(
+    everyday=6,
+    slow=20,
+    before=histories([*KINDS, "widen"], 14),
+    after=histories([*KINDS, "widen"], 10),
+    shuffled=st.randoms(use_true_random=False),
 )
 def test_devices_that_get_a_new_schema_at_different_times_hold_the_same_in_the_end(
     before: list[Step], after: list[Step], shuffled: random.Random

@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 import msgspec
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
@@ -19,6 +18,7 @@ from localstore import wire
 from localstore.changes import RowGroup
 from localstore.store.bulk import MANY
 from localstore.wire import SealedChangeset
+from tests.properties import for_all
 from tests.unit.purge_kit import purge_before
 from tests.unit.store_kit import Device, close_devices, query, write
 from tests.unit.test_apply import Network, Step
@@ -175,8 +175,7 @@ def networks(folder: Path) -> list[Network]:
     return made
 
 
-@settings(max_examples=15, deadline=None)
-@given(steps=histories(), seed=st.integers(0, 1000))
+@for_all(everyday=4, slow=15, steps=histories(), seed=st.integers(0, 1000))
 def test_a_large_group_does_what_its_changes_do_one_by_one(steps: list[Step], seed: int) -> None:
     """Forgets too early, too: also what replicas cannot agree on then has to be the same either way."""
     with TemporaryDirectory() as folder:

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localstore.changes import Op, Value
 from localstore.store.file import Store
+from tests.properties import for_all
 from tests.unit.capture_cases import CASES, WIDE_COLUMNS
 from tests.unit.capture_kit import Spelt, opened_with, watched
 from tests.unit.store_kit import (
@@ -246,8 +246,7 @@ THING = sa.Table(
 )
 
 
-@settings(max_examples=60, deadline=None)
-@given(steps=st.lists(STEPS, min_size=1, max_size=10))
+@for_all(everyday=20, slow=60, steps=st.lists(STEPS, min_size=1, max_size=10))
 def test_any_statements_of_another_program_are_captured_as_what_they_did(steps: list[Step]) -> None:
     """Another program has no recursive triggers: what its OR REPLACE deletes leaves no trace but the insert."""
     with TemporaryDirectory() as folder:

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -268,5 +269,12 @@ class Capture(RuleBasedStateMachine):
         self.before, self.seen = after, self.seen + sealed
 
 
+class AtLength(Capture):
+    """The same with more examples."""
+
+
 TestCapture = Capture.TestCase
-TestCapture.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestCapture.settings = settings(max_examples=12, stateful_step_count=40, deadline=None)
+
+TestCaptureAtLength = pytest.mark.slow(AtLength.TestCase)
+TestCaptureAtLength.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

@@ -5,6 +5,7 @@ The sections are those of Realm's behaviour that this one follows; what differs 
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 import sqlite3
@@ -47,6 +48,7 @@ from localstore.errors import (
 )
 from localstore.sync.session import SyncSession
 from localstore.testing.faulty import Hang, LoseAnswer, Raise, SmallPage
+from tests.unit.failing_disk import FailingDisk, failing
 from tests.unit.session_kit import (
     PATIENCE,
     Device,
@@ -741,6 +743,31 @@ class TestFlow:
         reset(realm)
         assert texts(realm) == ["new"]
         assert not [path for path in realm.path.parent.iterdir() if "fresh" in path.name]
+
+    @pytest.mark.parametrize("suffix", ["", "-wal"])
+    def test_one_that_cannot_be_removed_is_in_nobodys_way_and_goes_another_time(self, world: World, suffix: str) -> None:
+        _, realm = parted(world, RecoverOrDiscard())
+        fresh = realm.path.with_name(f"{realm.path.name}.fresh-00000000")
+        fresh.write_bytes(b"not a database at all" * 100)
+        disk = FailingDisk(fresh.with_name(fresh.name + suffix), at=0, error=errno.EDQUOT, only_once=True, only_changes=True)
+        world.remote.wipe()
+        with failing(disk):
+            reset(realm)
+        assert disk.has_failed
+        assert texts(realm) == ["new"]
+        assert not fresh.exists()
+
+    def test_a_backup_that_a_crash_broke_off_goes_when_a_session_starts(self, world: World) -> None:
+        _, realm = parted(world, RecoverOrDiscard())
+        place, half = realm.path.parent, "-20261126T191500123.815-140034079336128.tmp"
+        left = [place / f".{realm.path.name}.{what}{half}" for what in ("backup", "recovered")]
+        others = [place / f".another.db.backup{half}", place / f".{realm.path.name}.backup-plan.tmp"]
+        for path in (*left, *others):
+            path.write_bytes(b"half a backup")
+        world.remote.wipe()
+        reset(realm)
+        assert [path for path in left if path.exists()] == []
+        assert [path for path in others if not path.exists()] == []
 
     def test_a_long_history_comes_page_by_page(self, world: World) -> None:
         line = world.line()

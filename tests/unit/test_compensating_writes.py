@@ -400,7 +400,7 @@ def test_what_the_second_file_shows_again_is_not_told_again(world: World) -> Non
 
 def test_a_handler_that_restarts_the_session_is_told_once_though_the_file_cannot_be_written_yet(world: World) -> None:
     line = world.line()
-    device = world.device(remote=line)
+    device = world.device(remote=line, busy_timeout=0.05)
     begun, may_end = threading.Event(), threading.Event()
 
     def write() -> None:

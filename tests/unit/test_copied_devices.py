@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localstore import wire
@@ -23,6 +22,7 @@ from localstore.store.seal import SealLimits
 from localstore.store.state import LOCAL_USER
 from localstore.store.synced_copy import SyncedTarget, copy_as_another_device
 from localstore.testing.clock import ManualClock, environment
+from tests.properties import for_all
 from tests.unit.store_kit import (
     APP,
     LINK,
@@ -271,8 +271,9 @@ def test_seeds_that_were_sent_stay_the_sources_and_others_become_the_copys(tmp_p
 Notes = tuple[list[tuple[str, str, int]], list[tuple[str, int, str]]]
 
 
-@settings(max_examples=15, deadline=None)
-@given(
+@for_all(
+    everyday=5,
+    slow=15,
     files=st.lists(st.tuples(rows(), links()), min_size=3, max_size=3),
     before=histories(KINDS, 14),
     after=histories(KINDS, 12),

@@ -16,11 +16,11 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localstore.testing.clock import ManualClock
 from localstore.wire import SealedChangeset
+from tests.properties import for_all
 from tests.unit.reset_kit import RECOVER, began
 from tests.unit.store_kit import LINK, NOTE, Device, check_equal, close_devices, other_program, query, write
 from tests.unit.test_apply import statements
@@ -235,8 +235,9 @@ def act(remote: Remote, device: Device, step: Step, chance: random.Random) -> No
         remote.take(device, step.count)
 
 
-@settings(max_examples=10, deadline=None)
-@given(
+@for_all(
+    everyday=4,
+    slow=10,
     kind=st.sampled_from(list(REMOTES)),
     ahead=st.lists(st.sampled_from([0, 0, 400_000]), min_size=3, max_size=3),
     before=histories(20),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from localstore.store.file import Store
 from localstore.store.open_file import StoreOptions
 from localstore.store.opening import open_local
 from localstore.testing.clock import ManualClock, environment
+from tests.unit.failing_disk import FailingDisk, failing
 from tests.unit.store_kit import LINK, NOTE, Device, changesets_in, open_store, other_program, query, rows_of, sealed_in, write
 
 OURS = "SELECT name FROM sqlite_master WHERE name LIKE 'localstore%' OR sql LIKE '%localstore%'"
@@ -164,6 +166,17 @@ def test_a_copy_that_was_broken_off_is_in_nobodys_way(store: Store, source: Path
         target.with_name(name).write_bytes(b"half a copy")
     copy_plain(source, target)
     assert len(rows_of(target)) == 3
+
+
+def test_what_cannot_be_removed_behind_a_copy_is_in_nobodys_way(store: Store, source: Path, target: Path) -> None:
+    disk = FailingDisk(target.parent, at=1, error=errno.EIO, only_once=True, only_changes=True)
+    with failing(disk):
+        copy_plain(source, target)
+    assert disk.has_failed
+    assert len(rows_of(target)) == 3
+    target.unlink()
+    copy_plain(source, target)
+    assert files_in(target.parent) == [target.name]
 
 
 @pytest.mark.parametrize("name", ["it's a copy.db", "copy 100%?.db", "ä💾.db", "#copy", "copy.db;DROP TABLE note"])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import BinaryIO
 from uuid import UUID
 
 import pytest
@@ -14,14 +17,14 @@ import sqlalchemy
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-from localstore import Realm, SessionState, uuid7
+from localstore import Realm, Reason, SessionState, uuid7
 from localstore.adapter import Cursor, Hello, SnapshotInfo
-from localstore.errors import Offline
+from localstore.errors import Busy, Offline
 from localstore.store.snapshots import write_snapshot
 from localstore.testing.clock import environment
 from localstore.testing.faulty import Hang, LoseAnswer, Raise
 from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
-from tests.unit.session_kit import PATIENCE, Device, World, add, eventually, is_let_go, sql, texts
+from tests.unit.session_kit import PATIENCE, Device, World, add, eventually, is_let_go, meddling_after, sql, texts
 
 KEY = bytes(range(32))
 
@@ -293,6 +296,34 @@ def test_a_changeset_whose_acknowledgement_was_lost_is_not_sent_twice_after_a_re
     assert synced(other) == synced(writer) == ["arrived", "first", "later", "second"]
     with closing(sqlite3.connect(other.path)) as connection:
         assert connection.execute("SELECT count(*) FROM localstore_outbox").fetchone() == (0,)
+
+
+# -- disks
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="has a disk that is always full")
+@pytest.mark.parametrize("size", [100, 100_000], ids=["is met at its end", "is met on the way"])
+def test_a_disk_that_is_full_while_a_snapshot_arrives_is_waited_out(world: WorldWithSnapshots, size: int) -> None:
+    writer = world.open("writer")
+    add(writer, "x" * size)
+    world.write_snapshot(writer, trim=True)
+    is_full = True
+
+    def fill(file: BinaryIO) -> None:
+        if is_full:
+            with Path("/dev/full").open("wb") as full:
+                os.dup2(full.fileno(), file.fileno())
+
+    device = world.device("other", run_blocking=meddling_after("_created", fill))
+    realm = device.open()
+    eventually(lambda: realm.sync_session.status.why is Reason.BACKING_OFF)
+    error = realm.sync_session.last_error
+    assert isinstance(error, Busy)
+    assert "could not be kept at" in error.message
+    assert "Free some space" in error.hint
+    is_full = False
+    device.app.sync.reconnect()
+    assert synced(realm) == ["x" * size]
 
 
 # -- what lies beside the file meanwhile

@@ -39,6 +39,7 @@ from localstore.http_messages import (
     is_worth_compressing,
     problem_of,
 )
+from localstore.hub.declining import forbidden
 from localstore.reasons import ResetReason
 
 if sys.version_info >= (3, 14):
@@ -78,6 +79,13 @@ def test_a_kind_that_is_not_known_stops_the_session_and_says_where_to_look() -> 
     found = error_of(Problem(kind="of a later hub", message="a", id="4f2a"))
     assert type(found) is ProtocolError
     assert "4f2a" in found.hint
+
+
+def test_a_partition_that_a_user_may_not_use_stops_the_session_and_says_so() -> None:
+    found = error_of(forbidden("team").problem)
+    assert type(found) is ProtocolError  # and not Unauthorized: a new token is not the answer
+    assert found.is_fatal
+    assert "may not use the partition 'team'" in found.message
 
 
 @pytest.mark.parametrize("media", [MESSAGE_PACK, JSON])

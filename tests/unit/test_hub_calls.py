@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator
+import dataclasses
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ pytest.importorskip("starlette", reason="needs the extra hub")
 import msgspec
 
 from localstore.adapter import Cursor
+from localstore.environment import Environment
 from localstore.http_messages import MESSAGE_PACK, decompressed
 from localstore.testing.conformance.suite import make_changeset
 from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
@@ -69,6 +72,31 @@ def test_many_small_changesets_are_compressed_and_a_large_one_is_not_again() -> 
                 assert compressed == (device is small)
                 page = msgspec.msgpack.decode(decompressed(raw, 1 << 20) if compressed else raw)
                 assert list(map(decode, page["changesets"])) == batch
+
+    run(steps())
+
+
+def test_a_large_changeset_is_looked_through_beside_the_event_loop() -> None:
+    remote = MemoryRemoteWithSnapshots()
+    world = Environment()
+    beside: list[str] = []
+
+    async def run_blocking(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        beside.append(function.__name__)
+        return await world.run_blocking(function, *arguments, **named)
+
+    async def steps() -> None:
+        noting = dataclasses.replace(world, run_blocking=run_blocking)
+        async with hub_in_process(remote.adapter, environment=noting) as client:
+            device = Device(client, "anybody")
+            await device.connect()
+            assert (await device.push(device.make(1))).status_code == 200
+            assert beside == []
+            large = make_changeset(device.device, 2, blob_bytes=3 * 1024 * 1024)
+            assert told(await device.push(large))["acknowledged"] == 2
+            assert beside == ["_checked"]
+            other = make_changeset(b"x" * 16, 3, blob_bytes=3 * 1024 * 1024)
+            assert told(await device.push(other))["kind"] == "protocol"
 
     run(steps())
 

@@ -89,7 +89,10 @@ def test_serve_says_what_is_missing(arguments: list[str], told: str) -> None:
     assert "hunter2" not in done.output
 
 
-@pytest.mark.parametrize("missing", ["starlette", "uvicorn", "prometheus_client"])
+@pytest.mark.parametrize(
+    "missing",
+    ["starlette", *(pytest.param(name, marks=pytest.mark.slow) for name in ("uvicorn", "prometheus_client"))],  # a process each
+)
 def test_serve_names_the_extra_that_it_needs(missing: str) -> None:
     script = f"import sys; sys.modules[{missing!r}] = None; from localstore.cli import main; main()"
     command = [sys.executable, "-c", script, "hub", "serve", "--app", "todo", "--store", "memory://x", "--open"]

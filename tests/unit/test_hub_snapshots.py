@@ -20,11 +20,13 @@ pytest.importorskip("starlette", reason="needs the extra hub")
 from typer.testing import CliRunner
 
 from localstore import App, Credentials, Realm, SyncConfiguration
-from localstore.adapter import Hello
+from localstore.adapter import Hello, Welcome
 from localstore.cli import app as cli
 from localstore.encryption import encrypted
+from localstore.environment import Environment
 from localstore.errors import Offline
 from localstore.hub.commands import _with_snapshots
+from localstore.hub.lines import Lines
 from localstore.hub.merged_files import MergedFiles
 from localstore.hub.metrics import Metrics
 from localstore.hub.models import load_tables
@@ -32,8 +34,10 @@ from localstore.hub.settings import HubSettings
 from localstore.hub.snapshot_maker import SnapshotMaker
 from localstore.registry import AdapterFactory
 from localstore.schema import tables_of
-from localstore.testing.clock import environment
+from localstore.testing.clock import ManualClock, environment
+from localstore.testing.conformance.suite import new_device
 from localstore.testing.faulty import Raise
+from localstore.testing.memory import MemoryAdapter
 from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
 from tests.unit.hub_kit import APP, running_hub
 from tests.unit.session_kit import PATIENCE, Note, World, add, eventually, texts
@@ -41,6 +45,7 @@ from tests.unit.wire_kit import forge
 
 T = TypeVar("T")
 EVERY = 10
+DAY_S = 86_400
 DEVICES: dict[str, Any] = {"snapshot_every": 0}
 """Settings of devices that leave snapshots to the hub."""
 
@@ -63,6 +68,10 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield made
 
 
+def own_lines(make_log: AdapterFactory, surroundings: Environment) -> Lines:
+    return Lines(make_log, "kit", max_lines=1, max_calls=1, environment=surroundings)
+
+
 def maker(
     world: World,
     make_log: AdapterFactory | None = None,
@@ -78,8 +87,7 @@ def maker(
         world.directory / directory, tables_of(schema or {Note}), app="kit", offline_days=30, environment=surroundings
     )
     return SnapshotMaker(
-        make_log or world.remote.adapter,
-        app="kit",
+        own_lines(make_log or world.remote.adapter, surroundings),
         every=every,
         horizon_days=30,
         keeps_snapshots=True,
@@ -187,6 +195,27 @@ def test_a_log_that_was_replaced_begins_a_new_file(world: World) -> None:
     assert world.remote_texts() == texts(realm)
 
 
+def test_a_log_that_was_emptied_gets_no_history_from_who_makes_snapshots(world: World) -> None:
+    hellos: list[Hello] = []
+
+    class Noting(MemoryAdapter):
+        async def connect(self, hello: Hello) -> Welcome:
+            hellos.append(hello)
+            return await super().connect(hello)
+
+    hub = maker(world, lambda: Noting(world.remote))
+    known = world.remote.remote_id
+
+    async def steps() -> None:
+        await hub._lines.connect(Hello(app="kit", partition="default", device=new_device()))
+        world.remote.wipe()
+        hub.note("default")
+        await hub.step()
+
+    run(steps())
+    assert [hello.remote_id for hello in hellos] == [None, known]
+
+
 def test_what_was_counted_of_another_history_does_not_count(world: World) -> None:
     device = world.device("one", **DEVICES)
     write_many(device.open(), EVERY - 1)
@@ -202,6 +231,24 @@ def test_what_was_counted_of_another_history_does_not_count(world: World) -> Non
     write_many(realm, 1, "last")
     look(hub)
     assert made(hub) == 1
+
+
+def test_a_device_whose_clock_is_far_ahead_keeps_its_partition_from_no_snapshot(world: World) -> None:
+    ahead = ManualClock()
+    ahead.advance(2 * DAY_S)
+    write_many(world.device("ahead", clock=ahead, **DEVICES).open(), 1, "of tomorrow")
+    realm = world.open(**DEVICES)
+    write_many(realm, EVERY)
+    hub = maker(world)
+    look(hub)
+    assert made(hub) == 1
+    with world.device("new", **DEVICES).open() as new:
+        assert new.sync_session.download_all_server_changes(PATIENCE)
+        assert texts(new) == texts(realm)
+        assert len(texts(new)) == EVERY
+        world.clock.advance(2 * DAY_S)
+        assert new.sync_session.download_all_server_changes(PATIENCE)
+        assert "of tomorrow 0" in texts(new)
 
 
 def test_a_process_passes_over_what_another_one_is_at(world: World) -> None:

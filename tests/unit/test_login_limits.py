@@ -10,7 +10,10 @@ import pytest
 from localstore.adapter import Credentials
 from localstore.errors import Busy, RateLimited, Unauthorized
 from localstore.hub.accounts.limits import Limit, LogInLimits, Tries, network_of
+from localstore.hub.accounts.options import AccountsOptions
 from localstore.hub.accounts.sql_accounts import SqlAccounts
+from localstore.hub.commands import _options
+from localstore.hub.settings import HubSettings
 from localstore.testing.clock import ManualClock
 from tests.unit.accounts_kit import ADDRESS, PASSWORD, World, log_in, run
 
@@ -143,3 +146,10 @@ def test_a_refusal_says_when_to_come_back() -> None:
     with pytest.raises(RateLimited) as caught:
         limits.take("192.0.2.7", "emma@example.com")
     assert caught.value.retry_after == 60
+
+
+def test_how_many_guesses_there_are_is_a_setting_of_the_hub() -> None:
+    options = _options(HubSettings(app="todo", tries_by_address=100, tries_by_email=3))
+    assert options.tries_by_address == Limit(100, 2.0)
+    assert options.tries_by_email == Limit(3, 15.0)
+    assert _options(HubSettings(app="todo")) == AccountsOptions()

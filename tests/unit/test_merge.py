@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localstore.changes import Change, Op, Value
 from localstore.clock import Version
 from localstore.store.merge import LONG_AGO, Lost, Mark, Merged, RowState, merge
+from tests.properties import for_all
 from tests.unit.store_kit import Row, clock_of
 
 COLUMNS = ("a", "b")
@@ -402,13 +402,11 @@ def check_convergence(count: int, acts: Sequence[Act], order: Sequence[int], *, 
 ORDERS = st.lists(st.integers(0, 11), min_size=1, max_size=8)
 
 
-@settings(max_examples=1000, deadline=None)
-@given(count=st.integers(2, 4), acts=ACTS, order=ORDERS)
+@for_all(everyday=300, slow=1000, count=st.integers(2, 4), acts=ACTS, order=ORDERS)
 def test_replicas_that_have_seen_the_same_are_the_same(count: int, acts: list[Act], order: list[int]) -> None:
     check_convergence(count, acts, order, every_column=True)
 
 
-@settings(max_examples=600, deadline=None)
-@given(count=st.integers(2, 4), acts=ACTS, order=ORDERS)
+@for_all(everyday=200, slow=600, count=st.integers(2, 4), acts=ACTS, order=ORDERS)
 def test_replicas_agree_also_on_inserts_by_a_schema_that_lacks_a_column(count: int, acts: list[Act], order: list[int]) -> None:
     check_convergence(count, acts, order, every_column=False)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlmodel import select, text
+from sqlmodel import select, text, update
 
 from localstore import LocalConfiguration, Realm, SyncConfiguration, uuid7
 from localstore.errors import (
@@ -20,10 +20,12 @@ from localstore.errors import (
     LocalStoreError,
     NestedWrite,
     NotWritable,
+    ProtocolError,
     ReadOnlyRealm,
     RealmClosed,
     SchemaMismatch,
     StoreBusy,
+    StoreDamaged,
     StoreUnusable,
 )
 from localstore.store.conflicts import Conflict
@@ -184,7 +186,7 @@ def test_a_file_that_is_not_at_its_path_any_more_is_not_written(realm: Realm, fa
         ("SQLITE_LOCKED_SHAREDCACHE", StoreBusy, "Try again"),
         ("SQLITE_PROTOCOL", StoreBusy, "Try again"),
         ("SQLITE_NOTADB", StoreUnusable, "backup"),
-        ("SQLITE_CORRUPT_INDEX", StoreUnusable, "backup"),
+        ("SQLITE_CORRUPT_INDEX", StoreDamaged, "filled by its remote"),
         ("SQLITE_CANTOPEN_FULLPATH", StoreUnusable, "folder exists"),
         ("SQLITE_PERM", StoreUnusable, "folder exists"),
         ("SQLITE_FULL", DiskFull, "Make room"),
@@ -203,6 +205,59 @@ def test_each_of_sqlites_errors_that_has_a_remedy_says_it(code: str, error: type
     assert type(found) is error
     assert str(PATH) in found.message
     assert hint in found.hint
+
+
+@pytest.mark.parametrize("how", ["read", "write"])
+def test_a_damaged_table_is_named_wherever_it_is_met(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "local.db"
+    configuration = LocalConfiguration(path=path, schema={Note})
+    with Realm.open(configuration) as realm:
+        add(realm, "a")
+    ((page,),) = sql(path, "SELECT rootpage FROM sqlite_master WHERE name = 'note'")
+    ((size,),) = sql(path, "PRAGMA page_size")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: (page - 1) * size] + b"\xff" * size + whole[page * size :])
+    with Realm.open(configuration) as realm:
+        with pytest.raises(StoreDamaged, match=r"local\.db is damaged") as caught:
+            texts(realm) if how == "read" else add(realm, "b")
+        assert "move it away" in caught.value.hint
+    path.write_bytes(whole)
+    with Realm.open(configuration) as realm:
+        still_works(realm, "a")
+
+
+@pytest.mark.parametrize("place", [3, -1], ids=["of its head", "of its content"])
+def test_an_unsent_changeset_of_which_a_bit_is_another_stays_here(world: World, synced: Realm, place: int) -> None:
+    synced.sync_session.pause()
+    add(synced, "a")
+    (sealed,) = sql(synced.path, "SELECT sealed FROM localstore_outbox")[0]
+    spoiled = bytearray(sealed)
+    spoiled[place] ^= 1
+    sql(synced.path, "UPDATE localstore_outbox SET sealed = ?", bytes(spoiled))
+    world.remote.go_online()
+    synced.sync_session.resume()
+    with pytest.raises(ProtocolError, match=r"Sync stopped: A changeset in the file is damaged") as caught:
+        synced.sync_session.upload_all_local_changes(PATIENCE)
+    assert isinstance(caught.value.__cause__, StoreDamaged)
+    assert world.remote_texts() == []
+    sql(synced.path, "UPDATE localstore_outbox SET sealed = ?", sealed)
+    synced.sync_session.resume()
+    assert in_background(lambda: synced.sync_session.upload_all_local_changes(PATIENCE)).result(PATIENCE)
+    assert world.remote_texts() == ["a"]
+
+
+def test_what_fails_while_a_write_is_rolled_back_does_not_hide_why_it_was(realm: Realm) -> None:
+    add(realm, "a")
+    sql(realm.path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    whole = realm.path.read_bytes()
+    with pytest.raises(ZeroDivisionError), realm.write() as tx:  # noqa: PT012
+        tx.exec(update(Note).values(text="b"))  # in a synced file capture is switched from here on
+        driver: Any = tx.connection().connection.driver_connection
+        driver.set_progress_handler(lambda: 1, 1)  # no statement of this connection comes to its end any more,
+        realm.path.write_bytes(b"\xff" * len(whole))  # and no other one has any use for the file
+        raise ZeroDivisionError
+    realm.path.write_bytes(whole)
+    still_works(realm, "a")
 
 
 @pytest.mark.parametrize("code", ["SQLITE_ERROR", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_TOOBIG", "SQLITE_MISMATCH", ""])

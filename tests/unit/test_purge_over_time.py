@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localstore.testing.clock import ManualClock
 from localstore.wire import SealedChangeset
+from tests.properties import for_all
 from tests.unit.purge_kit import records
 from tests.unit.store_kit import LINK, NOTE, Device, query, write
 from tests.unit.test_apply import statements
@@ -107,8 +107,7 @@ class Town:
             device.close()
 
 
-@settings(max_examples=15, deadline=None)
-@given(turns=TURNS)
+@for_all(everyday=5, slow=15, turns=TURNS)
 def test_devices_that_keep_to_their_offline_time_can_forget_by_the_clock(turns: list[Turn]) -> None:
     with TemporaryDirectory() as folder:
         towns = [Town(Path(folder) / kind, forgets=kind == "forgets") for kind in ("forgets", "remembers")]

@@ -206,6 +206,9 @@ def test_a_newer_format_asks_for_a_newer_localstore(snapshot: Path, tmp_path: Pa
     assert is_untouched(new)
 
 
+WAITING = Changeset(b"o" * 16, 2, 5, (), ())
+SEALED = wire.encode(wire.seal(WAITING))
+DAMAGED = SEALED[:-1] + bytes([SEALED[-1] ^ 1])
 FORGERIES = {
     "no format": "PRAGMA user_version = 0",
     "no header": "DROP TABLE localstore_snapshot",
@@ -220,6 +223,10 @@ FORGERIES = {
     "another application": "UPDATE localstore_snapshot SET app = 'other'",
     "another partition": "UPDATE localstore_snapshot SET partition = 'other'",
     "another remote": "UPDATE localstore_snapshot SET remote_id = 'other'",
+    "nothing where changesets wait": "DROP TABLE localstore_waiting",
+    "no changeset that waits": "INSERT INTO localstore_waiting VALUES (zeroblob(16), 1, x'01')",
+    "one that is damaged": f"INSERT INTO localstore_waiting VALUES (x'{WAITING.device.hex()}', 2, x'{DAMAGED.hex()}')",
+    "one under another number": f"INSERT INTO localstore_waiting VALUES (x'{WAITING.device.hex()}', 3, x'{SEALED.hex()}')",
 }
 
 

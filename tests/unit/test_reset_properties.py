@@ -9,11 +9,11 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localstore.changes import Key, Op, row_changes
 from localstore.store.undoing import undo_refused
+from tests.properties import for_all
 from tests.unit.repair_kit import try_to
 from tests.unit.reset_kit import DISCARD, RECOVER, SEED, Remote, settled
 from tests.unit.snapshot_kit import repaired_in
@@ -135,8 +135,7 @@ def on_top(rows: dict[Key, Row], unsent: Device) -> dict[Key, Row]:
     return found
 
 
-@settings(max_examples=10, deadline=None)
-@given(before=histories(14), after=histories(6), on_delete=ACTIONS, lost=st.integers(0, 3))
+@for_all(everyday=4, slow=10, before=histories(14), after=histories(6), on_delete=ACTIONS, lost=st.integers(0, 3))
 def test_what_is_recovered_is_on_top_and_the_same_everywhere(
     before: list[Step], after: list[Step], on_delete: str | None, lost: int
 ) -> None:
@@ -158,8 +157,7 @@ def test_what_is_recovered_is_on_top_and_the_same_everywhere(
         close_devices()
 
 
-@settings(max_examples=10, deadline=None)
-@given(before=histories(14), on_delete=ACTIONS)
+@for_all(everyday=4, slow=10, before=histories(14), on_delete=ACTIONS)
 def test_what_is_discarded_leaves_no_trace(before: list[Step], on_delete: str | None) -> None:
     with TemporaryDirectory() as folder:
         world = World(folder, on_delete)
@@ -172,8 +170,9 @@ def test_what_is_discarded_leaves_no_trace(before: list[Step], on_delete: str | 
         close_devices()
 
 
-@settings(max_examples=12, deadline=None)
-@given(
+@for_all(
+    everyday=4,
+    slow=12,
     before=histories(10),
     own=st.lists(st.lists(statements(), min_size=1, max_size=3), min_size=1, max_size=5),
     refused=st.sets(st.integers(0, 4), min_size=1),
@@ -208,8 +207,15 @@ def test_what_is_refused_and_undone_might_never_have_been_written(
         close_devices()
 
 
-@settings(max_examples=12, deadline=None)
-@given(before=histories(14), after=histories(6), on_delete=ACTIONS, y_first=st.booleans(), at_once=st.booleans())
+@for_all(
+    everyday=4,
+    slow=12,
+    before=histories(14),
+    after=histories(6),
+    on_delete=ACTIONS,
+    y_first=st.booleans(),
+    at_once=st.booleans(),
+)
 def test_a_wiped_remote_ends_as_if_it_had_lost_nothing(
     before: list[Step], after: list[Step], on_delete: str | None, y_first: bool, at_once: bool
 ) -> None:

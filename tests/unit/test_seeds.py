@@ -12,10 +12,10 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localstore.testing.clock import ManualClock
+from tests.properties import for_all
 from tests.unit.store_kit import LINK, NOTE, Device, check_equal, close_devices, exchange, query
 from tests.unit.test_apply import KINDS, WIDE_NOTE, Network, Step, histories, losses
 
@@ -133,8 +133,9 @@ def links() -> st.SearchStrategy[list[tuple[str, int, str]]]:
 Files = tuple[list[tuple[str, str, int]], list[tuple[str, int, str]]]
 
 
-@settings(max_examples=15, deadline=None)
-@given(
+@for_all(
+    everyday=5,
+    slow=15,
     files=st.lists(st.tuples(rows(), links()), min_size=3, max_size=3),
     steps=histories([*KINDS, "grow"], 20),
     shuffled=st.randoms(use_true_random=False),
@@ -171,8 +172,12 @@ def test_devices_with_rows_from_before_sync_hold_the_same_in_the_end(
         network.close()
 
 
-@settings(max_examples=15, deadline=None)
-@given(files=st.lists(st.tuples(rows(), links()), min_size=3, max_size=3), shuffled=st.randoms(use_true_random=False))
+@for_all(
+    everyday=5,
+    slow=15,
+    files=st.lists(st.tuples(rows(), links()), min_size=3, max_size=3),
+    shuffled=st.randoms(use_true_random=False),
+)
 def test_each_seed_is_in_the_table_or_in_a_conflict(files: list[Files], shuffled: random.Random) -> None:
     with TemporaryDirectory() as folder:
         for name, (notes, linked) in zip("xyz", files, strict=True):

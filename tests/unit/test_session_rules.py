@@ -286,6 +286,9 @@ class TestConnections:
         seen = changes_of(realm.sync_session)
         line.break_down(**{call: Raise(NONSENSE)})
         add(realm, "a")
+        if call == "pull":  # which a commit alone is no reason for
+            with pytest.raises(type(NONSENSE)):
+                realm.sync_session.download_all_server_changes(timeout=PATIENCE)
         eventually(lambda: device.told)
         device.let_it_run()
         assert seen == [ConnectionStateChange(CONNECTED, DISCONNECTED)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import stat
 import sys
@@ -20,8 +21,9 @@ from localstore.errors import (
 )
 from localstore.store import snapshot_writing
 from localstore.store.snapshot_file import FORMAT, TABLES
-from localstore.store.snapshots import load_snapshot, write_snapshot
+from localstore.store.snapshots import load_snapshot, snapshot_number, write_snapshot
 from localstore.testing.clock import ManualClock
+from tests.unit.failing_disk import FailingDisk, failing
 from tests.unit.snapshot_kit import (
     BOTH,
     INSERT_A,
@@ -157,14 +159,51 @@ def test_a_snapshot_is_of_the_cursor_that_the_store_is_at(device: Device) -> Non
     assert not refused(device, b"1")
 
 
-def test_there_is_none_while_changesets_wait_for_their_turn(device: Device, tmp_path: Path) -> None:
+def test_one_that_was_not_finished_and_cannot_be_removed_is_in_nobodys_way(device: Device, tmp_path: Path) -> None:
+    send_everything(device)
+    path = tmp_path / "snapshot"
+    disk = FailingDisk(path, at=1, error=errno.EDQUOT, only_once=True, only_changes=True)
+    with failing(disk):
+        assert not write_snapshot(device.store, path, cursor=b"another")
+    assert disk.has_failed
+
+
+def test_what_waits_for_its_turn_waits_on_a_new_device_as_well(device: Device, tmp_path: Path) -> None:
     send_everything(device)
     other = Device(tmp_path, "y", BOTH)
-    first, second = other.write(INSERT_A), other.write("UPDATE note SET stars = 2")
+    first, second = other.write("INSERT INTO note VALUES ('c', 'third', 1)"), other.write("UPDATE note SET stars = 2")
     device.receive(second)
-    assert refused(device, b"2")
-    device.receive(first)
-    assert not refused(device, b"3")
+    new = joined(tmp_path, "new", snapshot_of(device, tmp_path / "snapshot"), BOTH)
+    assert new.row("c") is None
+    for each in (device, new):
+        assert each.receive(first).changesets == 2
+        assert query(each.path, "SELECT count(*) FROM localstore_waiting") == [(0,)]
+    assert new.row("c") == {"title": "third", "stars": 2}
+    check_equal(device, new, tables=("note", "link"))
+
+
+def test_what_waits_for_its_time_does_so_on_a_new_device_as_well(tmp_path: Path) -> None:
+    device, far = Device(tmp_path, "x", BOTH), Device(tmp_path, "far", BOTH)
+    far.clock.advance(2 * DAY)
+    device.write(INSERT_A)
+    assert device.receive(far.write(INSERT_B)).drifting
+    new = joined(tmp_path, "new", snapshot_of(device, tmp_path / "snapshot"), BOTH)
+    assert new.receive().drifting.keys() == {far.id}
+    assert set(new.rows()) == {("a",)}
+    for each in (device, new):
+        each.clock.advance(2 * DAY)
+        assert each.receive().changesets == 1
+    assert set(new.rows()) == {("a",), ("b",)}
+    check_equal(device, new, tables=("note", "link"))
+
+
+def test_a_changeset_that_waits_counts_as_one_that_is_in_it(device: Device, tmp_path: Path) -> None:
+    other = Device(tmp_path, "y", BOTH)
+    _, second = other.write(INSERT_A), other.write("UPDATE note SET stars = 2")
+    device.receive(second)
+    snapshot = snapshot_of(device, tmp_path / "snapshot")
+    assert snapshot_number(device.store, snapshot, other.id) == 2
+    assert snapshot_number(device.store, snapshot, b"z" * 16) == 0
 
 
 def test_there_is_none_where_the_remote_refused_something(device: Device) -> None:

@@ -64,6 +64,17 @@ def test_what_comes_later_is_in_the_next_transaction(database: Database) -> None
     assert database.committed == [["a"], ["b"]]
 
 
+def test_what_is_done_is_not_kept_waiting_for_what_came_since(database: Database) -> None:
+    """Else the two that wait for each other's commit would go on so, each with one of its own."""
+    first, second = database.write("a"), database.write("b")
+    database.together.finish(first)
+    third, last = database.write("c"), database.write("d")
+    assert database.together.finish(second) == "B"
+    assert database.committed == [["a", "b"]]
+    assert [database.together.finish(part) for part in (third, last)] == ["C", "D"]
+    assert database.committed == [["a", "b"], ["c", "d"]]
+
+
 def test_who_fails_fails_alone_and_leaves_nothing(database: Database) -> None:
     first, bad, last = database.write("a"), database.together.add(fails), database.write("b")
     assert database.together.finish(first) == "A"

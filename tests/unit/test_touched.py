@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 
-from hypothesis import example, given, settings
+from hypothesis import example
 from hypothesis import strategies as st
 
 from localstore.changes import Change, Op, RowGroup, row_changes
@@ -14,6 +14,7 @@ from localstore.store.capture import CapturedTable, Capturing, attach, captured_
 from localstore.store.logged import Span, read_logged
 from localstore.store.migrations.versions.layout_0001_first import TABLES
 from localstore.store.touched import _mixed_groups, touched_groups  # pyright: ignore[reportPrivateUsage]
+from tests.properties import for_all
 
 NAMES = ("note", "memo", "link", "plain")
 SCHEMA = """
@@ -81,8 +82,9 @@ Steps = list[tuple[str, Capturing, bool]]
 """A statement, how triggers log it, and whether a savepoint takes it back."""
 
 
-@settings(max_examples=400, deadline=None)
-@given(
+@for_all(
+    everyday=120,
+    slow=400,
     steps=st.lists(
         st.tuples(statements(), st.sampled_from([Capturing.BY_KEY, Capturing.BY_ROWID, Capturing.BY_ROWID]), st.booleans()),
         min_size=1,
@@ -118,8 +120,12 @@ def snapshot(connection: sqlite3.Connection) -> dict[tuple[str, object], dict[st
     return found
 
 
-@settings(max_examples=400, deadline=None)
-@given(steps=st.lists(st.tuples(statements(), st.booleans()), min_size=1, max_size=10), turn=st.integers(0, 10))
+@for_all(
+    everyday=120,
+    slow=400,
+    steps=st.lists(st.tuples(statements(), st.booleans()), min_size=1, max_size=10),
+    turn=st.integers(0, 10),
+)
 def test_what_is_read_makes_the_tables_of_before_those_of_now(steps: list[tuple[str, bool]], turn: int) -> None:
     """Rows are logged by key up to some statement and by rowid from there on, in savepoints that may be taken back."""
     with closing(file()) as connection:

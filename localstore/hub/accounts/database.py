@@ -29,6 +29,8 @@ _T = TypeVar("_T")
 _AT_ONCE = 5
 """How many transactions one process has open at most; the others wait."""
 _WAIT_SECONDS = 10
+_PATIENCE_SECONDS = 40.0
+"""Longer than a statement may take; a server of which nothing is heard for so long, as it is frozen, is given up."""
 _POSTGRES_LIMITS = f"-c lock_timeout={_WAIT_SECONDS}s -c statement_timeout=30s -c idle_in_transaction_session_timeout=30s"
 
 
@@ -120,7 +122,7 @@ def _postgres(url: str) -> sa.Engine:
         raise ImportError("Accounts in PostgreSQL need psycopg: pip install 'localstore-sync[postgres]'")
     parsed = _parsed(url)
     options = f"{_POSTGRES_LIMITS} {parsed.query.get('options', '')}"  # what the URL says goes before
-    return sa.create_engine(
+    engine = sa.create_engine(
         parsed.set(drivername="postgresql+psycopg"),
         pool_size=_AT_ONCE,
         max_overflow=0,
@@ -129,6 +131,10 @@ def _postgres(url: str) -> sa.Engine:
         connect_args={"connect_timeout": _WAIT_SECONDS, "options": options},
         hide_parameters=True,
     )
+    from localstore.patience import give_up_after  # it needs the driver
+
+    give_up_after(engine, _PATIENCE_SECONDS)
+    return engine
 
 
 def _sqlite(url: str) -> sa.Engine:

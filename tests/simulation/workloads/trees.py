@@ -1,4 +1,4 @@
-"""Folders in folders and documents in them: what a device deletes, another one puts something into.
+"""Folders in folders, documents in them and remarks on these: what a device deletes, another one puts something into.
 
 So in every state of every device no row refers to one that is not there.
 """
@@ -15,7 +15,7 @@ from sqlmodel import Field, Session, SQLModel
 from tests.merging.schemas import Column, Reference, Table
 from tests.simulation.workloads.work import Change, Work
 
-__all__ = ["Document", "Folder", "Trees"]
+__all__ = ["Document", "Folder", "Remark", "Trees"]
 
 
 class _Base(SQLModel, registry=registry()):
@@ -37,10 +37,18 @@ class Document(_Base, table=True):
     title: str
 
 
+class Remark(_Base, table=True):
+    """A remark on a document, which goes with it, and may answer another one, without which it does not go."""
+
+    id: str = Field(primary_key=True)
+    document: str = Field(foreign_key="document.id", ondelete="CASCADE")
+    answers: str | None = Field(default=None, foreign_key="remark.id", ondelete="SET NULL")
+
+
 class Trees(Work):
     """The workload."""
 
-    models = (Folder, Document)
+    models = (Folder, Document, Remark)
     tables = (
         Table("folder", ("id",), (Column("parent", ()),), (Reference(("parent",), "folder", ("id",), "CASCADE"),)),
         Table(
@@ -49,19 +57,37 @@ class Trees(Work):
             (Column("folder", ()), Column("title", (), nullable=False)),
             (Reference(("folder",), "folder", ("id",), "SET NULL"),),
         ),
+        Table(
+            "remark",
+            ("id",),
+            (Column("document", (), nullable=False), Column("answers", ())),
+            (
+                Reference(("document",), "document", ("id",), "CASCADE"),
+                Reference(("answers",), "remark", ("id",), "SET NULL"),
+            ),
+        ),
     )
 
     def write(self, session: Session, chance: random.Random, writer: str, number: int) -> Iterable[Change]:
         folders = list(session.execute(sa.text("SELECT id FROM folder ORDER BY id")).scalars())
         documents = list(session.execute(sa.text("SELECT id FROM document ORDER BY id")).scalars())
         new = {"id": f"{writer}-{number}", "into": chance.choice([*folders, None]), "title": f"by {writer}"}
-        action = chance.choice(("folder", "folder", "document", "document", "move", "remove", "delete"))
+        action = chance.choice(("folder", "folder", "document", "document", "move", "nest", "remark", "remove", "delete"))
         if action == "folder" or not folders:
             session.execute(sa.text("INSERT INTO folder (id, parent) VALUES (:id, :into)"), new)
             return [Change("insert", "folder", (new["id"],))]
         if action == "document" or not documents:
             session.execute(sa.text("INSERT INTO document (id, folder, title) VALUES (:id, :into, :title)"), new)
             return [Change("insert", "document", (new["id"],))]
+        if action == "remark":
+            remarks = list(session.execute(sa.text("SELECT id FROM remark ORDER BY id")).scalars())
+            made = {"id": new["id"], "on": chance.choice(documents), "to": chance.choice([*remarks, None])}
+            session.execute(sa.text("INSERT INTO remark (id, document, answers) VALUES (:id, :on, :to)"), made)
+            return [Change("insert", "remark", (made["id"],))]
+        if action == "nest":  # two devices can make a circle of this
+            nested = {**new, "id": chance.choice(folders)}
+            session.execute(sa.text("UPDATE folder SET parent = :into WHERE id = :id"), nested)
+            return [Change("update", "folder", (nested["id"],))]
         if action == "move":
             moved = {**new, "id": chance.choice(documents)}
             session.execute(sa.text("UPDATE document SET folder = :into WHERE id = :id"), moved)

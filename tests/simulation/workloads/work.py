@@ -28,11 +28,13 @@ class Work(ABC):
 
     Attributes:
         models: its classes.
-        tables: the same, as the oracle knows them.
+        later_models: the same after an upgrade of the application; None when they stay as they are.
+        tables: the latest of them, as the oracle knows them.
         needs_all: whether what must hold does so only as long as no remote loses what it had.
     """
 
     models: ClassVar[tuple[type[SQLModel], ...]]
+    later_models: ClassVar[tuple[type[SQLModel], ...] | None] = None
     tables: ClassVar[tuple[Table, ...]]
     needs_all: ClassVar[bool] = False
 
