@@ -217,11 +217,13 @@ class EncryptedAdapter:
             raise Offline("The adapter inside cannot be pinged.")
         await self._inner.ping()
 
-    async def watch(self, cursor: Cursor | None) -> AsyncGenerator[Hint]:
+    def watch(self, cursor: Cursor | None) -> AsyncIterator[Hint]:
         if not isinstance(self._inner, SupportsWatch):
             raise Offline("The adapter inside cannot watch.")
+        return self._shown_hints(aiter(self._inner.watch(cursor)))
+
+    async def _shown_hints(self, hints: AsyncIterator[Hint]) -> AsyncGenerator[Hint]:
         line = self._connected()
-        hints = aiter(self._inner.watch(cursor))
         try:
             async for hint in hints:
                 page = None if hint.page is None else await self._shown(line, hint.page)

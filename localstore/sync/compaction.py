@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from localstore.adapter import Cursor
+from localstore.clock import stamp_ms
 from localstore.environment import Environment
 from localstore.errors import Busy, LocalStoreError, Offline, SnapshotUnusable
 from localstore.store.activity import Activity, activity
@@ -51,11 +52,12 @@ class Compaction:
         self._line = line
         self._looked_at: int | None = None
 
-    async def step(self, remote_ms: int | None) -> None:
-        """Write a snapshot if it is this device's turn. To be called at the head of history, with nothing left to send.
+    async def step(self, remote_ms: int | None, pull: Callable[[], Awaitable[None]]) -> None:
+        """Write a snapshot if it is this device's turn. To be called with nothing left to send.
 
         Args:
             remote_ms: the remote's clock.
+            pull: goes to the head of history, from where others go on that load the snapshot.
 
         Raises:
             Offline, Busy: the remote is out of reach. It is not tried again soon.
@@ -65,6 +67,7 @@ class Compaction:
             return
         try:
             if await self._is_due(every):
+                await pull()
                 await self.make(remote_ms)
         except (Offline, Busy):
             raise
@@ -103,8 +106,9 @@ class Compaction:
     async def _write(self, path: Path, remote_ms: int | None) -> Cursor | None:
         """The cursor of the snapshot that was written; None when there is none."""
         environment, store = self._environment, self._parts.store
-        cursor = (await in_thread(environment, store.state)).cursor
-        if cursor is None:
+        state = await in_thread(environment, store.state)
+        cursor = state.cursor
+        if cursor is None or _is_ahead(state.last_stamp, remote_ms, store.options.max_clock_drift):
             return None
         try:
             if await in_thread(environment, write_snapshot, store, path, cursor=cursor, remote_ms=remote_ms):
@@ -115,6 +119,11 @@ class Compaction:
         if await in_thread(environment, store.last_pending) is not None:
             self._looked_at = None  # something was written just now; again when it is sent
         return None
+
+
+def _is_ahead(stamp: int, remote_ms: int | None, drift: float) -> bool:
+    """Whether nobody could load a snapshot with this stamp for a while, as a clock is ahead of the remote's."""
+    return remote_ms is not None and stamp_ms(stamp) - remote_ms > drift * 1000
 
 
 async def _chunks(environment: Environment, path: Path) -> AsyncIterator[bytes]:

@@ -207,7 +207,7 @@ class Cycle:
             self._token.worked()
             await self._observer.caught_up(self._pull_to_head)
             await self._in_thread(self._store.purge, self._remote_ms())
-            await self._compaction.step(self._remote_ms())
+            await self._compaction.step(self._remote_ms(), self._pull_to_head)
             must_look = await self._wait_for_work(signs)
             push_first, self._signals.committed = self._signals.committed, False
 

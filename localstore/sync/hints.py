@@ -13,7 +13,7 @@ from localstore.urls import redacted_text
 
 __all__ = ["Hints"]
 
-_AGAIN_SECONDS = 5.0  # from one beginning of a watch to the next: one that ends at once must not go round and round
+_AGAIN_SECONDS = 5.0  # from one beginning of a watch to the next: one that ends at once must not go round and round, nor wake
 _BROUGHT_MAX = 16  # hints whose pages are kept; when more come, the session is busy, and looks afterwards
 
 
@@ -96,6 +96,9 @@ class Hints:
                     self.heard = True
                 self._tell(hint)
         except SyncError:
-            return  # the next pull sees for itself; waking it at once would go round and round with a broken watch
+            pass  # the next pull sees for itself
         except Exception as error:  # noqa: BLE001  a broken watch must not stop the sync it only speeds up
             self._warn(f"Watching the remote failed ({redacted_text(str(error))}); the timer goes on looking for news.")
+        if self._monotonic() >= self._may_begin:  # it did work: that it ended is news, as whoever relies on it hears no more
+            self.heard = True
+            self._tell(Hint(reason="lost"))

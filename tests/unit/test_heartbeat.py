@@ -287,6 +287,10 @@ class TestFastReconnecting:
         line.hold("push")
         for number in range(5):
             add(realm, f"note {number}")
+        other = world.open("other")
+        add(other, "news")
+        assert other.sync_session.upload_all_local_changes(timeout=PATIENCE)
+        eventually(lambda: not realm.sync_session.status.is_caught_up)
         line.calls.clear()
         line.let_go("push")
         assert realm.sync_session.upload_all_local_changes(timeout=PATIENCE)

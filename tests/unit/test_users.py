@@ -267,12 +267,12 @@ class TestLoggingOut:
         assert is_connected(realm)
         users.line.hold("push")
         add(realm, "unsent")
-        waiting = in_background(realm.sync_session.upload_all_local_changes)
-        eventually(lambda: users.line.held("push"))
+        upload = in_background(realm.sync_session.upload_all_local_changes)
+        eventually(lambda: users.line.held("push") and waiting(realm.sync_session))
         user.log_out()
         assert (user.state, realm.sync_session.state) == (UserState.LOGGED_OUT, SessionState.INACTIVE)
         with pytest.raises(OperationAborted, match="ended by logging out"):
-            waiting.result(PATIENCE)
+            upload.result(PATIENCE)
         assert texts(realm) == ["unsent"]
         users.line.let_go("push")
 
