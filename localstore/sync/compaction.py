@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from localstore.adapter import Cursor
@@ -52,22 +52,27 @@ class Compaction:
         self._line = line
         self._looked_at: int | None = None
 
-    async def step(self, remote_ms: int | None, pull: Callable[[], Awaitable[None]]) -> None:
+    async def step(self, remote_ms: int | None, *, at_head: bool) -> bool:
         """Write a snapshot if it is this device's turn. To be called with nothing left to send.
 
         Args:
             remote_ms: the remote's clock.
-            pull: goes to the head of history, from where others go on that load the snapshot.
+            at_head: whether history was read to its head just before; others go on from there that load the snapshot.
+
+        Returns:
+            Whether it is to be called again when that is so.
 
         Raises:
             Offline, Busy: the remote is out of reach. It is not tried again soon.
         """
         every = self._parts.limits.snapshot_every
         if not every or not self._line.wants_snapshots:
-            return
+            return False
         try:
             if await self._is_due(every):
-                await pull()
+                if not at_head:
+                    self._looked_at = None
+                    return True
                 await self.make(remote_ms)
         except (Offline, Busy):
             raise
@@ -75,6 +80,7 @@ class Compaction:
             if self._parts.store.is_closed:
                 raise
             _log.warning("%s makes no snapshot now: %s", self._parts.store.path.name, error)
+        return False
 
     async def _is_due(self, every: int) -> bool:
         seen = await in_thread(self._environment, activity, self._parts.store)

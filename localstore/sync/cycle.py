@@ -200,15 +200,15 @@ class Cycle:
                 await self._connect(quietly=True)
             if push_first:
                 await self._sending.send(batches=1)  # the rest goes after the pull: a long outbox must not keep news away
-            if must_look or not await self._apply_brought():
+            looks = must_look or not await self._apply_brought()
+            if looks:
                 await self._pull_to_head()
             await self._sending.send()
             self._backoff.reset()
             self._token.worked()
             await self._observer.caught_up(self._pull_to_head)
             await self._in_thread(self._store.purge, self._remote_ms())
-            await self._compaction.step(self._remote_ms(), self._pull_to_head)
-            must_look = await self._wait_for_work(signs)
+            must_look = await self._compaction.step(self._remote_ms(), at_head=looks) or await self._wait_for_work(signs)
             push_first, self._signals.committed = self._signals.committed, False
 
     async def _connect(self, *, quietly: bool = False) -> None:
