@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import dataclasses
 import errno
+import gc
 import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
