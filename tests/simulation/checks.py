@@ -133,7 +133,8 @@ class Checks:
         with realm.read() as session:
             works = [work for work in self.works if not (work.needs_all and (self.parted or process.device_id in self.twice))]
             found = [wrong for work in works for wrong in work.wrongs(session)]
-            found += self.standing.wrongs(process, session)
+            if process.device_id not in self.twice:  # else what its twin sent counts as its own, which need not be given to it
+                found += self.standing.wrongs(process, session)
         if not self.resets and process.device_id != self._ids[process]:
             found.append(f"was reset, and nothing had happened that needs it: {process.session.last_reset}")
         if found:
