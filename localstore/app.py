@@ -103,7 +103,8 @@ class App:
         check_credentials(credentials)
         future = self.users.log_in(credentials)
         try:
-            return future.result()
+            user: User = self.environment.undisturbed(future.result)
+            return user
         finally:
             future.cancel()  # when Ctrl-C ended the wait
 

@@ -218,6 +218,7 @@ class AppSync:
         try:
             for file in files:
                 file.session.end()
+                file.session.settle()
             for file in files:
                 self._close_now_or_later(file)
             self._tell_of_end()
@@ -307,6 +308,10 @@ class AppSync:
         Raises:
             StoreBusy: somebody writes to it. It stays open, and its session may be used again.
         """
+        self._app.environment.undisturbed(partial(self._close_file, file))
+        file.session.settle()  # in the caller's thread, for which those who hear of it may be waiting
+
+    def _close_file(self, file: SyncedFile) -> None:
         with self._lock:
             if file.closing or not file.unused:
                 return
@@ -314,7 +319,7 @@ class AppSync:
         try:
             file.session.look_once_more()
             file.store.close()
-        finally:  # also when Ctrl-C came in the middle of it
+        finally:
             if file.store.is_closed:
                 file.session.end()
                 self._app.users.file_closed(file.user)

@@ -10,11 +10,13 @@ import asyncio
 import contextvars
 import functools
 import os
+import queue
 import random
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -84,6 +86,26 @@ def _start_thread(function: Callable[[], object], name: str) -> None:
     threading.Thread(target=function, name=name, daemon=True).start()
 
 
+def _undisturbed(function: Callable[[], T]) -> T:
+    if threading.current_thread() is not threading.main_thread():
+        return function()
+    outcome: queue.SimpleQueue[Future[T]] = queue.SimpleQueue()
+
+    def work() -> None:
+        future: Future[T] = Future()
+        try:
+            future.set_result(function())
+        except BaseException as error:  # noqa: BLE001  raised in the thread that waits
+            future.set_exception(error)
+        outcome.put(future)  # which is not seen before by a thread that may be interrupted while it holds its lock
+
+    try:
+        _start_thread(work, "localstore-undisturbed")
+    except RuntimeError:  # no more threads
+        return function()
+    return outcome.get().result()
+
+
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
@@ -112,6 +134,8 @@ class Environment:
         run_blocking: run a function that blocks without holding up the event loop.
         start_thread: run a function that blocks in a thread of that name, which nobody waits for; ``RuntimeError`` when there
             are no more threads.
+        undisturbed: run a function to its end and return what it does, whatever signals come: those interrupt the main thread
+            only, so that Ctrl-C breaks off the waiting, and not the work.
         make_loop: where an app's sessions run, by the name that its thread gets; None for one in a background thread.
         watch_network: how a network that came back is noticed; None asks the operating system, and the clocks.
     """
@@ -125,6 +149,7 @@ class Environment:
     timeout: Callable[[float], AbstractAsyncContextManager[Deadline]] = _timeout
     run_blocking: Callable[..., Awaitable[Any]] = _run_blocking
     start_thread: Callable[[Callable[[], object], str], object] = _start_thread
+    undisturbed: Callable[[Callable[[], Any]], Any] = _undisturbed
     make_loop: Callable[[str], SessionLoop] | None = None
     watch_network: WatchNetwork | None = None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -78,8 +79,11 @@ class OpenFile:
         self._identity: tuple[int, int] | None = None
         self._closed = threading.Event()
         self._works = False
-        self._readers = 0
-        self._readers_changed = threading.Condition()
+        self._readers = deque[object]()
+        self._reading_lock = (
+            threading.RLock()
+        )  # by itself in each ``with``: Ctrl-C could come between a Condition's and its block
+        self._readers_changed = threading.Condition(self._reading_lock)
         self._let_go = memory.hold(path)
         self._looks = Looks(self._reader)
         self._watcher = Watcher(self._reader, self.check_open)
@@ -145,7 +149,7 @@ class OpenFile:
             return
         with self.lock.held(closing=True):
             self._closed.set()
-            with self._readers_changed:
+            with self._reading_lock:
                 self._readers_changed.wait_for(lambda: not self._readers, self._options.busy_timeout)
             self._watcher.close()
             self._looks.close()
@@ -158,14 +162,22 @@ class OpenFile:
     def _in_use(self) -> Iterator[None]:
         """Keep ``close`` from letting go of a file that is being read."""
         self.check_process()
-        with self._readers_changed:
-            self.check_open()
-            self._readers += 1
+        reader = object()
         try:
-            yield
+            try:
+                with self._reading_lock:
+                    self.check_open()
+                    self._readers.append(reader)
+                yield
+            finally:
+                self._end_reading(reader)
         finally:
-            with self._readers_changed:
-                self._readers -= 1
+            self._end_reading(reader)  # again, should Ctrl-C have come in the middle
+
+    def _end_reading(self, reader: object) -> None:
+        with self._reading_lock:
+            if reader in self._readers:
+                self._readers.remove(reader)
                 self._readers_changed.notify_all()
 
     @contextmanager

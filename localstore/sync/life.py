@@ -47,7 +47,7 @@ class Life:
         self._waits = waits
         self._task: asyncio.Task[None] | None = None
         self._adapter: SyncAdapter | None = None
-        self._failed = self._lingers = False
+        self._failed = self._lingers = self._stopped = False
         self.signals = Signals()
         self.reports = Reports()
 
@@ -62,8 +62,9 @@ class Life:
             lingers: whether the line may be kept for the file's next session.
         """
         self._lingers = lingers
-        if self._task is not None and not self._failed:
+        if self._task is not None and not self._failed and not self._stopped:
             self._task.cancel()
+        self._stopped = True
 
     async def _run(self) -> None:
         try:

@@ -205,7 +205,7 @@ class SyncSession:
         seconds = at_most(timeout)
         self._check_may_wait()
         left = self._parts.environment.countdown(seconds)
-        return result(self._wait_for_upload(seconds), left())
+        return self._result(self._wait_for_upload(seconds), left())
 
     async def upload_all_local_changes_async(self, timeout: float | None = None) -> bool:
         """``upload_all_local_changes`` for any event loop."""
@@ -220,12 +220,12 @@ class SyncSession:
         """
         seconds = at_most(timeout)
         self._check_may_wait()
-        return result(self._wait_for_download(), seconds)
+        return self._result(self._wait_for_download(), seconds)
 
     def download_or_fail(self, timeout: float | None) -> bool:
         """``download_all_server_changes`` that does not wait for a session that has stopped to be resumed."""
         self._check_may_wait()
-        return result(self._wait_for_download(or_fail=True), timeout)
+        return self._result(self._wait_for_download(or_fail=True), timeout)
 
     async def download_or_fail_async(self, timeout: float | None) -> bool:
         """``download_or_fail`` for any event loop."""
@@ -250,7 +250,8 @@ class SyncSession:
             LocalStoreError: this is the background thread, which would wait for itself.
         """
         self._check_may_wait()
-        return self._salvaging(damaged).result()
+        salvaged: SalvageReport = self._parts.environment.undisturbed(self._salvaging(damaged).result)
+        return salvaged
 
     async def salvage_async(self, damaged: Path) -> SalvageReport:
         """``salvage`` for any event loop."""
@@ -286,38 +287,49 @@ class SyncSession:
                 return False
             before, transition = self._state, TRANSITIONS[self._state, event]
             self._state = transition.state
-            if Effect.REPORT in transition.effects and error is not None:
-                note(self._facts, Failed(error, None), self._parts.environment.now_ms())
-            if Effect.STOP in transition.effects:
-                self._stop(lingers=event in _CLOSED)
-            if Effect.ABORT_WAITS in transition.effects:
-                self._waits.abort(error or aborted(event))
-            if Effect.START in transition.effects:
-                self._start()
-            if Effect.RENEW_TOKEN in transition.effects and self._parts.tokens is not None:
-                self._parts.tokens.renew(self.handle)
-            if Effect.REPORT in transition.effects and error is not None:
-                self._to_settle.append(functools.partial(self.report, error))
-            if before is SessionState.DYING:
-                self._left_dying(transition.state)
+            try:
+                self._carry_out(transition.effects, event, error)
+            except (
+                KeyboardInterrupt,
+                SystemExit,
+            ):  # of a signal: the state is new already, and what goes with it is done; twice is fine
+                self._carry_out(transition.effects, event, error)
+                raise
+            finally:
+                if Effect.REPORT in transition.effects and error is not None:
+                    self._to_settle.append(functools.partial(self.report, error))
+                if before is SessionState.DYING:
+                    self._left_dying(transition.state)
         if event is Event.CLOSE_AFTER_UPLOAD:
             self._poke()  # the last change may have gone out just before, and the cycle rest already
         return Effect.REPORT in transition.effects
 
+    def _carry_out(self, effects: Effect, event: Event, error: SyncError | None) -> None:
+        if Effect.REPORT in effects and error is not None:
+            note(self._facts, Failed(error, None), self._parts.environment.now_ms())
+        if Effect.STOP in effects:
+            self._stop(lingers=event in _CLOSED)
+        if Effect.ABORT_WAITS in effects:
+            self._waits.abort(error or aborted(event))
+        if Effect.START in effects:
+            self._start()
+        if Effect.RENEW_TOKEN in effects and self._parts.tokens is not None:
+            self._parts.tokens.renew(self.handle)
+
     def settle(self) -> None:
         """Let those hear of what happened who want to."""
         self._connections.deliver()
+        self._statuses.deliver()
         self._status_changed()
         while self._to_settle:
             with suppress(IndexError):  # another thread was quicker
                 self._to_settle.popleft()()
 
     def end(self) -> None:
-        """The file or the app was closed: nothing more will happen, nor be told."""
+        """The file or the app was closed: nothing more will happen. ``settle`` lets those hear of it who listen."""
         with self._lock:
             self.enter(Event.CLOSE)
             was_ended, self._ended = self._ended, True
-        self.settle()
         if was_ended:
             return
         self._waits.abort(aborted(Event.CLOSE))
@@ -361,18 +373,22 @@ class SyncSession:
 
     def _start(self) -> None:
         self._facts.error = None
+        self._stop_life(lingers=False)  # there is one only when Ctrl-C came between this and the next
         life = self._life = Life(self, self._parts, self._waits, self._resets)
         self._parts.loop.post(life.start)
 
     def _stop(self, *, lingers: bool) -> None:
-        life, self._life = self._life, None
-        if life is not None:
-            self._parts.loop.post(functools.partial(life.stop, lingers=lingers))
+        self._stop_life(lingers=lingers)
         lost = Connection(ConnectionEvent.LOST)
         note(self._facts, lost, self._parts.environment.now_ms())
         self._facts.retry_ms, self._facts.resetting = None, False
         self._transfers.hear(lost)
         self._connect(lost.event)
+
+    def _stop_life(self, *, lingers: bool) -> None:
+        if self._life is not None:
+            self._parts.loop.post(functools.partial(self._life.stop, lingers=lingers))
+            self._life = None
 
     def _connect(self, event: ConnectionEvent) -> None:
         new = CONNECTIONS[self._connection, event]
@@ -419,6 +435,10 @@ class SyncSession:
         if not self._ended:
             self._statuses.put(status)
             self._statuses.deliver()
+
+    def _result(self, future: concurrent.futures.Future[bool], seconds: float | None) -> bool:
+        """Not in the main thread: a signal could leave it with the lock of the future, for which the loop would wait."""
+        return bool(self._parts.environment.undisturbed(functools.partial(result, future, seconds)))
 
     def _wait_for_upload(self, seconds: float | None) -> concurrent.futures.Future[bool]:
         future = begin_upload(self._parts.store, self._waits, seconds)

@@ -55,7 +55,8 @@ class Stream(Generic[T]):
         self._latest_only = latest_only
         self._last: T | _Nothing = _NOTHING
         self._values: deque[T] = deque()
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()  # by itself in each ``with``: Ctrl-C could come between a Condition's and its block
+        self._changed = threading.Condition(self._lock)
         self._ended = False
         self._overflown = False
         self._wakers: list[Callable[[], object]] = []
@@ -63,7 +64,7 @@ class Stream(Generic[T]):
 
     def put(self, value: T) -> None:
         """Add a value; never waits."""
-        with self._changed:
+        with self._lock:
             if self._ended or (self._latest_only and value == self._last):
                 return
             self._last = value
@@ -77,19 +78,19 @@ class Stream(Generic[T]):
 
     def begin_with(self, value: T) -> None:
         """Add a value unless a newer one came before."""
-        with self._changed:
+        with self._lock:
             if self._last is _NOTHING:
                 self.put(value)
 
     def end(self) -> None:
         """No more values will come."""
-        with self._changed:
+        with self._lock:
             self._ended = True
             self._notify()
 
     def close(self) -> None:
         """Stop reading; what was not read yet is dropped."""
-        with self._changed:
+        with self._lock:
             self._values.clear()
             self._overflown = False
         self.end()
@@ -105,7 +106,7 @@ class Stream(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        with self._changed:
+        with self._lock:
             if not (self._values or self._ended):
                 self._check_may_wait()
             self._changed.wait_for(lambda: self._values or self._ended)
@@ -118,7 +119,7 @@ class Stream(Generic[T]):
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
         while True:
-            with self._changed:
+            with self._lock:
                 if self._values or self._ended:
                     return self._take(StopAsyncIteration)
                 ready.clear()
@@ -127,7 +128,7 @@ class Stream(Generic[T]):
             try:
                 await ready.wait()
             finally:  # a reader that gives up leaves nothing behind
-                with self._changed:
+                with self._lock:
                     if waker in self._wakers:
                         self._wakers.remove(waker)
 
@@ -222,19 +223,26 @@ class Broadcast(Generic[T]):
 
     def deliver(self) -> None:
         """Call the callbacks with what was put. One thread at a time does so, for all; what a callback raises is logged."""
-        while True:
+        while self._deliver_one():
+            pass
+
+    def _deliver_one(self) -> bool:
+        is_ours = False
+        try:
             with self._lock:
                 if self._delivering or not self._undelivered:
-                    return
-                self._delivering = True
+                    return False
+                self._delivering = is_ours = True
                 value, listeners = self._undelivered.popleft(), list(self._listeners)
-                if isinstance(value, _Nothing):  # the end
-                    listeners, self._listeners = [], []
-            try:
-                for listener in listeners:
-                    if listener in self._listeners and not isinstance(value, _Nothing):  # one before it may have ended it
-                        _call(listener, value)
-            finally:
+                if isinstance(value, _Nothing):
+                    self._listeners.clear()
+                    return True
+            for listener in listeners:
+                if listener in self._listeners:  # one before it may have ended it
+                    _call(listener, value)
+            return True
+        finally:
+            if is_ours:
                 self._delivering = False
 
     def end(self) -> None:
@@ -248,7 +256,6 @@ class Broadcast(Generic[T]):
             self._undelivered.append(_NOTHING)
         for stream in streams:
             stream.end()
-        self.deliver()
 
     def _forget(self, stream: Stream[T]) -> None:
         with self._lock:

@@ -141,14 +141,18 @@ def test_ctrl_c_at_any_moment_ends_it_and_leaves_nothing_half(database: Path, fa
         encoding="utf-8",
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    pause = threading.Event()
-    pause.wait(random.Random(seed).uniform(0.05, 0.6))
-    ended = in_background(lambda: process.communicate(timeout=SECONDS))
-    while not ended.done():  # Python drops one that comes in a finalizer
-        os.kill(process.pid, signal.SIGINT)
-        pause.wait(1.0)
-    said, errors = ended.result()
+    try:
+        assert process.stdout.readline() == "ready\n"
+        pause = threading.Event()
+        pause.wait(random.Random(seed).uniform(0.05, 0.6))
+        ended = in_background(lambda: process.communicate(timeout=SECONDS))
+        while not ended.done():  # Python drops one that comes in a finalizer
+            os.kill(process.pid, signal.SIGINT)
+            pause.wait(1.0)
+        said, errors = ended.result()
+    finally:
+        process.kill()  # one that hangs is in the way of other tests
+        process.communicate()
     assert process.returncode == 0, errors
     assert errors == "" or errors.startswith(SAID_OF_CTRL_C)
     with closing(sqlite3.connect(database)) as connection:

@@ -221,6 +221,7 @@ class Process:
             random_bytes=device.random.randbytes,
             run_blocking=self._run_blocking,
             start_thread=self._start_thread,
+            undisturbed=lambda function: function(),
             make_loop=self._make_loop,
             watch_network=self._watch_network,
         )

@@ -17,6 +17,7 @@ from localstore.errors import LocalStoreError, ProtocolError, RealmClosed, SyncE
 from localstore.sync.bell import Bell
 from localstore.sync.workers import Workers
 from localstore.testing.faulty import Raise
+from tests.interrupting import Interruptions
 from tests.unit.session_kit import (
     PATIENCE,
     Device,
@@ -32,7 +33,7 @@ from tests.unit.session_kit import (
     no_threads_are_left,
     texts,
 )
-from tests.unit.test_interruptions import PACKAGE, STEPS_MAX, CtrlC
+from tests.unit.test_interruptions import PACKAGE
 
 
 @pytest.fixture
@@ -164,43 +165,40 @@ class TestAnAdapterThatHangsAsItIsClosed:
 
 
 OURS = tuple(str(PACKAGE / name) for name in ("realm.py", "app.py", "app_sync.py"))
-"""Lines at which Ctrl-C comes: a tracer comes also where no signal does, so what holds a plain lock is left out."""
+"""Files with places at which Ctrl-C comes."""
 
 
-@pytest.mark.skipif(sys.gettrace() is not None, reason="a debugger or a coverage tool traces already")
-def test_ctrl_c_at_any_line_of_closing_a_realm_is_made_up_for_by_closing_it_again(world: World) -> None:
+@pytest.mark.skipif(sys.getprofile() is not None, reason="a profiler is at work already")
+def test_ctrl_c_anywhere_while_a_realm_is_closed_is_made_up_for_by_closing_it_again(world: World) -> None:
     device = world.device()
-    for line in range(1, STEPS_MAX):
+    interruptions, of_the_last = Interruptions(OURS.__contains__), Interruptions(OURS.__contains__)
+    places: list[str | None] = []
+    while places[-2:] != [None, None]:
         one, two = device.open(), device.open()
-        with suppress(KeyboardInterrupt), CtrlC(line, OURS) as ctrl_c:
-            one.close()
+        places.append(interruptions.run(one.close))
         one.close()
         assert one.is_closed
         assert texts(two) == []  # not closed with it
-        with suppress(KeyboardInterrupt), CtrlC(line, OURS):
-            two.close()
+        places.append(of_the_last.run(two.close))
         two.close()
-        assert device.app.sync.wait_for_sessions_to_terminate(PATIENCE), line
-        if not ctrl_c.came:
-            break
-    assert 5 < line < STEPS_MAX - 1
+        assert device.app.sync.wait_for_sessions_to_terminate(PATIENCE), places[-2:]
+    assert len(places) > 30
 
 
-@pytest.mark.skipif(sys.gettrace() is not None, reason="a debugger or a coverage tool traces already")
-def test_ctrl_c_at_any_line_of_closing_an_app_is_made_up_for_by_closing_it_again(world: World) -> None:
-    for line in range(1, STEPS_MAX):
-        device = world.device(f"device-{line}")
+@pytest.mark.skipif(sys.getprofile() is not None, reason="a profiler is at work already")
+def test_ctrl_c_anywhere_while_an_app_is_closed_is_made_up_for_by_closing_it_again(world: World) -> None:
+    interruptions = Interruptions(OURS.__contains__)
+    places: list[str | None] = []
+    while not places or places[-1] is not None:
+        device = world.device(f"device-{len(places)}")
         device.open().close()
         realm = device.open()
-        with suppress(KeyboardInterrupt), CtrlC(line, OURS) as ctrl_c:
-            device.app.close()
+        places.append(interruptions.run(device.app.close))
         device.app.close()
         assert texts(realm) == []
         realm.close()
-        assert not device.app.sync.has_sync_sessions
-        if not ctrl_c.came:
-            break
-    assert 5 < line < STEPS_MAX - 1
+        assert not device.app.sync.has_sync_sessions, places[-1]
+    assert len(places) > 15
 
 
 def test_of_a_realm_that_outlives_its_app_no_session_is_left(world: World) -> None:

@@ -254,6 +254,7 @@ class TestCallbacks:
         stream = source.stream()
         source.put(1)
         source.end()
+        assert heard == []
         source.put(2)
         source.deliver()
         source.listen(heard.append)
