@@ -81,11 +81,11 @@ class _Directory:
         """Files that hold something after a position, in order."""
         return sorted((name for name in self.files.values() if name.last > position), key=lambda name: (name.first, name.last))
 
-    def last_number(self, floor: int, unreadable: Container[Path] = ()) -> int:
+    def last_number(self, floor: int, unreadable: Container[FileName] = ()) -> int:
         """The highest number up to which the names leave no gap; what is not above the floor may be missing."""
         last = floor
         for name in self.pending(floor):
-            if unreadable and self.path / str(name) in unreadable:
+            if name in unreadable:
                 continue
             if name.first > last + 1:
                 break
@@ -122,7 +122,7 @@ class FolderHistory:
         self._directories: dict[bytes, _Directory] = {}
         self._open: dict[Path, _Open] = {}
         self._sound_end: FileName | None = None
-        self._unreadable: dict[Path, _Unreadable] = {}
+        self._unreadable: dict[tuple[bytes, FileName], _Unreadable] = {}  # names: at each look there may be thousands
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -152,10 +152,11 @@ class FolderHistory:
             elif name != SNAPSHOTS:
                 self._pass_over(self.path / name)
         self._directories = found
-        present = (
-            {directory.path / name for directory in found.values() for name in directory.files} if self._unreadable else ()
-        )
-        self._unreadable = {path: why for path, why in self._unreadable.items() if path in present}
+        self._unreadable = {
+            (device, name): why
+            for (device, name), why in self._unreadable.items()
+            if device in found and str(name) in found[device].files
+        }
 
     def last_own_number(self) -> int:
         """The highest number up to which the names of this device's files leave no gap, as of the last scan.
@@ -175,10 +176,10 @@ class FolderHistory:
 
     def damaged_own_files(self) -> list[FileName]:
         """This device's files that were found damaged."""
-        directory = self._directories.get(self.own)
-        if directory is None:
-            return []
-        return [name for name in directory.files.values() if directory.path / str(name) in self._unreadable]
+        return self._damaged(self.own)
+
+    def _damaged(self, device: bytes) -> list[FileName]:
+        return [name for whose, name in self._unreadable if whose == device]
 
     def _own_floor(self, directory: _Directory | None) -> int:
         """Where to begin to look for what this device has stored.
@@ -285,7 +286,7 @@ class FolderHistory:
         """How many changesets of all devices, this one too, the names promise after the positions, as of the last scan.
         What comes after a damaged file does not count: nobody could put it into a snapshot yet."""
         lasts = {
-            device: directory.last_number(self.floors.get(device, 0), self._unreadable)
+            device: directory.last_number(self.floors.get(device, 0), self._damaged(device))
             for device, directory in self._directories.items()
         }
         return sum(max(0, last - positions.get(device, 0)) for device, last in lasts.items())
@@ -328,7 +329,7 @@ class FolderHistory:
         signature: tuple[int, ...] = ()
         try:
             signature = _signature(path)
-            known = self._unreadable.get(path)
+            known = self._unreadable.get((device, name))
             if known and known.signature == signature and self._monotonic() - known.looked_at < _LOOK_AGAIN_SECONDS:
                 self._warn(path, known.reason)
                 return None
@@ -340,10 +341,10 @@ class FolderHistory:
             if device == self.own and isinstance(error, OSError):
                 raise  # what cannot be read must not pass for what is not stored
             reason = f"cannot be read: {error.strerror or error}" if isinstance(error, OSError) else str(error)
-            self._unreadable[path] = _Unreadable(signature, reason, self._monotonic())
+            self._unreadable[device, name] = _Unreadable(signature, reason, self._monotonic())
             self._warn(path, reason)
             return None
-        self._unreadable.pop(path, None)
+        self._unreadable.pop((device, name), None)
         self._open[path] = _Open(device, name, batch, sum(sealed.byte_count for sealed in batch))
         return batch
 

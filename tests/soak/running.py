@@ -27,6 +27,7 @@ PAUSE_SECONDS = 1.2
 SAMPLES = 1500  # in a run
 SAMPLE_SECONDS_MIN = 0.5
 KEEP_PART = 0.05  # of a run, for which history is kept behind a snapshot, so that a run trims many times
+SNAPSHOTS = 20  # in a run, by what one device does: so each window that is judged holds several teeth of the remote's saw
 UNFIT = {"hub": {"remote bytes", "remote files"}}
 """What must grow: a hub keeps history for a day at least."""
 Series = dict[tuple[str, str], list[tuple[float, float]]]
@@ -159,7 +160,7 @@ def soak(
         AssertionError: a device failed.
     """
     run, keep_seconds = Soak(), max(5.0, KEEP_PART * seconds)
-    every = int(min(150, max(15, seconds / pause_seconds / 7)))  # changesets
+    every = int(min(150, max(15, seconds / pause_seconds / SNAPSHOTS)))  # changesets
     files = {f"device {number}": folder / f"device-{number}.db" for number in range(1, devices + 1)}
     with ExitStack() as stack:
         url, hub = stack.enter_context(_remote(remote, folder))

@@ -6,9 +6,10 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -247,10 +248,28 @@ class TestWorkers:
             workers.submit(lambda: 1 / 0).result(PATIENCE)
 
     def test_a_worker_that_is_free_is_taken_before_another_is_hired(self, workers: Workers) -> None:
-        for _ in range(20):
+        for _ in range(200):
             assert workers.submit(threading.current_thread).result(PATIENCE).daemon
-            eventually(lambda: workers._idle._value)
         assert len(workers._hired) == 1
+
+    def test_who_hears_of_a_result_finds_its_worker_free(self, workers: Workers) -> None:
+        """As a session does, which has one call after another; each thread more has a heap of its own."""
+        go, heard = threading.Event(), SimpleQueue[Future[None]]()
+        first = workers.submit(go.wait, PATIENCE)
+        first.add_done_callback(lambda _: heard.put(workers.submit(lambda: None)))
+        go.set()
+        heard.get(timeout=PATIENCE).result(PATIENCE)
+        assert len(workers._hired) == 1
+
+    def test_of_those_that_are_free_the_last_to_become_so_is_taken(self, workers: Workers) -> None:
+        """What it has in its heap and in the processor's caches is used again."""
+        goes = [threading.Event() for _ in range(3)]
+        jobs = [workers.submit(lambda go=go: (go.wait(PATIENCE), threading.current_thread())[1]) for go in goes]
+        threads = []
+        for number in (1, 2, 0):
+            goes[number].set()
+            threads.append(jobs[number].result(PATIENCE))
+        assert [workers.submit(threading.current_thread).result(PATIENCE) for _ in range(10)] == [threads[-1]] * 10
 
     def test_there_are_no_more_than_the_limit_and_no_job_is_lost(self, workers: Workers) -> None:
         go = threading.Event()
