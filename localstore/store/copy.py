@@ -17,7 +17,7 @@ from pathlib import Path
 from localstore.directories import sync_directory
 from localstore.errors import DiskFull, LocalStoreError, StoreDamaged, StoreUnusable, TargetExists
 from localstore.schema import SYSTEM_PREFIX
-from localstore.store.driver import connect, driver_errors, driver_module
+from localstore.store.driver import NO_PAGE_LIMIT, connect, driver_errors, driver_module
 from localstore.store.engine import quote
 from localstore.store.failures import DISK_ERRORS, failure
 from localstore.store.transfer import transfer
@@ -124,6 +124,7 @@ def _check_free(target: Path) -> None:
 def _vacuum_into(source: Path, aside: Path, key: bytes | None) -> None:
     """SQLite's own way, which keeps the source's key."""
     with closing(connect(source, key)) as connection:
+        connection.execute(f"PRAGMA {NO_PAGE_LIMIT}")
         connection.execute("VACUUM INTO ?", (str(aside),))
 
 
