@@ -236,18 +236,19 @@ def test_a_page_number_that_no_disk_has_room_for_is_damage_and_no_full_disk(tmp_
     ((size,),) = sql(path, "PRAGMA page_size")
     whole = path.read_bytes()
     path.write_bytes(whole[: page * size - 4] + b"\x78" * 4 + whole[page * size :])  # where the row's text goes on
-    if how == "compact":
-        with pytest.raises(StoreDamaged, match=r"local\.db is damaged"):
-            Realm.compact(configuration)
-        return
+    acts: dict[str, Callable[[Realm], object]] = {
+        "read": texts,
+        "write": rewrite,
+        "copy": lambda realm: realm.write_copy_to(LocalConfiguration(path=tmp_path / "copy.db", schema={Note})),
+        "compact": lambda realm: (realm.close(), Realm.compact(configuration)),
+    }
     with Realm.open(configuration) as realm, pytest.raises(StoreDamaged, match=r"local\.db is damaged"):
-        if how == "read":
-            texts(realm)
-        elif how == "write":
-            with realm.write() as tx:
-                tx.exec(update(Note).values(text=Note.text + "y"))
-        else:
-            realm.write_copy_to(LocalConfiguration(path=tmp_path / "copy.db", schema={Note}))
+        acts[how](realm)
+
+
+def rewrite(realm: Realm) -> None:
+    with realm.write() as tx:
+        tx.exec(update(Note).values(text=Note.text + "y"))
 
 
 @pytest.mark.parametrize("place", [3, -1], ids=["of its head", "of its content"])
