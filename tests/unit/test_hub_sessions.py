@@ -13,14 +13,14 @@ pytest.importorskip("starlette", reason="needs the extra hub")
 pytest.importorskip("argon2", reason="needs the extra hub")
 
 from localstore import App, Credentials, Realm, Settings, SyncConfiguration
-from localstore.errors import CompensatingWrite, ProtocolError, StoreUnusable, SyncError
+from localstore.errors import CompensatingWrite, ProtocolError, ResetRequired, StoreUnusable, SyncError
 from localstore.hub.access import Access
 from localstore.hub.accounts.options import AccountsOptions
 from localstore.hub.accounts.sql_accounts import SqlAccounts
 from localstore.registry import adapter_factory
 from tests.unit.accounts_kit import PASSWORD, World
 from tests.unit.hub_kit import PATIENCE, RunningHub, running_hub
-from tests.unit.session_kit import Note, add, eventually, texts
+from tests.unit.session_kit import Note, add, eventually, sql, texts
 
 
 class Users:
@@ -132,6 +132,18 @@ def test_nobody_salvages_what_another_user_had_not_sent(users: Users) -> None:
     damaged = users.moved_away("emma")
     with pytest.raises(StoreUnusable, match="Nothing was sent"):
         users.realm("kevin").sync_session.salvage(damaged)
+
+
+def test_the_hub_takes_nothing_in_the_name_of_another_users_device(users: Users) -> None:
+    damaged = users.moved_away("emma")
+    users.grant("kevin", Access.WRITE)
+    kevin = users.realm("kevin")
+    ((kevins,),) = sql(kevin.path, "SELECT user FROM localstore_state")
+    sql(damaged, "UPDATE localstore_state SET user = ?", kevins)  # as who has the file may write there
+    with pytest.raises(ResetRequired, match="another user"):
+        kevin.sync_session.salvage(damaged)
+    assert kevin.sync_session.download_all_server_changes(PATIENCE)
+    assert texts(kevin) == ["sent by emma"]
 
 
 def test_what_a_damaged_file_had_not_sent_is_refused_once_its_user_may_only_read(users: Users) -> None:
