@@ -163,7 +163,7 @@ class World:
             self.settle(realm)
 
     def making_snapshots(self) -> None:
-        with self.realm("victim", snapshot_every=3) as realm:
+        with self.realm("victim", snapshot_every=1) as realm:
             before = self._snapshots()
             for _ in range(4):
                 self.write(realm, 3)
