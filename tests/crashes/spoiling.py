@@ -37,7 +37,7 @@ OF_THE_FOLDER = 0.2  # in which part of the cases it is no file of the device
 NEW = 0.5  # in which part of those it is one that is just being made
 LOOKED_AT = 0.4  # in which part of the cases nothing but that is done
 WAL = "its WAL"
-"""What is behind the damage goes without a word; but pages of it may have come to the database, if a checkpoint was cut short."""
+"""What is behind the damage goes without a word; but pages of it may be in the database, if a checkpoint was cut short."""
 PARTS = {"the database": ("", 0.5), WAL: ("-wal", 0.3), "its shared memory": ("-shm", 0.2)}
 RUN_INTO = ("writing", "migrating", "copying", "compacting", "resetting")
 """What runs into the damage, unless somebody looks. A snapshot of a plain file hands on what SQLite does not notice."""
