@@ -54,8 +54,8 @@ def copy_plain(
 
     Raises:
         TargetExists: something is there already; it was left as it is.
-        StoreUnusable: the target's folder is missing or cannot be written; ``DiskFull`` when there is no room. ``StoreDamaged``:
-            the source cannot be read.
+        StoreUnusable: the target's folder is missing or cannot be written; ``DiskFull`` when there is no room.
+        StoreDamaged: the source cannot be read.
         ImportError: encryption needs an extra that is not installed.
     """
     with _new_file(source, target, target_key) as aside:
