@@ -14,7 +14,8 @@ import re
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -100,6 +101,7 @@ class _Watch:
         self._synced: bool | None = None
         self._migration: FileMigration | None = None
         self._silenced = self._began = False
+        self._path: Path | None = None
         for name in ("before_cursor_execute", "after_cursor_execute", "commit", "rollback", "rollback_savepoint"):
             event.listen(connection, name, getattr(self, name))
 
@@ -115,14 +117,14 @@ class _Watch:
         migration = self._ensure_migration()
         if migration is None:
             return lambda: None
-        with _for_alembic():
+        with self._ours(), _for_alembic():
             recreation = Recreation.of(self._driver, table)
-        going = [name for name, _ in batch_impl.table.c.items() if name not in batch_impl.column_transfers]
-        migration.remake(table, without=going)
+            going = [name for name, _ in batch_impl.table.c.items() if name not in batch_impl.column_transfers]
+            migration.remake(table, without=going)
 
         def put_back() -> None:
-            migration.rename_columns(table, _renamed_columns(batch_impl))
-            with _for_alembic():
+            with self._ours(), _for_alembic():
+                migration.rename_columns(table, _renamed_columns(batch_impl))
                 recreation.put_back()
 
         return put_back
@@ -135,11 +137,13 @@ class _Watch:
         elif _WRITES.match(statement):
             migration = self._ensure_migration()
             if migration is not None:
-                migration.precede(statement)
+                with self._ours():
+                    migration.precede(statement)
 
     def after_cursor_execute(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if self._migration is not None:
-            self._migration.follow(statement)
+            with self._ours():
+                self._migration.follow(statement)
 
     def rollback_savepoint(self, *_: Any) -> None:
         self._silenced = False  # the triggers may be back
@@ -183,7 +187,8 @@ class _Watch:
                 return None
             self._start()
         elif not self._silenced:
-            self._migration.silence()
+            with self._ours():
+                self._migration.silence()
             self._silenced = True
         return self._migration
 
@@ -201,7 +206,8 @@ class _Watch:
         self._began = not driver.in_transaction
         if self._began:  # the driver would commit statement by statement
             driver.execute("BEGIN IMMEDIATE")
-        self._migration = FileMigration(driver, environment=Environment(), limits=SealLimits())
+        with self._ours():
+            self._migration = FileMigration(driver, environment=Environment(), limits=SealLimits())
         self._silenced = True
 
     def _end(self, *, commit: bool) -> None:
@@ -209,9 +215,19 @@ class _Watch:
         self._migration, self._began = None, False
         self._rest()
         if commit and migration is not None:
-            migration.finish()
+            with self._ours():
+                migration.finish()
         if began and driver.in_transaction and self._is_autocommit:  # the driver's own commit() may do nothing
             driver.execute("COMMIT" if commit else "ROLLBACK")
+
+    def _ours(self) -> AbstractContextManager[None]:
+        """Around statements of ours: a disk or file that stands in their way is told with what to do about it."""
+        from localstore.store.engine import translated
+        from localstore.store.failures import DISK_ERRORS
+
+        if self._path is None:
+            self._path = Path(self._driver.execute("PRAGMA database_list").fetchone()[2])
+        return translated(self._path, writing=True, only=DISK_ERRORS)
 
     def _rest(self) -> None:
         self._watching, self._synced = self._for_good, None

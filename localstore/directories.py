@@ -108,12 +108,12 @@ def sync_directory(directory: Path) -> None:
     """Bring a new file's name to the disk, where the system can; else the file is there all the same."""
     if sys.platform == "win32":
         return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        with suppress(OSError):
+    with suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
             os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def check_ours(path: Path, found: os.stat_result) -> None:

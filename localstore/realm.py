@@ -278,7 +278,8 @@ class Realm:
             TargetExists: something is there already; it was left as it is.
             UnsentChanges: the remote has not acknowledged all changes, and ``with_unsent`` is not set.
             SchemaError, SchemaMismatch: the tables cannot be synced, or are not as the classes declare them.
-            StoreUnusable: the copy cannot be written there; ``DiskFull`` when there is no room.
+            StoreUnusable: the copy cannot be written there; ``DiskFull`` when there is no room, ``StoreDamaged`` when this
+                file cannot be read.
             ImportError: the configuration needs an extra that is not installed.
         """
         self._check_open()

@@ -15,9 +15,9 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from localstore.directories import sync_directory
-from localstore.errors import DiskFull, LocalStoreError, StoreUnusable, TargetExists
+from localstore.errors import DiskFull, LocalStoreError, StoreDamaged, StoreUnusable, TargetExists
 from localstore.schema import SYSTEM_PREFIX
-from localstore.store.driver import connect, driver_errors, driver_module
+from localstore.store.driver import NO_PAGE_LIMIT, connect, driver_errors, driver_module
 from localstore.store.engine import quote
 from localstore.store.failures import DISK_ERRORS, failure
 from localstore.store.transfer import transfer
@@ -55,9 +55,10 @@ def copy_plain(
     Raises:
         TargetExists: something is there already; it was left as it is.
         StoreUnusable: the target's folder is missing or cannot be written; ``DiskFull`` when there is no room.
+        StoreDamaged: the source cannot be read.
         ImportError: encryption needs an extra that is not installed.
     """
-    with _new_file(target, target_key) as aside:
+    with _new_file(source, target, target_key) as aside:
         if source_key is None and target_key is None:
             _vacuum_into(source, aside, None)
             _strip(aside)
@@ -70,7 +71,7 @@ def copy_whole(
     source: Path, target: Path, *, source_key: bytes | None, target_key: bytes | None, finish: Finish = _as_it_is
 ) -> None:
     """The same with all that we keep in the file. It is the same device as the source, unless ``finish`` changes that."""
-    with _new_file(target, target_key) as aside:
+    with _new_file(source, target, target_key) as aside:
         if source_key == target_key:
             _vacuum_into(source, aside, source_key)
         else:
@@ -79,7 +80,7 @@ def copy_whole(
 
 
 @contextmanager
-def _new_file(target: Path, key: bytes | None) -> Iterator[Path]:
+def _new_file(source: Path, target: Path, key: bytes | None) -> Iterator[Path]:
     """Where to make a file that is to have a name; it gets it at the end of the block, unless that was left by an exception."""
     driver_module(key)
     _check_free(target)
@@ -90,20 +91,23 @@ def _new_file(target: Path, key: bytes | None) -> Iterator[Path]:
             yield aside
             _publish(aside, target)
     except driver_errors("DatabaseError", also=OSError) as error:
-        raise _kind_of(error, target)(
-            f"The copy {target} could not be written ({error}). The store itself is untouched.",
-            hint="Check that its folder exists, may be written, and has room.",
-        ) from error
+        raise _failure(error, source, target) from error
     finally:
         with suppress(OSError):  # what cannot be removed now is so another time, like that of a process that was killed
             _remove(aside)
 
 
-def _kind_of(error: Exception, target: Path) -> type[LocalStoreError]:
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull
-    found = failure(str(getattr(error, "sqlite_errorname", "")), str(error), target, writing=True)
-    return type(found) if isinstance(found, DISK_ERRORS) else StoreUnusable
+def _failure(error: Exception, source: Path, target: Path) -> LocalStoreError:
+    code = str(getattr(error, "sqlite_errorname", ""))
+    found = failure(code, str(error), source, writing=True)
+    if found is not None and (isinstance(found, StoreDamaged) or code.startswith("SQLITE_NOTADB")):
+        return found  # of the two files, it is not the new one that makes no sense
+    is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    kind = DiskFull if is_full else type(found) if isinstance(found, DISK_ERRORS) else StoreUnusable
+    return kind(
+        f"The copy {target} could not be written ({error}). The store itself is untouched.",
+        hint="Check that its folder exists, may be written, and has room.",
+    )
 
 
 def _check_free(target: Path) -> None:
@@ -121,6 +125,7 @@ def _check_free(target: Path) -> None:
 def _vacuum_into(source: Path, aside: Path, key: bytes | None) -> None:
     """SQLite's own way, which keeps the source's key."""
     with closing(connect(source, key)) as connection:
+        connection.execute(f"PRAGMA {NO_PAGE_LIMIT}")
         connection.execute("VACUUM INTO ?", (str(aside),))
 
 

@@ -24,9 +24,21 @@ from typing import cast
 from localstore.errors import StoreUnusable
 from localstore.store.forking import connection_class, left_behind
 
-__all__ = ["check_encrypts", "claim", "connect", "driver_errors", "driver_module", "release", "unlock", "unreadable"]
+__all__ = [
+    "NO_PAGE_LIMIT",
+    "check_encrypts",
+    "claim",
+    "connect",
+    "driver_errors",
+    "driver_module",
+    "release",
+    "unlock",
+    "unreadable",
+]
 
 _CIPHER = "sqlcipher3.dbapi2"
+NO_PAGE_LIMIT = "max_page_count=4294967294"
+"""A pragma for before ``VACUUM``, which takes a damaged page number above that limit for a disk that is full."""
 _COMPATIBILITY = 4  # SQLCipher's file format: said, as a later SQLCipher may have another default
 
 _claims: dict[Path, list[bool]] = {}  # for each open store of a file whether it is encrypted; of the process, as its locks are

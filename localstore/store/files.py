@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from localstore.errors import StoreBusy, StoreUnusable, UnsentChanges
 from localstore.store import layout
 from localstore.store.alone import alone_with, remove, remove_unread
-from localstore.store.driver import driver_errors
+from localstore.store.driver import NO_PAGE_LIMIT, driver_errors
 from localstore.store.engine import driver_connection
 from localstore.store.opening import check_not_synced, check_owner
 from localstore.store.snapshot_place import remove_leftovers
@@ -66,7 +66,9 @@ def compact(path: Path, owner: Owner | None, is_worthwhile: IsWorthwhile = _alwa
         _check_is_of(owner, path, connection)
         if not is_worthwhile(*_sizes(connection)):
             return False
-        driver_connection(connection).execute("VACUUM")
+        driver = driver_connection(connection)
+        driver.execute(f"PRAGMA {NO_PAGE_LIMIT}").fetchall()
+        driver.execute("VACUUM")
     return True
 
 

@@ -18,9 +18,11 @@ from localstore.errors import (
     DiskFailed,
     DiskFull,
     LocalStoreError,
+    MalformedChangeset,
     RealmClosed,
     ResetRequired,
     StoreBusy,
+    StoreDamaged,
     TargetExists,
 )
 from localstore.reasons import ResetReason
@@ -35,7 +37,7 @@ from localstore.sync.parts import ResetParts, SessionParts
 from localstore.sync.reset_rules import Attempt, End, Mode, decide
 from localstore.version import VERSION
 
-__all__ = ["Steps", "Turns", "failed"]
+__all__ = ["Steps", "Turns", "failed", "speaks_against"]
 
 _log = logging.getLogger("localstore.sync")
 _LOOK_SECONDS = 0.1
@@ -157,8 +159,9 @@ class Steps:
             except (StoreBusy, DiskFull, DiskFailed, RealmClosed):
                 raise
             except (LocalStoreError, ValueError) as error:
-                with suppress(LocalStoreError):
-                    self._note(FAILED, only_from=BEGUN)
+                if speaks_against(error):
+                    with suppress(LocalStoreError):
+                        self._note(FAILED, only_from=BEGUN)
                 raise failed(f"what the remote has cannot be taken over ({error})", self.backup) from error
             self._tell(outcome)
 
@@ -292,6 +295,12 @@ def _attempt_of(record: ResetRecord | None) -> Attempt | None:
 
 def _mode_of(record: ResetRecord) -> Mode:
     return Mode(record.mode.removesuffix(_REFUSED))
+
+
+def speaks_against(error: Exception) -> bool:
+    """Whether an error says that this cannot be done with the unsent changes, now or later. A read that failed does not, which
+    SQLite calls damage: it may succeed the next time, and is no reason to discard them then."""
+    return not isinstance(error, StoreDamaged) or isinstance(error.__cause__, MalformedChangeset)
 
 
 def failed(why: str, backup: Path | None) -> ClientResetFailed:

@@ -48,6 +48,7 @@ class Trial:
         self.committed: dict[str, set[str]] = {}
         self.acknowledged: set[str] = set()
         self._rolled_back: set[str] = set()
+        self._users: dict[str, str] = {}
         self._runs = 0
 
     def run(self, strikes: int) -> None:
@@ -89,6 +90,7 @@ class Trial:
         self.world = self.folder / f"world-{number}"
         self.world.mkdir()
         self.committed, self.acknowledged, self._rolled_back = {"victim": set(), "other": set()}, set(), set()
+        self._users = {}
         self.process(World.begin, "begin")
         self.recover()
 
@@ -115,6 +117,8 @@ class Trial:
             self.committed[who].add(batch)
         self.acknowledged.update(run.told("acknowledged"))
         self._rolled_back.update(run.told("rolled-back"))
+        self._users.update((name, "LOGGED_IN") for name in run.told("logged-in"))
+        self._users.update((name, "LOGGED_OUT") for name in run.told("logged-out"))
         return run
 
     def note_length(self, name: str, run: Run) -> None:
@@ -137,6 +141,7 @@ class Trial:
     def recover(self) -> None:
         run = self.process(World.recovering, "recovering")
         self.note_length("recovering", run)
+        self._check_users(dict(run.said("user")))
         (remote,) = run.told("remote-has")
         if lost := self.acknowledged - set(json.loads(remote)):
             raise Failure(f"acknowledged by the remote, and not there: {sorted(lost)}")
@@ -145,8 +150,17 @@ class Trial:
             raise Failure(f"the devices differ in {sorted(victim ^ other)}")
         if lost := (self.committed["victim"] | self.committed["other"]) - victim:
             raise Failure(f"committed, and not there: {sorted(lost)}")
+        for name, shows in run.said("shows"):
+            if lost := (self.committed["victim"] | self.committed["other"]) - set(json.loads(shows)):
+                raise Failure(f"committed, and not at {name}: {sorted(lost)}")
         if undead := self._rolled_back & victim:
             raise Failure(f"rolled back, and there: {sorted(undead)}")
+
+    def _check_users(self, found: dict[str, str]) -> None:
+        """Who logged in is there; who logged out is not logged in. What was not told may have happened as well."""
+        wrong = {name for name, state in self._users.items() if found.get(name) not in (state, "LOGGED_OUT")}
+        if wrong:
+            raise Failure(f"users {sorted(wrong)} are not as they were: {found}")
 
     def check_files(self, what: str) -> None:
         """Every database is sound. Looked at in a copy, so that it is the library that recovers the file itself."""
@@ -185,6 +199,6 @@ class Trial:
             raise Failure(f"{path} after {what}: {count} rows of {expected}")
 
     def _left_over(self) -> list[str]:
-        ours = {"remote", *(name + suffix for name in ("victim", "other") for suffix in FILES)}
+        ours = {"remote", "users", *(name + suffix for name in ("victim", "other") for suffix in FILES)}
         found = [path.name for path in self.world.iterdir() if path.name not in ours and ".backup-" not in path.name]
         return sorted(found + [path.name for path in self.world.rglob("*.tmp")])

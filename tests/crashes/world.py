@@ -36,6 +36,8 @@ from localstore import (
     uuid7,
 )
 from localstore.errors import LocalStoreError
+from localstore.store.driver import connect, driver_module
+from localstore.testing.memory_users import MemoryRemoteWithUsers
 from localstore_adapters.folder import FolderAdapter
 
 __all__ = ["PHASES", "PREPARATIONS", "ROWS", "World"]
@@ -161,7 +163,7 @@ class World:
             self.settle(realm)
 
     def making_snapshots(self) -> None:
-        with self.realm("victim", snapshot_every=3) as realm:
+        with self.realm("victim", snapshot_every=1) as realm:
             before = self._snapshots()
             for _ in range(4):
                 self.write(realm, 3)
@@ -192,8 +194,12 @@ class World:
     def migrating(self) -> None:
         """Alembic's batch mode makes the table anew, row by row, and drops the old one."""
         for _ in range(3):
-            engine = sa.create_engine(f"sqlite:///{self.file('victim')}", poolclass=sa.NullPool)
-            sa.event.listen(engine, "connect", _explicit)
+            engine = sa.create_engine(
+                "sqlite://",
+                module=driver_module(self.key),
+                creator=functools.partial(connect, self.file("victim"), self.key),
+                poolclass=sa.NullPool,
+            )
             sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
             with engine.begin() as connection:
                 operations = Operations(MigrationContext.configure(connection))
@@ -202,8 +208,17 @@ class World:
 
     def copying(self) -> None:
         with self.app() as app, Realm.open(self.configuration(app, "victim")) as realm:
-            realm.write_copy_to(LocalConfiguration(path=self.file("copy-local"), schema={Entry, Last}))
-            realm.write_copy_to(self.configuration(app, "copy-synced"))
+            local = LocalConfiguration(path=self.file("copy-local"), schema={Entry, Last}, encryption_key=self.key)
+            for target in (local, self.configuration(app, "copy-synced")):
+                if not self.file(Path(str(target.path)).stem).exists():  # else it was made before something failed
+                    self._copy(realm, target)
+
+    def _copy(self, realm: Realm, target: LocalConfiguration | SyncConfiguration) -> None:
+        try:
+            realm.write_copy_to(target, with_unsent=True)
+        except LocalStoreError:
+            assert not Path(str(target.path)).exists(), "there is an error and a copy"
+            raise
 
     def compacting(self) -> None:
         with self.app() as app:
@@ -216,6 +231,26 @@ class World:
             self.settle(realm)
             if realm.sync_session.last_reset is not None:
                 self.tell("reset")
+
+    def logging_in(self) -> None:
+        """New users, all in one file; every other one leaves again."""
+        names = [uuid7().hex for _ in range(6)]
+        with self.users(*names) as app:
+            for number, name in enumerate(names):
+                user = app.login(credentials(name))
+                self.tell("logged-in", name)
+                if number % 2:
+                    user.log_out()
+                    self.tell("logged-out", name)
+
+    @contextmanager
+    def users(self, *names: str) -> Iterator[App]:
+        """An application whose remote knows them."""
+        remote = MemoryRemoteWithUsers()
+        for name in names:
+            remote.add_user(name, credentials(name))
+        with App.create("crashes", remote=remote.adapter, settings=Settings(directory=str(self.folder / "users"))) as app:
+            yield app
 
     # -- what comes before a phase
 
@@ -304,6 +339,9 @@ class World:
 
     def recovering(self) -> None:
         """First the other device sees what the remote has, then the victim comes back; then they and the newcomer agree."""
+        with self.users() as app:
+            for user in app.all_users():
+                self.tell("user", user.id, user.state.name)
         with self.app() as app:
             with Realm.open(self.configuration(app, "other")) as other:
                 assert other.sync_session.download_all_server_changes(timeout=WAIT_SECONDS), other.sync_session.status
@@ -312,6 +350,7 @@ class World:
                 for name in names:
                     with Realm.open(self.configuration(app, name)) as realm:
                         self.settle(realm)
+                        self.tell("shows", name, json.dumps(sorted(shown(realm))))
                 self.settle(other)
                 with Realm.open(self.configuration(app, "victim")) as victim:
                     self.settle(victim)
@@ -331,6 +370,7 @@ PHASES = {
         World.copying,
         World.compacting,
         World.resetting,
+        World.logging_in,
     )
 }
 PREPARATIONS = {
@@ -339,6 +379,10 @@ PREPARATIONS = {
     "making_snapshots": World.prepare_in_step,
     "copying": World.prepare_in_step,
 }
+
+
+def credentials(name: str) -> Credentials:
+    return Credentials.email_password(f"{name}@example.com", "a password")
 
 
 def entries(batch: str, size: int) -> list[Entry]:
@@ -361,7 +405,3 @@ def shown(realm: Realm) -> set[str]:
     halves = [batch for batch, count in counts if count != ROWS]
     assert not halves, f"shown in part: {halves}"
     return {batch for batch, _ in counts}
-
-
-def _explicit(connection: object, record: object) -> None:
-    connection.isolation_level = None  # type: ignore[attr-defined]

@@ -25,8 +25,9 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 
 from localstore.changes import Op
-from localstore.errors import UnsafeMigration
+from localstore.errors import StoreDamaged, UnsafeMigration
 from localstore.store.capture import attach, captured_tables
+from localstore.store.failures import A_WAY_OUT
 from localstore.store.open_file import StoreOptions
 from localstore.store.opening import open_local
 from localstore.store.renames import RENAMED, read_renames
@@ -94,6 +95,7 @@ def upgrade():
 def downgrade():
 {downgrade}
 """
+PAGE = 4096
 TRIGGERS = "SELECT name, tbl_name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name"
 SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
 
@@ -639,6 +641,20 @@ def test_a_failing_migration_leaves_everything_as_it_was(anywhere: Application) 
     write(store, "UPDATE note SET title = 'x' WHERE id = 'a'")
     store.close()
     assert changes_of(changesets_in(anywhere.path)[-1:]) == {("note", ("a",)): (Op.UPDATE, {"title": "x"})}
+
+
+def test_damage_that_is_met_before_a_migration_is_named_with_what_to_do(anywhere: Application) -> None:
+    before = query(anywhere.path, SCHEMA), rows_of(anywhere.path), sealed_in(anywhere.path)
+    ((page,),) = query(anywhere.path, "SELECT rootpage FROM sqlite_master WHERE name = 'localstore_clock'")
+    whole = anywhere.path.read_bytes()
+    anywhere.path.write_bytes(whole[: (page - 1) * PAGE] + b"\xff" * PAGE + whole[page * PAGE :])
+    with pytest.raises(StoreDamaged, match=r"app\.db is damaged") as raised:
+        anywhere.upgrade('op.alter_column("note", "title", new_column_name="heading")')
+    assert raised.value.hint == A_WAY_OUT
+    damaged = anywhere.path.read_bytes()
+    anywhere.path.write_bytes(damaged[: (page - 1) * PAGE] + whole[(page - 1) * PAGE : page * PAGE] + damaged[page * PAGE :])
+    after = [row for row in query(anywhere.path, SCHEMA) if "alembic_version" not in row[2]]
+    assert (after, rows_of(anywhere.path), sealed_in(anywhere.path)) == before
 
 
 def test_a_rollback_to_a_savepoint_inside_a_migration_brings_no_trigger_back(app: Application) -> None:

@@ -68,6 +68,8 @@ from tests.unit.session_kit import (
     waiting,
 )
 
+PAGE = 4096
+
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
@@ -1230,6 +1232,27 @@ class TestFailures:
         self.failed(device, realm)
         sql(realm.path, "UPDATE localstore_outbox SET sealed = ?", kept)
         reset(realm)
+        assert texts(realm) == world.remote_texts() == ["new", "old"]
+
+    def test_a_file_that_cannot_be_read_just_now_is_no_reason_to_discard(self, world: World) -> None:
+        device, realm = parted(world, RecoverOrDiscard())
+        realm.close()
+        device.app.close()
+        sql(device.path, "PRAGMA wal_checkpoint(TRUNCATE)")
+        ((page,),) = sql(device.path, "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_note_1'")
+        whole = device.path.read_bytes()
+        device.path.write_bytes(whole[: (page - 1) * PAGE] + b"\xff" * PAGE + whole[page * PAGE :])
+        world.remote.ask_for_reset("history damaged")
+        device = world.device(path=device.path)
+        realm = device.open()
+        assert "damaged, or its disk cannot be read" in str(self.failed(device, realm))
+        with device.path.open("r+b") as file:  # the same file, as a disk that comes back
+            file.seek((page - 1) * PAGE)
+            file.write(whole[(page - 1) * PAGE : page * PAGE])
+        realm.close()
+        device.app.close()
+        realm = world.device(path=device.path).open()
+        settled(realm)
         assert texts(realm) == world.remote_texts() == ["new", "old"]
 
     def test_recover_never_discards_however_often_it_is_tried(self, world: World) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from localstore.errors import StoreUnusable, TargetExists
+from localstore.errors import StoreDamaged, StoreUnusable, TargetExists
 from localstore.store.copy import copy_plain
+from localstore.store.failures import A_WAY_OUT
 from localstore.store.file import Store
 from localstore.store.open_file import StoreOptions
 from localstore.store.opening import open_local
@@ -20,6 +21,7 @@ from localstore.testing.clock import ManualClock, environment
 from tests.unit.failing_disk import FailingDisk, failing
 from tests.unit.store_kit import LINK, NOTE, Device, changesets_in, open_store, other_program, query, rows_of, sealed_in, write
 
+PAGE = 4096
 OURS = "SELECT name FROM sqlite_master WHERE name LIKE 'localstore%' OR sql LIKE '%localstore%'"
 
 
@@ -177,6 +179,32 @@ def test_what_cannot_be_removed_behind_a_copy_is_in_nobodys_way(store: Store, so
     target.unlink()
     copy_plain(source, target)
     assert files_in(target.parent) == [target.name]
+
+
+def test_whichever_call_fails_there_is_a_copy_or_an_error_and_not_both(store: Store, source: Path, target: Path) -> None:
+    for at in range(100):
+        disk, said = FailingDisk(target.parent, at=at, error=errno.EIO, only_once=True), False
+        with failing(disk):
+            try:
+                copy_plain(source, target)
+            except StoreUnusable:
+                said = True
+        assert target.exists() is not said, f"call {at} failed"
+        target.unlink(missing_ok=True)
+        if not disk.has_failed:
+            break
+    assert at > 3
+
+
+def test_a_source_that_is_damaged_is_named_with_what_to_do(store: Store, source: Path, target: Path) -> None:
+    query(source, "PRAGMA wal_checkpoint(TRUNCATE)")
+    ((root,),) = query(source, "SELECT rootpage FROM sqlite_master WHERE name = 'note'")
+    data = source.read_bytes()
+    source.write_bytes(data[: (root - 1) * PAGE] + b"\xff" * PAGE + data[root * PAGE :])
+    with pytest.raises(StoreDamaged, match=r"store\.db is damaged") as raised:
+        copy_plain(source, target)
+    assert raised.value.hint == A_WAY_OUT
+    assert files_in(target.parent) == []
 
 
 @pytest.mark.parametrize("name", ["it's a copy.db", "copy 100%?.db", "ä💾.db", "#copy", "copy.db;DROP TABLE note"])

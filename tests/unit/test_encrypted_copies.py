@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from localstore import LocalConfiguration, Realm
-from localstore.errors import StoreUnusable, TargetExists
+from localstore.errors import StoreDamaged, StoreUnusable, TargetExists
 from localstore.store.copy import copy_plain
 from localstore.store.driver import connect
 from localstore.store.file import Store
@@ -257,7 +257,7 @@ def test_a_copy_that_fails_leaves_nothing_behind(
         connection.execute("COMMIT")
         connection.execute("PRAGMA writable_schema = ON")
         connection.execute("INSERT INTO sqlite_master VALUES ('view', 'v', 'v', 0, 'CREATE VIEW v')")
-    with pytest.raises(StoreUnusable, match="could not be written"):
+    with pytest.raises(StoreDamaged, match=r"source\.db is damaged"):
         copy_plain(source, target, source_key=source_key, target_key=target_key)
     assert files_in(target.parent) == []
 

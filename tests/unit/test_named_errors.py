@@ -226,6 +226,31 @@ def test_a_damaged_table_is_named_wherever_it_is_met(tmp_path: Path, how: str) -
         still_works(realm, "a")
 
 
+@pytest.mark.parametrize("how", ["read", "write", "copy", "compact"])
+def test_a_page_number_that_no_disk_has_room_for_is_damage_and_no_full_disk(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "local.db"
+    configuration = LocalConfiguration(path=path, schema={Note})
+    with Realm.open(configuration) as realm:
+        add(realm, "x" * 20_000)
+    ((page,),) = sql(path, "SELECT rootpage FROM sqlite_master WHERE name = 'note'")
+    ((size,),) = sql(path, "PRAGMA page_size")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: page * size - 4] + b"\x78" * 4 + whole[page * size :])  # where the row's text goes on
+    acts: dict[str, Callable[[Realm], object]] = {
+        "read": texts,
+        "write": rewrite,
+        "copy": lambda realm: realm.write_copy_to(LocalConfiguration(path=tmp_path / "copy.db", schema={Note})),
+        "compact": lambda realm: (realm.close(), Realm.compact(configuration)),
+    }
+    with Realm.open(configuration) as realm, pytest.raises(StoreDamaged, match=r"local\.db is damaged"):
+        acts[how](realm)
+
+
+def rewrite(realm: Realm) -> None:
+    with realm.write() as tx:
+        tx.exec(update(Note).values(text=Note.text + "y"))
+
+
 @pytest.mark.parametrize("place", [3, -1], ids=["of its head", "of its content"])
 def test_an_unsent_changeset_of_which_a_bit_is_another_stays_here(world: World, synced: Realm, place: int) -> None:
     synced.sync_session.pause()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 
 from localstore.client_reset import ClientReset, Discard, Manual, Recover, RecoverOrDiscard, SeedRemote
+from localstore.errors import SchemaMismatch, StoreDamaged
 from localstore.reasons import ResetReason
+from localstore.store.failures import failure
+from localstore.store.stored import read_sealed
 from localstore.sync.reset_rules import FIRST, LOST_BY_REMOTE, NEXT, WITHOUT_RECOVERY, Attempt, End, Mode, decide
+from localstore.sync.reset_steps import speaks_against
 
 STRATEGIES: dict[str, ClientReset] = {
     "Discard": Discard(),
@@ -143,3 +148,16 @@ def test_a_reason_in_words_says_its_kind(kind: ResetReason) -> None:
     assert ResetReason.of(kind.value) is kind
     assert ResetReason.of(f"{kind.value} (in other words)") is kind
     assert ResetReason.of("nobody knows") is ResetReason.OTHER
+
+
+def test_a_read_that_failed_says_nothing_against_bringing_changes_along() -> None:
+    unread = failure("SQLITE_CORRUPT", "database disk image is malformed", Path("tasks.db"), writing=True)
+    assert isinstance(unread, StoreDamaged)
+    assert not speaks_against(unread)
+
+
+def test_a_changeset_that_is_damaged_speaks_against_it() -> None:
+    with pytest.raises(StoreDamaged) as raised:
+        read_sealed(b"rubbish")
+    assert speaks_against(raised.value)
+    assert speaks_against(SchemaMismatch("What the remote has does not fit."))

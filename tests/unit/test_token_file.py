@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -16,6 +17,7 @@ from localstore import SessionState, token_file
 from localstore.directories import check_safe_name, data_directory, safe_name
 from localstore.errors import NotWritable, StoreBusy, StoreUnusable
 from localstore.token_file import KeptTokens, KeptUser, TokenFile
+from tests.unit.failing_disk import FailingDisk, failing
 from tests.unit.session_kit import PATIENCE, add, eventually, in_background
 from tests.unit.test_interruptions import CtrlC
 from tests.unit.users_kit import EMMA, KEVIN, Users
@@ -198,6 +200,20 @@ class TestDamage:
         with pytest.raises(NotWritable, match="It is as it was"):
             keep(file, "kevin")
         assert set(file.load().users) == {"emma"}
+
+    def test_whichever_call_fails_an_error_says_that_it_is_as_it_was_and_only_then(self, file: TokenFile) -> None:
+        keep(file, "emma")
+        for at in range(100):
+            disk, said = FailingDisk(file.directory, at=at, error=errno.EIO, only_once=True), False
+            with failing(disk):
+                try:
+                    keep(file, f"kevin-{at}")
+                except StoreUnusable:
+                    said = True
+            assert (f"kevin-{at}" in file.load().users) is not said, f"call {at} failed"
+            if not disk.has_failed:
+                break
+        assert at > 3
 
 
 NEVER_CHMOD = """

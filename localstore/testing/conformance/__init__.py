@@ -53,7 +53,7 @@ __all__ = [
     "new_device",
 ]
 
-SUITE_VERSION = 3
+SUITE_VERSION = 4
 """Goes up when a rule is added or sharpened, so that an adapter can say which suite it has passed."""
 
 

@@ -141,6 +141,60 @@ class ConvergingRules(Suite):
                 assert _rows(one) == _rows(copy)
                 assert _texts(one) == {"before the copy", "by the file", "by the copy"}
 
+    def test_what_a_damaged_file_had_not_sent_is_sent_by_the_one_in_its_place(
+        self, remote: RemoteUnderTest, tmp_path: Path
+    ) -> None:
+        with self.realm(remote, tmp_path / "one.db") as one, self.realm(remote, tmp_path / "other.db") as other:
+            _add(one, "sent")
+            _exchange(one, other)
+            one.sync_session.pause()
+            _add(one, "not sent yet")
+            _edit(one, "sent", mark=7)
+        with self.realm(remote, tmp_path / "new.db") as new, self.realm(remote, tmp_path / "other.db") as other:
+            _add(new, "by the new file")
+            _salvage(new, tmp_path / "one.db", sent=2)
+            _salvage(new, tmp_path / "one.db", known=2)
+            _exchange(new, other)
+            assert _rows(new) == _rows(other)
+            assert {(text, mark) for _, text, mark, _ in _rows(new)} == {
+                ("sent", 7),
+                ("not sent yet", None),
+                ("by the new file", None),
+            }
+
+    def test_what_a_damaged_file_had_not_sent_is_sent_though_it_never_met_the_remote(
+        self, remote: RemoteUnderTest, tmp_path: Path
+    ) -> None:
+        with self.realm(_OutOfReach(remote), tmp_path / "one.db") as one:
+            _add(one, "not sent yet")
+        with self.realm(remote, tmp_path / "new.db") as new, self.realm(remote, tmp_path / "other.db") as other:
+            _salvage(new, tmp_path / "one.db", sent=1)
+            _exchange(new, other)
+            assert _texts(new) == _texts(other) == {"not sent yet"}
+
+    def test_what_a_damaged_file_had_not_sent_is_sent_though_history_was_trimmed(
+        self, remote: RemoteUnderTest, tmp_path: Path
+    ) -> None:
+        trimmable = self.need_trim(remote)
+        before, after = tmp_path / "salvaged-before.db", tmp_path / "salvaged-after.db"
+        for path in (before, after):
+            with self.realm(remote, path) as realm:
+                _add(realm, f"sent from {path.stem}")
+                _upload(realm)
+                realm.sync_session.pause()
+                _add(realm, f"not sent from {path.stem}")
+        with self.realm(remote, tmp_path / "new.db") as new, self.realm(remote, tmp_path / "other.db") as other:
+            _salvage(new, before, sent=1)
+            for number in range(4):
+                _add(other, f"later {number}")
+            _exchange(other, new)
+            trimmable.trim_history()
+            _salvage(new, before, known=1)
+            _salvage(new, after, sent=1)
+            _exchange(new, other)
+            assert _rows(new) == _rows(other)
+            assert len(_rows(new)) == 8
+
     def test_realms_converge_over_a_line_that_fails_now_and_then(self, remote: RemoteUnderTest, tmp_path: Path) -> None:
         """Answers get lost, calls arrive twice, pages are small, and the remote is out of reach for a moment."""
         faulty = _Faulty(remote)
@@ -152,6 +206,17 @@ class ConvergingRules(Suite):
             assert _rows(one) == _rows(other)
             assert len(_rows(one)) == 12
         assert faulty.struck == {"connect", "push", "pull"}
+
+
+class _OutOfReach:
+    """A remote that no line gets to."""
+
+    def __init__(self, remote: RemoteUnderTest) -> None:
+        self._remote = remote
+
+    def make_adapter(self) -> FaultyAdapter:
+        away = Raise(Offline("As a network is before it is set up."))
+        return FaultyAdapter(self._remote.make_adapter(), lambda call: away if call.name == "connect" else None)
 
 
 class _Faulty:
@@ -218,6 +283,12 @@ def _exchange(*realms: Realm) -> None:
         _upload(realm)
     for realm in realms:
         _download(realm)
+
+
+def _salvage(realm: Realm, damaged: Path, *, sent: int = 0, known: int = 0) -> None:
+    """Send what a file had not sent, of which the remote has some already."""
+    report = realm.sync_session.salvage(damaged)
+    assert (report.sent, report.known, dict(report.lost)) == (sent, known, {})
 
 
 def _reset(realm: Realm, kind: ResetReason) -> None:
