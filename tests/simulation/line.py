@@ -46,6 +46,7 @@ __all__ = ["CALM", "Adapter", "Network", "Weather"]
 T = TypeVar("T")
 _DAY = 86_400.0
 _CHUNK_BYTES = 20_000
+_AGAIN_MAX = 5  # changesets of one page that were given before
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Weather:
         twice: how many requests arrive a second time.
         late: how many of them arrive, or arrive again, much later than all others: up to ``late_s``.
         small: how many pages hold one changeset.
+        again: how many pages begin with what the device has been given before.
         lose_hint: how many hints do not arrive; others do so ``twice``, or ``late``, as requests do.
     """
 
@@ -74,6 +76,7 @@ class Weather:
     late: float = 0.0
     late_s: float = 2 * _DAY
     small: float = 0.0
+    again: float = 0.0
     lose_hint: float = 0.0
 
 
@@ -257,9 +260,11 @@ class Adapter:
 
     async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
         network, line = self._network, self._connected()
-        if network.random(self.name).random() < network.weather(self.name).small:
+        weather, draws = network.weather(self.name), [network.random(self.name).random() for _ in range(3)]
+        if draws[0] < weather.small:
             limit = dataclasses.replace(limit, max_count=1)
-        page = await self._ask("pull", lambda: network.remote.pull(line, cursor, limit), with_token=True)
+        again = 1 + int(draws[2] * _AGAIN_MAX) if draws[1] < weather.again else 0
+        page = await self._ask("pull", lambda: network.remote.pull(line, cursor, limit, again), with_token=True)
         if page.changesets:
             network.trace.note(self.name, f"got {len(page.changesets)} changesets{', and more is there' * page.more}")
         return page

@@ -152,7 +152,7 @@ def _weather(chance: random.Random) -> dict[str, Any]:
     """What is late is so by less than the horizon of any run: what arrives after it breaks what a remote promises."""
     if chance.random() < 0.25:
         return {"weather": CALM if chance.random() < 0.5 else Weather(is_up=False)}
-    parts = ("lose_request", "lose_answer", "busy", "twice", "late", "small", "lose_hint")
+    parts = ("lose_request", "lose_answer", "busy", "twice", "late", "small", "again", "lose_hint")
     bad: dict[str, Any] = {name: round(chance.random() ** 2, 2) for name in chance.sample(parts, chance.randrange(1, 4))}
     delay, late = chance.choice((0.001, 0.05, 2.0, 30.0)), chance.choice((30.0, 1000.0, 3000.0))
     return {"weather": Weather(delay=delay, tell=chance.choice((0.0, 0.5, 1.0)), late_s=late, **bad)}

@@ -21,6 +21,7 @@ from localstore.environment import Environment
 from localstore.errors import Busy, LocalStoreError, Offline, OperationAborted, SyncError
 from localstore.schema import Model
 from localstore.sync.session import SyncSession
+from tests.simulation.between import states_between
 from tests.simulation.clocks import WallClock
 from tests.simulation.disk import Disk, Log, lose_commits
 from tests.simulation.loop import RUNNING, VirtualLoop
@@ -40,6 +41,7 @@ class Observer(Protocol):
     """Who looks at what a process does."""
 
     def opened(self, process: Process) -> None: ...
+    def passed(self, process: Process, disk: Disk) -> None: ...
     def worked(self, process: Process, name: str) -> None: ...
     def heard(self, process: Process, error: SyncError) -> None: ...
     def died(self, process: Process) -> None: ...
@@ -306,11 +308,13 @@ class Process:
         context = contextvars.copy_context()
         context.run(_in_loop.set, None)
         name = getattr(function, "__name__", "work")
-        before = self.device.log() if name == "batch" else None
+        before = self.device.log()
         result = context.run(function, *args, **kwargs)
         if name == "batch":
             self.device.note_synced(before)
         if self._realm is not None:
+            for disk in states_between(self.device.folder, DATABASE, before):
+                self.device.observer.passed(self, disk)
             self.device.observer.worked(self, name)
         await asyncio.sleep(0)
         return result

@@ -21,6 +21,7 @@ from localstore.errors import SyncError, Unauthorized
 from localstore.sync.state import SessionState
 from tests.simulation.checks import Checks, Wrong, waiting
 from tests.simulation.clocks import WallClock
+from tests.simulation.disk import Disk
 from tests.simulation.happenings import Happenings
 from tests.simulation.line import CALM, Adapter, Network
 from tests.simulation.loop import VirtualLoop
@@ -287,6 +288,9 @@ class World:
         self._processes.append(process)
         self.promptness.opened(process)
         process.run(lambda: self.checks.opened(process))
+
+    def passed(self, process: Process, disk: Disk) -> None:
+        self.checks.look_at(process, disk)
 
     def worked(self, process: Process, name: str) -> None:
         self.promptness.worked(process, name)
