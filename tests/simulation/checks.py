@@ -112,6 +112,7 @@ class Checks:
         if process.device.has_lost_commits:
             process.device.has_lost_commits = False
             self._forget_lost(process)
+        self._versions.pop(process, None)
         self._ids[process] = process.device_id
         self._connections[process] = process.session.connection_state
         process.session.on_connection_state_change(lambda change: self._connected(process, change))
@@ -152,7 +153,7 @@ class Checks:
 
     def _wrongs(self, process: Process, session: Session) -> list[str]:
         """What must not be in any state of a file. What a twin sent counts as a file's own, which need not be given to it."""
-        is_twice = process.device_id in self.twice
+        is_twice = session.execute(sa.text("SELECT lower(hex(device)) FROM localstore_state")).scalar_one() in self.twice
         works = [work for work in self.works if not (work.needs_all and (self.parted or is_twice))]
         found = [wrong for work in works for wrong in work.wrongs(session)]
         return found if is_twice else [*found, *self.standing.wrongs(process, session)]

@@ -154,7 +154,7 @@ class Network:
 
     def is_watched(self, name: str) -> bool:
         """Whether a device is told of news, and need not look itself."""
-        return any(watch.name == name for watch in self._watches)
+        return any(watch.name == name and watch.is_on for watch in self._watches)
 
     def ring(self, but: str | None = None) -> None:
         """Tell those who watch, but for who has done it: that one hears at most how far the remote is by that."""
@@ -196,6 +196,9 @@ class _Watch:
         token: the user's.
         told: up to where the remote has told of its history; None when it does not know that.
         generation: of the remote, by whose end the watch breaks.
+
+    Attributes:
+        is_on: whether the remote has agreed to it.
     """
 
     def __init__(self, name: str, line: Any, token: str | None, told: Cursor | None, generation: int) -> None:
@@ -204,6 +207,7 @@ class _Watch:
         self.token = token
         self.told = told
         self.generation = generation
+        self.is_on = False
         self.hints = deque[Hint]()
         self._rung = asyncio.Event()
 
@@ -288,7 +292,9 @@ class Adapter:
         network.watching(watch)
         self._watches[watch] = None
         try:
-            if await self._ask("watch", lambda: network.remote.has_news(line, cursor)):
+            has_news = await self._ask("watch", lambda: network.remote.has_news(line, cursor))
+            watch.is_on = True
+            if has_news:
                 yield Hint()
             while True:
                 await watch.wait()

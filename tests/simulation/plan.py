@@ -18,6 +18,8 @@ __all__ = ["Op", "Plan", "Setup", "plan"]
 
 _DAY = 86_400.0
 _YEAR = 365 * _DAY
+_HASTY = 0.03  # how often somebody presses one button of a device after another
+_BUTTONS = ("write", "pause", "reopen", "close", "crash", "log_out", "expire_tokens", "reconnect", "upload", "download")
 
 
 @dataclass(frozen=True)
@@ -82,21 +84,38 @@ class Plan:
         return dataclasses.replace(self, ops=tuple(op for place, op in enumerate(self.ops) if place not in ops))
 
 
-def plan(seed: int) -> Plan:
-    """The run of a seed."""
+def plan(seed: int, *, at_most: int | None = None) -> Plan:
+    """The run of a seed.
+
+    Args:
+        seed: decides all.
+        at_most: only so many of the things that happen, the first ones; for many short runs.
+    """
     chance = random.Random(f"plan {seed}")
     pace = chance.choice((0.01, 1.0, 1.0, 60.0, 3600.0))
     setup = _setup(chance, pace)
     count = chance.choice((20, 40, 80))
     faults = {**_FAULTS, **({} if setup.access_seconds is None else _USERS), **(_PARTINGS if chance.random() < 0.5 else {})}
     shares = {kind: share * chance.choice((0, 1, 1, 3)) for kind, (share, _) in faults.items()}
-    at, ops = 0.0, []
-    for _ in range(count):
-        at += chance.expovariate(1 / pace)
-        kind = "write" if chance.random() < 0.6 else chance.choices([*shares, "write"], [*shares.values(), 0.1])[0]
+    at, ops = 0.0, list[Op]()
+
+    def add(kind: str, device: int) -> None:
         more = faults[kind][1](chance) if kind in faults else {"work": chance.choice(setup.works)}
-        ops.append(Op(round(at, 3), kind, chance.randrange(setup.devices), chance.randrange(1 << 32), more))
-    return Plan(seed, setup, tuple(ops))
+        if kind == "change_weather" and setup.horizon_days is None and chance.random() < 0.2:
+            more = {"weather": dataclasses.replace(more["weather"], late_s=2 * _DAY)}
+        ops.append(Op(round(at, 3), kind, device, chance.randrange(1 << 32), more))
+
+    while len(ops) < count:
+        at += chance.expovariate(1 / pace)
+        if chance.random() < _HASTY:
+            device, gap = chance.randrange(setup.devices), chance.choice((0.01, 0.2, 3.0))
+            for _ in range(chance.randrange(3, 9)):
+                add(chance.choice([kind for kind in _BUTTONS if kind == "write" or kind in faults]), device)
+                at += chance.expovariate(1 / gap)
+        else:
+            kind = "write" if chance.random() < 0.6 else chance.choices([*shares, "write"], [*shares.values(), 0.1])[0]
+            add(kind, chance.randrange(setup.devices))
+    return Plan(seed, setup, tuple(ops[: count if at_most is None else min(count, at_most)]))
 
 
 def _setup(chance: random.Random, pace: float) -> Setup:
@@ -149,7 +168,7 @@ def _setup(chance: random.Random, pace: float) -> Setup:
 
 
 def _weather(chance: random.Random) -> dict[str, Any]:
-    """What is late is so by less than the horizon of any run: what arrives after it breaks what a remote promises."""
+    """What is late is so by less than the horizon of any run that has one: what arrives after it breaks what a remote promises."""
     if chance.random() < 0.25:
         return {"weather": CALM if chance.random() < 0.5 else Weather(is_up=False)}
     parts = ("lose_request", "lose_answer", "busy", "twice", "late", "small", "again", "lose_hint")
@@ -171,10 +190,12 @@ _FAULTS: dict[str, tuple[float, Callable[[random.Random], dict[str, Any]]]] = {
     "change_weather": (4.0, _weather),
     "crash": (3.0, _crash),
     "close": (1.0, lambda chance: {"away": _away(chance)}),
+    "reopen": (1.5, lambda chance: {"away": _away(chance)}),
     "pause": (1.0, lambda chance: {"away": _away(chance)}),
     "upload": (0.7, lambda chance: {"timeout": chance.choice((1.0, 60.0, 3600.0))}),
     "download": (0.7, lambda chance: {"timeout": chance.choice((1.0, 60.0, 3600.0))}),
     "progress": (0.7, lambda chance: {"direction": chance.choice(list(Direction))}),
+    "follow": (0.7, lambda chance: {"away": chance.choice((1.0, 60.0, 3600.0))}),
     "reconnect": (0.5, lambda chance: {}),
     "restart_remote": (0.5, lambda chance: {}),
     "step_clock": (

@@ -117,6 +117,30 @@ PLANTED = (
         "            if sealed.number > self._number(sealed.device) or sealed.device != state.device:\n",
     ),
     Planted(
+        "what waited is not looked at when its turn has come",
+        20,
+        "store/apply.py",
+        "        for device in sorted(self._page.keys() | self._waiting, key=self._stamp_of_next):\n",
+        "        for device in sorted(self._page.keys(), key=self._stamp_of_next):\n",
+    ),
+    Planted(
+        "who logs in resumes what was paused",
+        60,
+        "sync/state.py",
+        "        _P,\n        RESUME=Transition(_A, Effect.START),\n",
+        "        _P,\n"
+        "        LOG_IN=Transition(_A, Effect.START),\n"
+        "        LOG_IN_STALE=Transition(_W, Effect.RENEW_TOKEN),\n"
+        "        RESUME=Transition(_A, Effect.START),\n",
+    ),
+    Planted(
+        "those who waited for a download are kept",
+        20,
+        "sync/waits.py",
+        "            self._downloads = [wait for wait in self._downloads if wait[0] > mark]\n",
+        "            self._downloads = list(self._downloads)\n",
+    ),
+    Planted(
         "the backoff is never reset",
         20,
         "sync/retry.py",

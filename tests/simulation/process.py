@@ -43,6 +43,7 @@ class Observer(Protocol):
     def opened(self, process: Process) -> None: ...
     def passed(self, process: Process, disk: Disk) -> None: ...
     def worked(self, process: Process, name: str) -> None: ...
+    def moved(self, process: Process) -> None: ...
     def heard(self, process: Process, error: SyncError) -> None: ...
     def died(self, process: Process) -> None: ...
 
@@ -117,6 +118,7 @@ class Device:
         if process is not None:
             process.run(process.close)
             await process.end()
+            process.notice()
 
     def kill(self, commits: int = 0, *, instead: Disk | None = None) -> Coroutine[Any, Any, None]:
         """Kill the application, now.
@@ -182,6 +184,8 @@ class Process:
         self._context.run(RUNNING.set, self)
         self._session_loop: _SessionLoop | None = None
         self._realm: Realm | None = None
+        self._session: SyncSession | None = None
+        self._seen: tuple[object, object] = None, None
         self._app: App | None = None
 
     # -- what the simulation does with it
@@ -197,7 +201,13 @@ class Process:
 
     @property
     def session(self) -> SyncSession:
-        return self.realm.sync_session
+        assert self._session is not None
+        return self._session
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the application has its realm open."""
+        return not (self.is_dead or self.realm.is_closed)
 
     @property
     def app(self) -> App:
@@ -242,11 +252,17 @@ class Process:
         """The user logs out, and the realm stays open."""
         self.user.log_out()
 
-    def open(self) -> None:
-        """Open the realm."""
+    def open(self) -> bool:
+        """Open the realm, and say whether it has another session than it had before."""
         device = self.device
         configuration = SyncConfiguration(self.user, device.schema, device.folder / DATABASE, error_handler=self._hear)
         self._realm = Realm.open(configuration)
+        before, self._session = self._session, self._realm.sync_session
+        return before is not self._session
+
+    def close_realm(self) -> None:
+        """Close the realm alone; its session first uploads what is unsent, unless it is opened again before."""
+        self.realm.close()
 
     def close(self) -> None:
         """Close the realm and the app; what is left of them runs on for some steps."""
@@ -287,9 +303,17 @@ class Process:
 
     def step(self) -> None:
         self.steps += 1
+        self.notice()
         if self._strike is not None and self.steps >= self._strike[0]:
             strike, self._strike = self._strike[1], None
             strike()
+
+    def notice(self) -> None:
+        """See whether the session is in another state than before."""
+        session = self._session
+        if session is not None and self._seen != (seen := (session.state, session.connection_state)):
+            self._seen = seen
+            self.device.observer.moved(self)
 
     def has_begun(self, task: asyncio.Task[Any]) -> None:
         self.tasks[task] = None

@@ -23,9 +23,9 @@ from tests.simulation.process import Process
 
 __all__ = ["HARMLESS", "OF_ONE_DEVICE", "Promptness"]
 
-HARMLESS = {"write", "write_together", "upload", "download", "progress"}
+HARMLESS = {"write", "write_together", "upload", "download", "progress", "follow"}
 """Kinds of happenings that are no reason to be slow."""
-OF_ONE_DEVICE = {"change_weather", "crash", "close", "pause", "reconnect", "back_up", "step_clock"}
+OF_ONE_DEVICE = {"change_weather", "crash", "close", "reopen", "pause", "reconnect", "back_up", "step_clock"}
 """Kinds that are one for the device alone to which they happen."""
 
 _AT_ONCE = 2.0  # seconds: twenty round trips in calm weather
@@ -102,8 +102,10 @@ class Promptness:
             return
         self._arrived[device_id] = last
         for process, line in self._lines.items():
-            if process.name == by or line.since is None:
+            if process.name == by or line.since is None or not process.is_open:
                 continue
+            if process.run(lambda process=process: process.device_id) == device_id:
+                continue  # it is a copy of who pushed, and nobody is told of what is their own
             seconds = 0.0 if self._network.is_watched(process.name) else self._setup.capabilities["poll_seconds"]
             has = partial(self._has, process, line, device_id, last)
             self._later(process, line, seconds + _AT_ONCE, has, f"get {last} of {device_id[:6]}")

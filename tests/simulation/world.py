@@ -23,8 +23,10 @@ from tests.simulation.checks import Checks, Wrong, waiting
 from tests.simulation.clocks import WallClock
 from tests.simulation.disk import Disk
 from tests.simulation.happenings import Happenings
+from tests.simulation.keeping import kept, too_much
 from tests.simulation.line import CALM, Adapter, Network
 from tests.simulation.loop import VirtualLoop
+from tests.simulation.moves import Moves
 from tests.simulation.plan import Plan
 from tests.simulation.process import Device, Process
 from tests.simulation.promptness import HARMLESS, OF_ONE_DEVICE, Promptness
@@ -48,6 +50,7 @@ MAX_STEPS = 400_000
 _ROUNDS = 200  # of waiting for everybody to come to rest
 _ROUND_SECONDS = 61.0
 _FAR_AHEAD_SECONDS = 3600.0  # what is stamped further ahead need not be waited for; clocks that are so wrong are corrected
+_BEHIND_SECONDS = 300.0  # a clock that is further behind is corrected, as it may keep its device from any snapshot for as long
 _FAST_FOLDER = Path("/dev/shm")
 
 WORKS: dict[str, type[Work]] = {
@@ -123,6 +126,7 @@ class World:
         self.checks = Checks(works, standing, self.loop.give_up)
         self.checks.resets = setup.horizon_days is not None or setup.capabilities["snapshots"]
         self.network = Network(self.remote, self.loop, self.trace, f"network {plan.seed}", setup.capabilities)
+        self.moves = Moves(lambda said: self.loop.give_up(Wrong(said)))
         self.promptness = Promptness(self.network, setup, lambda said: self.loop.give_up(Wrong(said)))
         schemas = (
             [model for work in self.works.values() for model in work.models],
@@ -166,6 +170,15 @@ class World:
         changesets = len(self.network.accepted)
         return Outcome(self.loop.steps, self.loop.time(), changesets, trace.digest, failure, list(trace.last))
 
+    def _at_rest(self) -> None:
+        """Everybody is: see whether all is well."""
+        for device in self.devices:
+            assert device.process is not None
+            held = kept(device.process.session)
+            if too_much(held):
+                raise Wrong(f"{device.name}: its session is at rest, and keeps {dict(held)}")
+        self.checks.all_is_well(self.devices, self.remote.changesets())
+
     async def _live(self) -> None:
         for device in self.devices:
             await device.start()
@@ -174,14 +187,17 @@ class World:
             await asyncio.sleep(max(0.0, op.at - self.loop.time()))
             self.trace.note("plan", str(op))
             getattr(happenings, op.kind)(self.devices[op.device], random.Random(op.seed), **op.with_)
+            for device in self.devices:
+                if device.process is not None:
+                    device.process.notice()
             if op.kind not in HARMLESS:
                 self.promptness.disturbed(self.devices[op.device].name if op.kind in OF_ONE_DEVICE else None)
         self.trace.note("plan", "all faults stop")
         await self._heal()
-        self.checks.all_is_well(self.devices, self.remote.changesets())
+        self._at_rest()
         if self._upgrade_all():
             await self._heal()
-            self.checks.all_is_well(self.devices, self.remote.changesets())
+            self._at_rest()
         self.trace.note("plan", "all is well")
         for device in self.devices:
             await device.close()
@@ -203,7 +219,8 @@ class World:
         self.promptness.disturbed()
         for device in self.devices:
             self.network.change_weather(device.name, CALM)
-            if abs(device.clock.now_ms() - self.clock.now_ms()) > _FAR_AHEAD_SECONDS * 1000:
+            ahead = (device.clock.now_ms() - self.clock.now_ms()) / 1000
+            if not -_BEHIND_SECONDS <= ahead <= _FAR_AHEAD_SECONDS:
                 device.clock.correct()
             if device.process is not None:
                 device.process.spare()
@@ -253,6 +270,7 @@ class World:
         if process is not None:
             await process.begin(process.log_in())
             if process.session.state is SessionState.INACTIVE and isinstance(process.session.last_error, Unauthorized):
+                self.moves.resumes(process)
                 process.run(process.session.resume)
 
     async def _download(self, device: Device) -> bool:
@@ -285,7 +303,9 @@ class World:
     # -- what processes tell
 
     def opened(self, process: Process) -> None:
-        self._processes.append(process)
+        if process not in self._processes:
+            self._processes.append(process)
+        self.moves.opened(process)
         self.promptness.opened(process)
         process.run(lambda: self.checks.opened(process))
 
@@ -296,11 +316,15 @@ class World:
         self.promptness.worked(process, name)
         self.checks.look(process, name)
 
+    def moved(self, process: Process) -> None:
+        self.moves.moved(process)
+
     def heard(self, process: Process, error: SyncError) -> None:
         self.trace.note(process.name, f"hears of {type(error).__name__}: {error.message}")
         self.checks.heard(process, error)
 
     def died(self, process: Process) -> None:
+        self.moves.died(process)
         self.promptness.died(process)
         self.checks.died(process)
 
