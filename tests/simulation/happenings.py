@@ -106,9 +106,7 @@ class Happenings:
                 async for change in changes:
                     ready += loop.steps == begun
                     if ready > BUFFER or (last is not None and change.old_state is not last.new_state):
-                        raise Wrong(
-                            f"{device.name}: a slow reader got {change} after {last}, as the {ready}. that was kept for it"
-                        )
+                        raise Wrong(f"{device.name}: a slow reader got {change} after {last}, number {ready} that was kept")
                     last = change
             except StreamOverflow:
                 if ready < BUFFER:

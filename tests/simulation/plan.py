@@ -18,8 +18,8 @@ __all__ = ["Op", "Plan", "Setup", "plan"]
 
 _DAY = 86_400.0
 _YEAR = 365 * _DAY
-_HASTY = 0.03  # how often somebody presses one button of a device after another
-_BUTTONS = ("write", "pause", "reopen", "close", "crash", "log_out", "expire_tokens", "reconnect", "upload", "download")
+_HASTY = 0.06  # how often somebody presses one button of a device after another
+_BUTTONS = ("pause", "pause", "log_out", "log_out", "write", "reopen", "close", "crash", "expire_tokens", "reconnect", "upload")
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def _setup(chance: random.Random, pace: float) -> Setup:
 
 
 def _weather(chance: random.Random) -> dict[str, Any]:
-    """What is late is so by less than the horizon of any run that has one: what arrives after it breaks what a remote promises."""
+    """What is late is so by less than any horizon: what arrives after it breaks what a remote promises."""
     if chance.random() < 0.25:
         return {"weather": CALM if chance.random() < 0.5 else Weather(is_up=False)}
     parts = ("lose_request", "lose_answer", "busy", "twice", "late", "small", "again", "lose_hint")

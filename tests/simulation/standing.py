@@ -153,7 +153,7 @@ def _waits_too_long(session: Session) -> list[str]:
 
 def _waits_without_need(process: Process, session: Session) -> list[str]:
     """What waits and would be the next of its device, with all that it depends on applied and its time come."""
-    following = [row for row in session.execute(sa.text(_WAITING_SEALED))]
+    following = list(session.execute(sa.text(_WAITING_SEALED)))
     if not following:
         return []
     had = {str(device): int(number) for device, number in session.execute(sa.text(_APPLIED))}
