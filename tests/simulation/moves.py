@@ -90,9 +90,8 @@ class Moves:
             found.append("was not resumed")
         if state in _AWAKE and process.realm.is_closed:
             found.append("its realm is closed")
-        user = process.realm.configuration.user
-        if state in _CONNECTS and user.state is not UserState.LOGGED_IN:
-            found.append(f"its user is {user.state.value}")
+        if state in _CONNECTS and process.user_state is not UserState.LOGGED_IN:
+            found.append(f"its user is {process.user_state.value}")
         if connection is not ConnectionState.DISCONNECTED and state not in _CONNECTS:
             found.append(f"is {connection.value}")
         return found

@@ -100,7 +100,7 @@ def plan(seed: int, *, at_most: int | None = None) -> Plan:
     at, ops = 0.0, list[Op]()
 
     def add(kind: str, device: int) -> None:
-        more = faults[kind][1](chance) if kind in faults else {"work": chance.choice(setup.works)}
+        more: dict[str, Any] = faults[kind][1](chance) if kind in faults else {"work": chance.choice(setup.works)}
         if kind == "change_weather" and setup.horizon_days is None and chance.random() < 0.2:
             more = {"weather": dataclasses.replace(more["weather"], late_s=2 * _DAY)}
         ops.append(Op(round(at, 3), kind, device, chance.randrange(1 << 32), more))

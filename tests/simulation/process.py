@@ -21,6 +21,7 @@ from localstore.environment import Environment
 from localstore.errors import Busy, LocalStoreError, Offline, OperationAborted, SyncError
 from localstore.schema import Model
 from localstore.sync.session import SyncSession
+from localstore.user import UserState
 from tests.simulation.between import states_between
 from tests.simulation.clocks import WallClock
 from tests.simulation.disk import Disk, Log, lose_commits
@@ -217,6 +218,12 @@ class Process:
     @property
     def user(self) -> User:
         return self.app.all_users()[0] if self.device.credentials else self.app.login(Credentials.anonymous())
+
+    @property
+    def user_state(self) -> UserState:
+        """Whether the user of its realm is logged in."""
+        assert isinstance(self.realm.configuration, SyncConfiguration)
+        return self.realm.configuration.user.state
 
     @property
     def device_id(self) -> str:

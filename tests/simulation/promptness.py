@@ -104,7 +104,7 @@ class Promptness:
         for process, line in self._lines.items():
             if process.name == by or line.since is None or not process.is_open:
                 continue
-            if process.run(lambda process=process: process.device_id) == device_id:
+            if process.run(partial(getattr, process, "device_id")) == device_id:
                 continue  # it is a copy of who pushed, and nobody is told of what is their own
             seconds = 0.0 if self._network.is_watched(process.name) else self._setup.capabilities["poll_seconds"]
             has = partial(self._has, process, line, device_id, last)
