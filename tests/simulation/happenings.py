@@ -15,8 +15,8 @@ from localstore.errors import LocalStoreError, StreamOverflow
 from localstore.sync.progress import Direction, ProgressMode
 from tests.simulation.checks import Written, Wrong, applied, last_number
 from tests.simulation.disk import Disk
-from tests.simulation.line import Weather
 from tests.simulation.process import Device, Process
+from tests.simulation.weather import Weather
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from localstore.sync.progress import Direction
-from tests.simulation.line import CALM, Weather
+from tests.simulation.weather import CALM, Weather
 
 __all__ = ["Op", "Plan", "Setup", "plan"]
 

@@ -17,9 +17,10 @@ import sqlalchemy as sa
 from localstore.sync.state import ConnectionState, ConnectionStateChange, SessionState
 from localstore.sync.status import Reason
 from localstore.wire import SealedChangeset
-from tests.simulation.line import CALM, Network
+from tests.simulation.line import Network
 from tests.simulation.plan import Setup
 from tests.simulation.process import Process
+from tests.simulation.weather import CALM
 
 __all__ = ["HARMLESS", "OF_ONE_DEVICE", "Promptness"]
 

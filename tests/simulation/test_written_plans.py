@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.simulation.line import CALM, Weather
 from tests.simulation.plan import Op, Plan, Setup
+from tests.simulation.weather import CALM, Weather
 from tests.simulation.world import Outcome, run
 
 DAY = 86_400.0
@@ -75,7 +75,7 @@ def test_what_was_paused_stays_so_whoever_logs_in() -> None:
 
 
 def test_who_reads_slowly_is_told_and_the_others_are_not_held_up() -> None:
-    away = [weather(20, 0, NO_NETWORK), weather(900, 0, CALM), write(910, 1)]
+    away = [weather(20, 0, NO_NETWORK), write(25, 0), weather(900, 0, CALM), write(910, 1)]
     slow = [Op(10, "follow", 0, 0, {"away": 600.0}), Op(11, "follow", 0, 0, {"away": 5.0})]
     assert outcome(write(5, 0), *slow, *away, works=("lists",)).failure is None
 

@@ -24,7 +24,7 @@ from tests.simulation.clocks import WallClock
 from tests.simulation.disk import Disk
 from tests.simulation.happenings import Happenings
 from tests.simulation.keeping import kept, too_much
-from tests.simulation.line import CALM, Adapter, Network
+from tests.simulation.line import Adapter, Network
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.moves import Moves
 from tests.simulation.plan import Plan
@@ -33,6 +33,7 @@ from tests.simulation.promptness import HARMLESS, OF_ONE_DEVICE, Promptness
 from tests.simulation.remote import Remote
 from tests.simulation.standing import Standing
 from tests.simulation.trace import Logged, Trace
+from tests.simulation.weather import CALM
 from tests.simulation.workloads.churn import Churn
 from tests.simulation.workloads.lists import Lists
 from tests.simulation.workloads.names import Names
