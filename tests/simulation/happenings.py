@@ -180,11 +180,14 @@ class Happenings:
             self._world.leave(device, device.close(), away)
 
     def reopen(self, device: Device, chance: random.Random, *, away: float) -> None:
-        """The application closes its realm and goes on, and opens it again, perhaps while the session still uploads."""
+        """The application closes its realm, often right after a write, and opens it again, perhaps while that is uploaded."""
         process = _with_realm(device)
         if process is None:
             return
+        if chance.random() < 0.5:
+            self.write(device, chance, work=chance.choice(sorted(self._world.works)))
         process.run(process.close_realm)
+        self._world.promptness.closed_realm(process)
         self._world.trace.note(device.name, f"closes its realm, and the session is {process.session.state.value}")
 
         async def open_again() -> None:

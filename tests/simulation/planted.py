@@ -37,7 +37,7 @@ class Found(NamedTuple):
 PLANTED = (
     Planted(
         "the cursor is saved before the rows",
-        60,
+        20,
         "store/file.py",
         "        with self.transaction(unconstrained=True) as connection:\n"
         "            self._seal_leftovers(connection)\n"
@@ -90,7 +90,7 @@ PLANTED = (
     ),
     Planted(
         "half of a changeset is applied, and the whole in another transaction",
-        60,
+        20,
         "store/apply.py",
         "    for changeset in turn:\n        rows.take(changeset)\n",
         "    from msgspec.structs import replace\n"
@@ -111,7 +111,7 @@ PLANTED = (
     ),
     Planted(
         "a duplicate waits for its turn, as it comes again in a page",
-        40,
+        20,
         "store/apply.py",
         "            if sealed.number > self._number(sealed.device):\n",
         "            if sealed.number > self._number(sealed.device) or sealed.device != state.device:\n",
@@ -161,6 +161,13 @@ PLANTED = (
         "sync/session.py",
         "        self._poke()\n        self._transfers.changed()\n",
         "        self._transfers.changed()\n",
+    ),
+    Planted(
+        "the session of a closed realm does not end when all is uploaded",
+        40,
+        "sync/session.py",
+        "            self.enter(Event.UPLOADED, life=life)\n",
+        "            pass\n",
     ),
     Planted(
         "the wake-up of a hint is lost",

@@ -30,6 +30,7 @@ OF_ONE_DEVICE = {"change_weather", "crash", "close", "reopen", "pause", "reconne
 """Kinds that are one for the device alone to which they happen."""
 
 _AT_ONCE = 2.0  # seconds: twenty round trips in calm weather
+_MOMENT = 0.5  # seconds: five of them, of which a session that ends has use for one at a time
 _LOOKS = 200  # at a device that is about something, before it is said to get nowhere
 _SOON = 0.01
 
@@ -95,6 +96,25 @@ class Promptness:
         line = self._lines.get(process)
         if line is not None and line.since is not None:
             self._later(process, line, _AT_ONCE, lambda: self._arrived.get(device_id, 0) >= number, f"push its {number}")
+
+    def closed_realm(self, process: Process) -> None:
+        """A realm was closed: its session is to end as soon as what was unsent is sent, and nobody needs to be there for it."""
+        line, session = self._lines.get(process), process.session
+        if line is None or line.since is None:
+            return
+        steps = line.steps
+
+        def look(asked: int) -> None:
+            is_dying = not process.is_dead and process.session is session and session.state is SessionState.DYING
+            if not is_dying or line.steps != steps or self._network.weather(process.name) != CALM:
+                return
+            by_now = self._network.asked.get(process.name, 0)
+            if by_now == asked:
+                self._fail(f"{process.name} is not prompt: its realm was closed, and its session neither uploads nor ends")
+            self._network.later(_MOMENT, lambda: look(by_now))
+
+        first = self._network.asked.get(process.name, 0)
+        self._network.later(_MOMENT, lambda: look(first))
 
     def _taken(self, batch: Sequence[SealedChangeset], acknowledged: int, by: str) -> None:
         """The remote took something, which is to be at all others soon."""
