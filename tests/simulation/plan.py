@@ -128,7 +128,7 @@ def _setup(chance: random.Random, pace: float) -> Setup:
         "page_bytes": chance.choice((300, 5000, 4 << 20)),
         "backoff_initial": initial,
         "backoff_factor": chance.choice((1.0, 2.0, 4.0)),
-        "backoff_max": initial * chance.choice((1.0, 30.0)),
+        "backoff_max": initial * chance.choice((1.0, 30.0, 30.0)),
         "backoff_jitter": chance.choice((0.0, 0.25)),
         "request_timeout": chance.choice((5.0, 120.0)),
         "connect_timeout": chance.choice((5.0, 120.0)),
@@ -197,7 +197,7 @@ _FAULTS: dict[str, tuple[float, Callable[[random.Random], dict[str, Any]]]] = {
     "progress": (0.7, lambda chance: {"direction": chance.choice(list(Direction))}),
     "follow": (0.7, lambda chance: {"away": chance.choice((1.0, 60.0, 3600.0))}),
     "reconnect": (0.5, lambda chance: {}),
-    "restart_remote": (0.5, lambda chance: {}),
+    "restart_remote": (2.0, lambda chance: {}),
     "step_clock": (
         0.5,
         lambda chance: {"seconds": round(chance.uniform(-1, 1) * chance.choice((1.0, 100.0, 5000.0, _YEAR)), 3)},
