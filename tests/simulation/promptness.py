@@ -74,6 +74,8 @@ class Promptness:
     # -- what happens
 
     def opened(self, process: Process) -> None:
+        if (before := self._lines.get(process)) is not None:  # of a realm that was closed: nothing is awaited of it any more
+            before.changes, before.steps = before.changes + 1, before.steps + 1
         self._lines[process] = _Line()
         process.session.on_connection_state_change(lambda change: self._connected(process, change))
 
