@@ -203,7 +203,7 @@ _FAULTS: dict[str, tuple[float, Callable[[random.Random], dict[str, Any]]]] = {
         lambda chance: {"seconds": round(chance.uniform(-1, 1) * chance.choice((1.0, 100.0, 5000.0, _YEAR)), 3)},
     ),
     "upgrade": (1.0, lambda chance: {"away": _away(chance)}),
-    "write_together": (2.0, lambda chance: {}),
+    "write_together": (4.0, lambda chance: {}),
 }
 """How often each befalls a device, and what there is to be said about it."""
 
