@@ -33,10 +33,9 @@ def kept(root: object) -> Counter[str]:
             if id(one) in seen or isinstance(one, type):
                 continue
             seen.add(id(one))
-            is_value = _is_value(one)
-            if is_value:
+            if _is_value(one):  # the last hint may still be held by who waits for the next: what is in it is one value
                 found[type(one).__name__] += 1
-            if is_value or isinstance(one, _CONTAINERS) or type(one).__module__.startswith(_FOLLOWED):
+            elif isinstance(one, _CONTAINERS) or type(one).__module__.startswith(_FOLLOWED):
                 left.append(one)
     return found
 

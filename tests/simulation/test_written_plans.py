@@ -98,3 +98,8 @@ def test_what_comes_again_in_a_page_does_no_harm() -> None:
     again = [weather(8, device, Weather(again=1.0)) for device in range(3)]
     writes = [write(10 + place, place % 3, work) for place, work in enumerate(("transfers", "lists") * 10)]
     assert outcome(*again, *writes, works=("transfers", "lists"), brings_news=False).failure is None
+
+
+def test_a_copy_that_only_reads_notices_its_twin_when_it_connects() -> None:
+    ops = [Op(10, "copy", 0, 0, {"to": 1, "away": 0.5}), *(write(20 + place, 1) for place in range(5))]
+    assert outcome(write(5, 0), *ops, works=("lists",), brings_news=True).failure is None

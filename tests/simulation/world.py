@@ -217,18 +217,7 @@ class World:
 
     async def _heal(self) -> None:
         """Wait until everybody has come to rest, which must not take long."""
-        self.promptness.disturbed()
-        for device in self.devices:
-            self.network.change_weather(device.name, CALM)
-            ahead = (device.clock.now_ms() - self.clock.now_ms()) / 1000
-            if not -_BEHIND_SECONDS <= ahead <= _FAR_AHEAD_SECONDS:
-                device.clock.correct()
-            if device.process is not None:
-                device.process.spare()
-        while self.away:
-            task = self.away.pop()
-            with suppress(asyncio.CancelledError):
-                await task
+        await self._end_faults()
         for _ in range(_ROUNDS):
             await asyncio.sleep(_ROUND_SECONDS)
             for device in self.devices:
@@ -243,6 +232,32 @@ class World:
                     self._let_time_come()
         restless = [f"{device.name}: {why}" for device in self.devices if (why := why_not_at_rest(device))]
         raise Wrong(f"does not come to rest: {'; '.join(restless)}")
+
+    async def _end_faults(self) -> None:
+        """Let the sun shine, clocks be about right, and everybody be there."""
+        self.promptness.disturbed()
+        for device in self.devices:
+            self.network.change_weather(device.name, CALM)
+            ahead = (device.clock.now_ms() - self.clock.now_ms()) / 1000
+            if not -_BEHIND_SECONDS <= ahead <= _FAR_AHEAD_SECONDS:
+                device.clock.correct()
+            if device.process is not None:
+                device.process.spare()
+        while self.away:
+            task = self.away.pop()
+            with suppress(asyncio.CancelledError):
+                await task
+        for device in self.devices:
+            self._let_twin_notice(device)
+
+    def _let_twin_notice(self, device: Device) -> None:
+        """Let a copy connect anew: until it does so, or has something to send, it may not be given what its twin sends."""
+        process = device.process
+        if process is not None and process.run(lambda: process.device_id) in self.checks.twice:
+            process.run(process.session.pause)
+            self.moves.paused(process)
+            self.moves.resumes(process)
+            process.run(process.session.resume)
 
     def _let_time_come(self) -> None:
         """Let all wall clocks go on to the time of the latest changeset, as if everybody had slept until then. Who is not in
