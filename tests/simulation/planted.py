@@ -76,14 +76,14 @@ PLANTED = (
     ),
     Planted(
         "the stamp of what was written is not persisted",
-        40,
+        20,
         "store/migrations/versions/layout_0001_first.py",
         "SET last_number = max(last_number, OLD.number), last_stamp = max(last_stamp, OLD.stamp);",
         "SET last_number = max(last_number, OLD.number);",
     ),
     Planted(
         "the stamp of what was applied is not persisted",
-        40,
+        20,
         "store/apply.py",
         "        (cursor, turn.highest_stamp),",
         "        (cursor, 0),",

@@ -79,7 +79,7 @@ class Standing:
 
     def wrongs(self, process: Process, session: Session) -> list[str]:
         """What must not be so in any state of a file."""
-        return [*self._ahead(self._of(process), session), *_waits_too_long(session)]
+        return [*self._ahead(self._of(process), session), *_waits_too_long(session), *self._forgotten(session)]
 
     def unlike_what_was_done(self, process: Process, session: Session, name: str) -> list[str]:
         """What must not be so after a call, nor after an application's write."""
@@ -120,6 +120,14 @@ class Standing:
             if missing
             else []
         )
+
+    def _forgotten(self, session: Session) -> list[str]:
+        """Whether a stamp is later than any that the file knows of: what is stamped next must be later than all of them."""
+        device, latest, applied = session.execute(sa.text(_STAMPS)).one()
+        sent = max((sealed.stamp for sealed in self._remote.changesets() if sealed.device == device), default=0)
+        if latest >= max(sent, applied):
+            return []
+        return [f"has forgotten a stamp: {latest} is its last, {sent} it has sent, {applied} it has applied"]
 
     def _unread(self, process: Process, known: _Known, session: Session) -> list[str]:
         """What was written here and is not read; a row that is set aside is listed, and so explained."""
@@ -167,6 +175,9 @@ def _waits_without_need(process: Process, session: Session) -> list[str]:
     return found
 
 
+_STAMPS = """
+    SELECT device, max(last_stamp, coalesce((SELECT max(stamp) FROM localstore_outbox), 0)),
+        coalesce((SELECT max(stamp) FROM localstore_device), 0) FROM localstore_state"""
 _APPLIED = """
     SELECT lower(hex(device)), max(number) FROM (
         SELECT device, number FROM localstore_device
