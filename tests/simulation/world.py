@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -218,10 +219,14 @@ class World:
     async def _heal(self) -> None:
         """Wait until everybody has come to rest, which must not take long."""
         await self._end_faults()
+        have_noticed = False
         for _ in range(_ROUNDS):
             await asyncio.sleep(_ROUND_SECONDS)
             for device in self.devices:
                 await self._log_in(device)
+            if not have_noticed and not any(map(why_not_in_step, self.devices)):
+                have_noticed = True
+                self._let_twins_notice()
             if not any(map(why_not_in_step, self.devices)):
                 before = len(self.network.accepted)
                 have_all = [await self._download(device) for device in self.devices]
@@ -247,17 +252,15 @@ class World:
             task = self.away.pop()
             with suppress(asyncio.CancelledError):
                 await task
-        for device in self.devices:
-            self._let_twin_notice(device)
 
-    def _let_twin_notice(self, device: Device) -> None:
-        """Let a copy connect anew: until it does so, or has something to send, it may not be given what its twin sends."""
-        process = device.process
-        if process is not None and process.run(lambda: process.device_id) in self.checks.twice:
-            process.run(process.session.pause)
-            self.moves.paused(process)
-            self.moves.resumes(process)
-            process.run(process.session.resume)
+    def _let_twins_notice(self) -> None:
+        """Let copies connect anew: until they do so, or have something to send, they may not be given what their twins sent."""
+        for process in [device.process for device in self.devices]:
+            if process is not None and process.run(partial(getattr, process, "device_id")) in self.checks.twice:
+                process.run(process.session.pause)
+                self.moves.paused(process)
+                self.moves.resumes(process)
+                process.run(process.session.resume)
 
     def _let_time_come(self) -> None:
         """Let all wall clocks go on to the time of the latest changeset, as if everybody had slept until then. Who is not in
