@@ -18,8 +18,10 @@ from localstore.sync.state import CONNECTIONS, ConnectionState, ConnectionStateC
 from localstore.wire import SealedChangeset
 from tests.merging.oracle import Entry, Lost
 from tests.merging.schemas import Table
+from tests.simulation.between import opened
+from tests.simulation.disk import Disk
 from tests.simulation.oracle import History, Rows
-from tests.simulation.process import Device, Process
+from tests.simulation.process import DATABASE, Device, Process
 from tests.simulation.standing import Standing
 from tests.simulation.workloads.work import Change, Work
 
@@ -39,7 +41,7 @@ class Written:
 
     Attributes:
         device, writer: who wrote.
-        device_id, number: its changeset.
+        device_id, number: its changeset; if it changed nothing, the one before it, or 0.
         changes: what it did.
     """
 
@@ -110,6 +112,7 @@ class Checks:
         if process.device.has_lost_commits:
             process.device.has_lost_commits = False
             self._forget_lost(process)
+        self._versions.pop(process, None)
         self._ids[process] = process.device_id
         self._connections[process] = process.session.connection_state
         process.session.on_connection_state_change(lambda change: self._connected(process, change))
@@ -131,14 +134,29 @@ class Checks:
             return
         self._versions[process] = version
         with realm.read() as session:
-            works = [work for work in self.works if not (work.needs_all and (self.parted or process.device_id in self.twice))]
-            found = [wrong for work in works for wrong in work.wrongs(session)]
-            if process.device_id not in self.twice:  # else what its twin sent counts as its own, which need not be given to it
-                found += self.standing.wrongs(process, session)
+            found = self._wrongs(process, session)
+            if process.device_id not in self.twice:
+                found += self.standing.unlike_what_was_done(process, session, name)
         if not self.resets and process.device_id != self._ids[process]:
             found.append(f"was reset, and nothing had happened that needs it: {process.session.last_reset}")
         if found:
             self.fail(Wrong(f"{process.name}: {'; '.join(found)}"))
+
+    def look_at(self, process: Process, disk: Disk) -> None:
+        """See whether what was visible between two transactions of a call may be so."""
+        if process.is_dead or process.realm.is_closed:
+            return
+        with opened(disk, DATABASE, process.device.folder.with_suffix(".between")) as session:
+            found = self._wrongs(process, session)
+        if found:
+            self.fail(Wrong(f"{process.name}, between two transactions: {'; '.join(found)}"))
+
+    def _wrongs(self, process: Process, session: Session) -> list[str]:
+        """What must not be in any state of a file. What a twin sent counts as a file's own, which need not be given to it."""
+        is_twice = session.execute(sa.text("SELECT lower(hex(device)) FROM localstore_state")).scalar_one() in self.twice
+        works = [work for work in self.works if not (work.needs_all and (self.parted or is_twice))]
+        found = [wrong for work in works for wrong in work.wrongs(session)]
+        return found if is_twice else [*found, *self.standing.wrongs(process, session)]
 
     def heard(self, process: Process, error: SyncError) -> None:
         """The error handler was called."""
@@ -185,7 +203,7 @@ class Checks:
             return
         there = {(sealed.device.hex(), sealed.number) for sealed in changesets}
         for one in self.written:
-            if (one.device_id, one.number) not in there and not self.resets:
+            if one.number and (one.device_id, one.number) not in there and not self.resets:
                 raise Wrong(f"never arrived: {one.writer} {one}")
             for action, table, key in one.changes:
                 if action == "insert" and not history.was_deleted(table, key) and not history.is_left(table, key):

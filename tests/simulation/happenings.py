@@ -11,17 +11,19 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from localstore.errors import LocalStoreError
+from localstore.errors import LocalStoreError, StreamOverflow
 from localstore.sync.progress import Direction, ProgressMode
 from tests.simulation.checks import Written, Wrong, applied, last_number
 from tests.simulation.disk import Disk
-from tests.simulation.line import Weather
 from tests.simulation.process import Device, Process
+from tests.simulation.weather import Weather
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-__all__ = ["Happenings"]
+__all__ = ["BUFFER", "Happenings"]
+
+BUFFER = 64  # values that a stream keeps for its reader
 
 
 class Happenings:
@@ -40,7 +42,7 @@ class Happenings:
 
     def write(self, device: Device, chance: random.Random, *, work: str) -> None:
         """A transaction."""
-        process = device.process
+        process = _with_realm(device)
         if process is None:
             return
         number = self._numbers[device.writer] = self._numbers.get(device.writer, 0) + 1
@@ -70,14 +72,16 @@ class Happenings:
 
     def pause(self, device: Device, chance: random.Random, *, away: float) -> None:
         """The user pauses sync for a while."""
-        process = device.process
+        process = _with_realm(device)
         if process is None:
             return
         process.run(process.session.pause)
+        self._world.moves.paused(process)
 
         async def resume() -> None:
             await asyncio.sleep(away)
-            if not process.is_dead and not process.realm.is_closed:
+            if process.is_open:
+                self._world.moves.resumes(process)
                 process.session.resume()
 
         self._world.away.append(process.begin(resume()))
@@ -86,9 +90,42 @@ class Happenings:
         if device.process is not None:
             device.process.run(device.process.app.sync.reconnect)
 
+    def follow(self, device: Device, chance: random.Random, *, away: float) -> None:
+        """Follow what the session tells, and read it only after a while: who is slow is told, and costs a buffer at most."""
+        process = _with_realm(device)
+        if process is None:
+            return
+        changes = process.run(process.session.connection_state_changes)
+        statuses = process.run(process.session.status_changes)
+        loop = self._world.loop
+
+        async def read_changes() -> None:
+            await asyncio.sleep(away)
+            begun, ready, last = loop.steps, 0, None
+            try:
+                async for change in changes:
+                    ready += loop.steps == begun
+                    if ready > BUFFER or (last is not None and change.old_state is not last.new_state):
+                        raise Wrong(f"{device.name}: a slow reader got {change} after {last}, number {ready} that was kept")
+                    last = change
+            except StreamOverflow:
+                if ready < BUFFER:
+                    raise Wrong(f"{device.name}: a slow reader was told that it is so after {ready} values") from None
+
+        async def read_statuses() -> None:
+            await asyncio.sleep(away)
+            begun, ready = loop.steps, 0
+            async for status in statuses:
+                ready += loop.steps == begun
+                if ready > 1:
+                    raise Wrong(f"{device.name}: {ready} statuses were kept for a slow reader, {status} the last")
+
+        self._begin(process, read_changes)
+        self._begin(process, read_statuses)
+
     def upload(self, device: Device, chance: random.Random, *, timeout: float) -> None:
         """Wait for an upload: what it says is true, unless a remote has lost what it had acknowledged."""
-        process = device.process
+        process = _with_realm(device)
         if process is None:
             return
         of, last = process.run(lambda: (process.device_id, last_number(process)))
@@ -105,7 +142,7 @@ class Happenings:
 
     def download(self, device: Device, chance: random.Random, *, timeout: float) -> None:
         """Wait for a download: what it says is true."""
-        process = device.process
+        process = _with_realm(device)
         if process is None:
             return
         wanted = {sealed.device.hex(): sealed.number for sealed in self._remote.changesets()}
@@ -122,7 +159,7 @@ class Happenings:
 
     def progress(self, device: Device, chance: random.Random, *, direction: Direction) -> None:
         """Watch the progress of what is outstanding now: it never goes back, and ends when all is done."""
-        process = device.process
+        process = _with_realm(device)
         if process is None:
             return
         stream = process.run(lambda: process.session.progress(direction, ProgressMode.CURRENT_CHANGES))
@@ -141,6 +178,28 @@ class Happenings:
         if device.process is not None:
             self._world.trace.note(device.name, "closes")
             self._world.leave(device, device.close(), away)
+
+    def reopen(self, device: Device, chance: random.Random, *, away: float) -> None:
+        """The application closes its realm, often right after a write, and opens it again, perhaps while that is uploaded."""
+        process = _with_realm(device)
+        if process is None:
+            return
+        if chance.random() < 0.5:
+            self.write(device, chance, work=chance.choice(sorted(self._world.works)))
+        process.run(process.close_realm)
+        self._world.promptness.closed_realm(process)
+        self._world.trace.note(device.name, f"closes its realm, and the session is {process.session.state.value}")
+
+        async def open_again() -> None:
+            await asyncio.sleep(away)
+            await process.log_in()
+            if device.process is process and not process.is_dead:
+                is_new = process.open()
+                self._world.trace.note(device.name, f"opens its realm again, with {'a new' if is_new else 'the same'} session")
+                if is_new:
+                    self._world.opened(process)
+
+        self._world.away.append(process.begin(open_again()))
 
     def upgrade(self, device: Device, chance: random.Random, *, away: float) -> None:
         """The application gets its later classes, and begins again with them."""
@@ -187,12 +246,12 @@ class Happenings:
 
     def back_up(self, device: Device, chance: random.Random) -> None:
         """Somebody copies the device's files."""
-        if device.process is not None:
-            self._backups[device] = device.process.run(lambda: _id_of(device)), Disk.of(device.folder)
+        if _with_realm(device) is not None:
+            self._backups[device] = _id_of(device), Disk.of(device.folder)
 
     def restore(self, device: Device, chance: random.Random, *, away: float) -> None:
         """Somebody puts the files of a backup in place of the device's."""
-        if device.process is not None and device in self._backups:
+        if _with_realm(device) is not None and device in self._backups:
             of, disk = self._backups[device]
             self._checks.part_device(device, of)
             self._world.leave(device, device.kill(instead=disk), away)
@@ -200,8 +259,8 @@ class Happenings:
     def copy(self, device: Device, chance: random.Random, *, to: int, away: float) -> None:
         """Somebody copies the device's files to another device, which is the same one then."""
         target = self._world.devices[to % len(self._world.devices)]
-        if device.process is not None and target.process is not None and target is not device:
-            self._checks.part_device(target, device.process.run(lambda: _id_of(device)))
+        if _with_realm(device) is not None and _with_realm(target) is not None and target is not device:
+            self._checks.part_device(target, _id_of(device))
             self._world.leave(target, target.kill(instead=Disk.of(device.folder)), away)
 
     # -- what happens to the remote
@@ -264,5 +323,12 @@ class Happenings:
 
 
 def _id_of(device: Device) -> str:
-    assert device.process is not None
-    return device.process.device_id
+    process = device.process
+    assert process is not None
+    return process.run(lambda: process.device_id)
+
+
+def _with_realm(device: Device) -> Process | None:
+    """The application, when it runs and has its realm open."""
+    process = device.process
+    return process if process is not None and process.is_open else None

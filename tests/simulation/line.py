@@ -14,7 +14,6 @@ import functools
 import random
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from localstore.adapter import (
@@ -40,44 +39,13 @@ from localstore.wire import SealedChangeset
 from tests.simulation.loop import RUNNING, VirtualLoop
 from tests.simulation.remote import Remote
 from tests.simulation.trace import Trace
+from tests.simulation.weather import CALM, Weather
 
-__all__ = ["CALM", "Adapter", "Network", "Weather"]
+__all__ = ["Adapter", "Network"]
 
 T = TypeVar("T")
-_DAY = 86_400.0
 _CHUNK_BYTES = 20_000
-
-
-@dataclass(frozen=True)
-class Weather:
-    """What happens to the messages of one device; all but the seconds are parts of 1.
-
-    Attributes:
-        is_up: whether there is a network at all.
-        delay: seconds, at most, mostly.
-        lose_request, lose_answer: how many never arrive.
-        tell: of what is lost, how much the sender hears of; else it waits in vain.
-        busy: how many requests the remote answers with that it is busy.
-        twice: how many requests arrive a second time.
-        late: how many of them arrive, or arrive again, much later than all others: up to ``late_s``.
-        small: how many pages hold one changeset.
-        lose_hint: how many hints do not arrive; others do so ``twice``, or ``late``, as requests do.
-    """
-
-    is_up: bool = True
-    delay: float = 0.05
-    lose_request: float = 0.0
-    lose_answer: float = 0.0
-    tell: float = 0.5
-    busy: float = 0.0
-    twice: float = 0.0
-    late: float = 0.0
-    late_s: float = 2 * _DAY
-    small: float = 0.0
-    lose_hint: float = 0.0
-
-
-CALM = Weather()
+_AGAIN_MAX = 5  # changesets of one page that were given before
 
 
 class Network:
@@ -151,7 +119,7 @@ class Network:
 
     def is_watched(self, name: str) -> bool:
         """Whether a device is told of news, and need not look itself."""
-        return any(watch.name == name for watch in self._watches)
+        return any(watch.name == name and watch.is_on for watch in self._watches)
 
     def ring(self, but: str | None = None) -> None:
         """Tell those who watch, but for who has done it: that one hears at most how far the remote is by that."""
@@ -193,6 +161,9 @@ class _Watch:
         token: the user's.
         told: up to where the remote has told of its history; None when it does not know that.
         generation: of the remote, by whose end the watch breaks.
+
+    Attributes:
+        is_on: whether the remote has agreed to it.
     """
 
     def __init__(self, name: str, line: Any, token: str | None, told: Cursor | None, generation: int) -> None:
@@ -201,6 +172,7 @@ class _Watch:
         self.token = token
         self.told = told
         self.generation = generation
+        self.is_on = False
         self.hints = deque[Hint]()
         self._rung = asyncio.Event()
 
@@ -257,9 +229,11 @@ class Adapter:
 
     async def pull(self, cursor: Cursor | None, limit: Limit) -> Page:
         network, line = self._network, self._connected()
-        if network.random(self.name).random() < network.weather(self.name).small:
+        weather, draws = network.weather(self.name), [network.random(self.name).random() for _ in range(3)]
+        if draws[0] < weather.small:
             limit = dataclasses.replace(limit, max_count=1)
-        page = await self._ask("pull", lambda: network.remote.pull(line, cursor, limit), with_token=True)
+        again = 1 + int(draws[2] * _AGAIN_MAX) if draws[1] < weather.again else 0
+        page = await self._ask("pull", lambda: network.remote.pull(line, cursor, limit, again), with_token=True)
         if page.changesets:
             network.trace.note(self.name, f"got {len(page.changesets)} changesets{', and more is there' * page.more}")
         return page
@@ -283,7 +257,9 @@ class Adapter:
         network.watching(watch)
         self._watches[watch] = None
         try:
-            if await self._ask("watch", lambda: network.remote.has_news(line, cursor)):
+            has_news = await self._ask("watch", lambda: network.remote.has_news(line, cursor))
+            watch.is_on = True
+            if has_news:
                 yield Hint()
             while True:
                 await watch.wait()

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from localstore.sync.progress import Direction
-from tests.simulation.line import CALM, Weather
+from tests.simulation.weather import CALM, Weather
 
 __all__ = ["Op", "Plan", "Setup", "plan"]
 
 _DAY = 86_400.0
 _YEAR = 365 * _DAY
+_HASTY = 0.06  # how often somebody presses one button of a device after another
+_BUTTONS = ("pause", "pause", "log_out", "log_out", "write", "reopen", "close", "crash", "expire_tokens", "reconnect", "upload")
 
 
 @dataclass(frozen=True)
@@ -82,34 +84,52 @@ class Plan:
         return dataclasses.replace(self, ops=tuple(op for place, op in enumerate(self.ops) if place not in ops))
 
 
-def plan(seed: int) -> Plan:
-    """The run of a seed."""
+def plan(seed: int, *, at_most: int | None = None) -> Plan:
+    """The run of a seed.
+
+    Args:
+        seed: decides all.
+        at_most: only so many of the things that happen, the first ones; for many short runs.
+    """
     chance = random.Random(f"plan {seed}")
     pace = chance.choice((0.01, 1.0, 1.0, 60.0, 3600.0))
     setup = _setup(chance, pace)
     count = chance.choice((20, 40, 80))
     faults = {**_FAULTS, **({} if setup.access_seconds is None else _USERS), **(_PARTINGS if chance.random() < 0.5 else {})}
     shares = {kind: share * chance.choice((0, 1, 1, 3)) for kind, (share, _) in faults.items()}
-    at, ops = 0.0, []
-    for _ in range(count):
+    at, ops = 0.0, list[Op]()
+
+    def add(kind: str, device: int) -> None:
+        more: dict[str, Any] = faults[kind][1](chance) if kind in faults else {"work": chance.choice(setup.works)}
+        if kind == "change_weather" and setup.horizon_days is None and chance.random() < 0.2:
+            more = {"weather": dataclasses.replace(more["weather"], late_s=2 * _DAY)}
+        ops.append(Op(round(at, 3), kind, device, chance.randrange(1 << 32), more))
+
+    while len(ops) < count:
         at += chance.expovariate(1 / pace)
-        kind = "write" if chance.random() < 0.6 else chance.choices([*shares, "write"], [*shares.values(), 0.1])[0]
-        more = faults[kind][1](chance) if kind in faults else {"work": chance.choice(setup.works)}
-        ops.append(Op(round(at, 3), kind, chance.randrange(setup.devices), chance.randrange(1 << 32), more))
-    return Plan(seed, setup, tuple(ops))
+        if chance.random() < _HASTY:
+            device, gap = chance.randrange(setup.devices), chance.choice((0.01, 0.2, 3.0))
+            for _ in range(chance.randrange(3, 9)):
+                add(chance.choice([kind for kind in _BUTTONS if kind == "write" or kind in faults]), device)
+                at += chance.expovariate(1 / gap)
+        else:
+            kind = "write" if chance.random() < 0.6 else chance.choices([*shares, "write"], [*shares.values(), 0.1])[0]
+            add(kind, chance.randrange(setup.devices))
+    return Plan(seed, setup, tuple(ops[: count if at_most is None else min(count, at_most)]))
 
 
 def _setup(chance: random.Random, pace: float) -> Setup:
     devices = chance.choice((2, 2, 3, 3, 4, 5))
     wrong, is_far_ahead = chance.choice((0.0, 1.0, 200.0)), chance.random() < 0.1
     horizon = chance.choice((None, None, None, 3600.0, 20_000.0))
+    horizon = horizon and max(horizon, 20 * pace)  # see the known limits: what is unsent gets out within it
     initial = max(chance.choice((0.1, 1.0, 10.0)), pace / 20)
     settings = {
         "page_count": chance.choice((1, 2, 7, 5000)),
         "page_bytes": chance.choice((300, 5000, 4 << 20)),
         "backoff_initial": initial,
         "backoff_factor": chance.choice((1.0, 2.0, 4.0)),
-        "backoff_max": initial * chance.choice((1.0, 30.0)),
+        "backoff_max": initial * chance.choice((1.0, 30.0, 30.0)),
         "backoff_jitter": chance.choice((0.0, 0.25)),
         "request_timeout": chance.choice((5.0, 120.0)),
         "connect_timeout": chance.choice((5.0, 120.0)),
@@ -149,10 +169,10 @@ def _setup(chance: random.Random, pace: float) -> Setup:
 
 
 def _weather(chance: random.Random) -> dict[str, Any]:
-    """What is late is so by less than the horizon of any run: what arrives after it breaks what a remote promises."""
+    """What is late is so by less than any horizon: what arrives after it breaks what a remote promises."""
     if chance.random() < 0.25:
         return {"weather": CALM if chance.random() < 0.5 else Weather(is_up=False)}
-    parts = ("lose_request", "lose_answer", "busy", "twice", "late", "small", "lose_hint")
+    parts = ("lose_request", "lose_answer", "busy", "twice", "late", "small", "again", "lose_hint")
     bad: dict[str, Any] = {name: round(chance.random() ** 2, 2) for name in chance.sample(parts, chance.randrange(1, 4))}
     delay, late = chance.choice((0.001, 0.05, 2.0, 30.0)), chance.choice((30.0, 1000.0, 3000.0))
     return {"weather": Weather(delay=delay, tell=chance.choice((0.0, 0.5, 1.0)), late_s=late, **bad)}
@@ -171,18 +191,20 @@ _FAULTS: dict[str, tuple[float, Callable[[random.Random], dict[str, Any]]]] = {
     "change_weather": (4.0, _weather),
     "crash": (3.0, _crash),
     "close": (1.0, lambda chance: {"away": _away(chance)}),
+    "reopen": (1.5, lambda chance: {"away": _away(chance)}),
     "pause": (1.0, lambda chance: {"away": _away(chance)}),
     "upload": (0.7, lambda chance: {"timeout": chance.choice((1.0, 60.0, 3600.0))}),
     "download": (0.7, lambda chance: {"timeout": chance.choice((1.0, 60.0, 3600.0))}),
     "progress": (0.7, lambda chance: {"direction": chance.choice(list(Direction))}),
+    "follow": (0.7, lambda chance: {"away": chance.choice((1.0, 60.0, 3600.0))}),
     "reconnect": (0.5, lambda chance: {}),
-    "restart_remote": (0.5, lambda chance: {}),
+    "restart_remote": (2.0, lambda chance: {}),
     "step_clock": (
         0.5,
         lambda chance: {"seconds": round(chance.uniform(-1, 1) * chance.choice((1.0, 100.0, 5000.0, _YEAR)), 3)},
     ),
     "upgrade": (1.0, lambda chance: {"away": _away(chance)}),
-    "write_together": (2.0, lambda chance: {}),
+    "write_together": (4.0, lambda chance: {}),
 }
 """How often each befalls a device, and what there is to be said about it."""
 

@@ -37,7 +37,7 @@ class Found(NamedTuple):
 PLANTED = (
     Planted(
         "the cursor is saved before the rows",
-        60,
+        20,
         "store/file.py",
         "        with self.transaction(unconstrained=True) as connection:\n"
         "            self._seal_leftovers(connection)\n"
@@ -76,21 +76,21 @@ PLANTED = (
     ),
     Planted(
         "the stamp of what was written is not persisted",
-        40,
+        20,
         "store/migrations/versions/layout_0001_first.py",
         "SET last_number = max(last_number, OLD.number), last_stamp = max(last_stamp, OLD.stamp);",
         "SET last_number = max(last_number, OLD.number);",
     ),
     Planted(
         "the stamp of what was applied is not persisted",
-        40,
+        20,
         "store/apply.py",
         "        (cursor, turn.highest_stamp),",
         "        (cursor, 0),",
     ),
     Planted(
         "half of a changeset is applied, and the whole in another transaction",
-        60,
+        20,
         "store/apply.py",
         "    for changeset in turn:\n        rows.take(changeset)\n",
         "    from msgspec.structs import replace\n"
@@ -111,10 +111,34 @@ PLANTED = (
     ),
     Planted(
         "a duplicate waits for its turn, as it comes again in a page",
-        40,
+        20,
         "store/apply.py",
         "            if sealed.number > self._number(sealed.device):\n",
         "            if sealed.number > self._number(sealed.device) or sealed.device != state.device:\n",
+    ),
+    Planted(
+        "what waited is not looked at when its turn has come",
+        20,
+        "store/apply.py",
+        "        for device in sorted(self._page.keys() | self._waiting, key=self._stamp_of_next):\n",
+        "        for device in sorted(self._page.keys(), key=self._stamp_of_next):\n",
+    ),
+    Planted(
+        "who logs in resumes what was paused",
+        60,
+        "sync/state.py",
+        "        _P,\n        RESUME=Transition(_A, Effect.START),\n",
+        "        _P,\n"
+        "        LOG_IN=Transition(_A, Effect.START),\n"
+        "        LOG_IN_STALE=Transition(_W, Effect.RENEW_TOKEN),\n"
+        "        RESUME=Transition(_A, Effect.START),\n",
+    ),
+    Planted(
+        "those who waited for a download are kept",
+        20,
+        "sync/waits.py",
+        "            self._downloads = [wait for wait in self._downloads if wait[0] > mark]\n",
+        "            self._downloads = list(self._downloads)\n",
     ),
     Planted(
         "the backoff is never reset",
@@ -137,6 +161,13 @@ PLANTED = (
         "sync/session.py",
         "        self._poke()\n        self._transfers.changed()\n",
         "        self._transfers.changed()\n",
+    ),
+    Planted(
+        "the session of a closed realm does not end when all is uploaded",
+        40,
+        "sync/session.py",
+        "            self.enter(Event.UPLOADED, life=life)\n",
+        "            pass\n",
     ),
     Planted(
         "the wake-up of a hint is lost",

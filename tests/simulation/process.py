@@ -21,6 +21,8 @@ from localstore.environment import Environment
 from localstore.errors import Busy, LocalStoreError, Offline, OperationAborted, SyncError
 from localstore.schema import Model
 from localstore.sync.session import SyncSession
+from localstore.user import UserState
+from tests.simulation.between import states_between
 from tests.simulation.clocks import WallClock
 from tests.simulation.disk import Disk, Log, lose_commits
 from tests.simulation.loop import RUNNING, VirtualLoop
@@ -40,7 +42,9 @@ class Observer(Protocol):
     """Who looks at what a process does."""
 
     def opened(self, process: Process) -> None: ...
+    def passed(self, process: Process, disk: Disk) -> None: ...
     def worked(self, process: Process, name: str) -> None: ...
+    def moved(self, process: Process) -> None: ...
     def heard(self, process: Process, error: SyncError) -> None: ...
     def died(self, process: Process) -> None: ...
 
@@ -115,6 +119,7 @@ class Device:
         if process is not None:
             process.run(process.close)
             await process.end()
+            process.notice()
 
     def kill(self, commits: int = 0, *, instead: Disk | None = None) -> Coroutine[Any, Any, None]:
         """Kill the application, now.
@@ -180,6 +185,8 @@ class Process:
         self._context.run(RUNNING.set, self)
         self._session_loop: _SessionLoop | None = None
         self._realm: Realm | None = None
+        self._session: SyncSession | None = None
+        self._seen: tuple[object, object] = None, None
         self._app: App | None = None
 
     # -- what the simulation does with it
@@ -195,7 +202,13 @@ class Process:
 
     @property
     def session(self) -> SyncSession:
-        return self.realm.sync_session
+        assert self._session is not None
+        return self._session
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the application has its realm open."""
+        return not (self.is_dead or self.realm.is_closed)
 
     @property
     def app(self) -> App:
@@ -205,6 +218,12 @@ class Process:
     @property
     def user(self) -> User:
         return self.app.all_users()[0] if self.device.credentials else self.app.login(Credentials.anonymous())
+
+    @property
+    def user_state(self) -> UserState:
+        """Whether the user of its realm is logged in."""
+        assert isinstance(self.realm.configuration, SyncConfiguration)
+        return self.realm.configuration.user.state
 
     @property
     def device_id(self) -> str:
@@ -241,11 +260,17 @@ class Process:
         """The user logs out, and the realm stays open."""
         self.user.log_out()
 
-    def open(self) -> None:
-        """Open the realm."""
+    def open(self) -> bool:
+        """Open the realm, and say whether it has another session than it had before."""
         device = self.device
         configuration = SyncConfiguration(self.user, device.schema, device.folder / DATABASE, error_handler=self._hear)
         self._realm = Realm.open(configuration)
+        before, self._session = self._session, self._realm.sync_session
+        return before is not self._session
+
+    def close_realm(self) -> None:
+        """Close the realm alone; its session first uploads what is unsent, unless it is opened again before."""
+        self.realm.close()
 
     def close(self) -> None:
         """Close the realm and the app; what is left of them runs on for some steps."""
@@ -286,9 +311,17 @@ class Process:
 
     def step(self) -> None:
         self.steps += 1
+        self.notice()
         if self._strike is not None and self.steps >= self._strike[0]:
             strike, self._strike = self._strike[1], None
             strike()
+
+    def notice(self) -> None:
+        """See whether the session is in another state than before."""
+        session = self._session
+        if session is not None and self._seen != (seen := (session.state, session.connection_state)):
+            self._seen = seen
+            self.device.observer.moved(self)
 
     def has_begun(self, task: asyncio.Task[Any]) -> None:
         self.tasks[task] = None
@@ -307,11 +340,13 @@ class Process:
         context = contextvars.copy_context()
         context.run(_in_loop.set, None)
         name = getattr(function, "__name__", "work")
-        before = self.device.log() if name == "batch" else None
+        before = self.device.log()
         result = context.run(function, *args, **kwargs)
         if name == "batch":
             self.device.note_synced(before)
         if self._realm is not None:
+            for disk in states_between(self.device.folder, DATABASE, before):
+                self.device.observer.passed(self, disk)
             self.device.observer.worked(self, name)
         await asyncio.sleep(0)
         return result

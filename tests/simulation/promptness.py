@@ -17,18 +17,20 @@ import sqlalchemy as sa
 from localstore.sync.state import ConnectionState, ConnectionStateChange, SessionState
 from localstore.sync.status import Reason
 from localstore.wire import SealedChangeset
-from tests.simulation.line import CALM, Network
+from tests.simulation.line import Network
 from tests.simulation.plan import Setup
 from tests.simulation.process import Process
+from tests.simulation.weather import CALM
 
 __all__ = ["HARMLESS", "OF_ONE_DEVICE", "Promptness"]
 
-HARMLESS = {"write", "write_together", "upload", "download", "progress"}
+HARMLESS = {"write", "write_together", "upload", "download", "progress", "follow"}
 """Kinds of happenings that are no reason to be slow."""
-OF_ONE_DEVICE = {"change_weather", "crash", "close", "pause", "reconnect", "back_up", "step_clock"}
+OF_ONE_DEVICE = {"change_weather", "crash", "close", "reopen", "pause", "reconnect", "back_up", "step_clock"}
 """Kinds that are one for the device alone to which they happen."""
 
 _AT_ONCE = 2.0  # seconds: twenty round trips in calm weather
+_MOMENT = 0.5  # seconds: five of them, of which a session that ends has use for one at a time
 _LOOKS = 200  # at a device that is about something, before it is said to get nowhere
 _SOON = 0.01
 
@@ -72,6 +74,8 @@ class Promptness:
     # -- what happens
 
     def opened(self, process: Process) -> None:
+        if (before := self._lines.get(process)) is not None:  # of a realm that was closed: nothing is awaited of it any more
+            before.changes, before.steps = before.changes + 1, before.steps + 1
         self._lines[process] = _Line()
         process.session.on_connection_state_change(lambda change: self._connected(process, change))
 
@@ -95,6 +99,25 @@ class Promptness:
         if line is not None and line.since is not None:
             self._later(process, line, _AT_ONCE, lambda: self._arrived.get(device_id, 0) >= number, f"push its {number}")
 
+    def closed_realm(self, process: Process) -> None:
+        """A realm was closed: its session is to end as soon as what was unsent is sent, and nobody needs to be there for it."""
+        line, session = self._lines.get(process), process.session
+        if line is None or line.since is None:
+            return
+        steps = line.steps
+
+        def look(asked: int) -> None:
+            is_dying = not process.is_dead and process.session is session and session.state is SessionState.DYING
+            if not is_dying or line.steps != steps or self._network.weather(process.name) != CALM:
+                return
+            by_now = self._network.asked.get(process.name, 0)
+            if by_now == asked:
+                self._fail(f"{process.name} is not prompt: its realm was closed, and its session neither uploads nor ends")
+            self._network.later(_MOMENT, lambda: look(by_now))
+
+        first = self._network.asked.get(process.name, 0)
+        self._network.later(_MOMENT, lambda: look(first))
+
     def _taken(self, batch: Sequence[SealedChangeset], acknowledged: int, by: str) -> None:
         """The remote took something, which is to be at all others soon."""
         device_id, last = batch[0].device.hex(), min(batch[-1].number, acknowledged)
@@ -102,8 +125,10 @@ class Promptness:
             return
         self._arrived[device_id] = last
         for process, line in self._lines.items():
-            if process.name == by or line.since is None:
+            if process.name == by or line.since is None or not process.is_open:
                 continue
+            if process.run(partial(getattr, process, "device_id")) == device_id:
+                continue  # it is a copy of who pushed, and nobody is told of what is their own
             seconds = 0.0 if self._network.is_watched(process.name) else self._setup.capabilities["poll_seconds"]
             has = partial(self._has, process, line, device_id, last)
             self._later(process, line, seconds + _AT_ONCE, has, f"get {last} of {device_id[:6]}")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from localstore.adapter import Capabilities
+import dataclasses
+
+from localstore.adapter import Capabilities, Cursor, Limit, Page
 from localstore.environment import Environment
+from localstore.testing.memory import _Line
 from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
 from localstore.testing.memory_users import MemoryRemoteWithUsers
 
@@ -29,6 +32,15 @@ class Remote(MemoryRemoteWithUsers, MemoryRemoteWithSnapshots):  # type: ignore[
     def capabilities(self) -> Capabilities:
         """What its adapters say of themselves."""
         return Capabilities(watch=True, ping=True, snapshots=True, users=self._wants_users)
+
+    def pull(self, line: _Line, cursor: Cursor | None, limit: Limit, again: int = 0) -> Page:
+        """What comes after a cursor, and before it so many that came there, as of a remote that gives them more than once."""
+        page = super().pull(line, cursor, limit)
+        if not again or cursor is None:
+            return page
+        start = int(bytes(cursor).split(b":")[1])
+        before = self.changesets(line.partition)[max(0, start - again) : start]
+        return dataclasses.replace(page, changesets=(*before, *page.changesets))
 
     def check(self, access_token: str | None) -> None:
         """Refuse an access token that is not good."""

@@ -12,7 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session
 
+from localstore import wire
 from localstore.changes import Key
+from localstore.clock import stamp_ms
 from localstore.wire import SealedChangeset
 from tests.merging.schemas import Table
 from tests.simulation.process import Process
@@ -76,9 +78,14 @@ class Standing:
             self._of(process).own.clear()
 
     def wrongs(self, process: Process, session: Session) -> list[str]:
-        """What must not be so."""
-        known = self._of(process)
-        found = [*self._ahead(known, session), *self._unread(process, known, session)]
+        """What must not be so in any state of a file."""
+        return [*self._ahead(self._of(process), session), *_waits_too_long(session), *self._forgotten(session)]
+
+    def unlike_what_was_done(self, process: Process, session: Session, name: str) -> list[str]:
+        """What must not be so after a call, nor after an application's write."""
+        found = self._unread(process, self._of(process), session)
+        if name == "apply":
+            found += _waits_without_need(process, session)
         if len(process.tasks) > _TASKS_MAX:
             found.append(f"has {len(process.tasks)} tasks at a time")
         return found
@@ -114,6 +121,14 @@ class Standing:
             else []
         )
 
+    def _forgotten(self, session: Session) -> list[str]:
+        """Whether a stamp is later than any that the file knows of: what is stamped next must be later than all of them."""
+        device, latest, applied = session.execute(sa.text(_STAMPS)).one()
+        sent = max((sealed.stamp for sealed in self._remote.changesets() if sealed.device == device), default=0)
+        if latest >= max(sent, applied):
+            return []
+        return [f"has forgotten a stamp: {latest} is its last, {sent} it has sent, {applied} it has applied"]
+
     def _unread(self, process: Process, known: _Known, session: Session) -> list[str]:
         """What was written here and is not read; a row that is set aside is listed, and so explained."""
         different = [name for name, wanted in known.own.items() if self._row(session, *name) != wanted]
@@ -139,10 +154,38 @@ def _numbers(session: Session) -> dict[str, int]:
     return had
 
 
+def _waits_too_long(session: Session) -> list[str]:
+    """What waits for its turn and had it."""
+    return [f"{number} of {device[:6]} waits, and was applied" for device, number in session.execute(sa.text(_PAST))]
+
+
+def _waits_without_need(process: Process, session: Session) -> list[str]:
+    """What waits and would be the next of its device, with all that it depends on applied and its time come."""
+    following = list(session.execute(sa.text(_WAITING_SEALED)))
+    if not following:
+        return []
+    had = {str(device): int(number) for device, number in session.execute(sa.text(_APPLIED))}
+    latest_ms = process.device.clock.now_ms() + int(process.device.settings["max_clock_drift"] * 1000)
+    found = []
+    for device, number, sealed in following:
+        changeset = wire.unseal(wire.decode(sealed))
+        is_known = all(had.get(depends.device.hex(), 0) >= depends.number for depends in changeset.depends)
+        if number == had.get(device, 0) + 1 and is_known and stamp_ms(changeset.stamp) <= latest_ms:
+            found.append(f"{number} of {device[:6]} waits, and there is nothing that it waits for")
+    return found
+
+
+_STAMPS = """
+    SELECT device, max(last_stamp, coalesce((SELECT max(stamp) FROM localstore_outbox), 0)),
+        coalesce((SELECT max(stamp) FROM localstore_device), 0) FROM localstore_state"""
 _APPLIED = """
     SELECT lower(hex(device)), max(number) FROM (
         SELECT device, number FROM localstore_device
         UNION ALL SELECT device, max(last_number, coalesce((SELECT max(number) FROM localstore_outbox), 0))
             FROM localstore_state
     ) GROUP BY device"""
+_PAST = """
+    SELECT lower(hex(w.device)), w.number FROM localstore_waiting AS w
+    JOIN localstore_device AS d ON d.device = w.device AND d.number >= w.number"""
+_WAITING_SEALED = "SELECT lower(hex(device)), number, sealed FROM localstore_waiting"
 _WAITING = "SELECT lower(hex(device)), number FROM localstore_waiting ORDER BY device, number"

@@ -1,17 +1,26 @@
-"""The simulation's own parts: time that is a number, and disks that lose commits."""
+"""The simulation's own parts: time that is a number, disks that lose commits, and what sessions keep."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from localstore.adapter import Cursor, Hint
+from localstore.sync.stream import Broadcast
+from localstore.sync.waits import Waits
+from tests.simulation.between import opened as opened_disk
+from tests.simulation.between import states_between
 from tests.simulation.disk import Disk, Log, commits, lose_commits
+from tests.simulation.keeping import kept, too_much
 from tests.simulation.loop import Stuck, TooManySteps, VirtualLoop
 from tests.simulation.minimising import minimised
 from tests.simulation.plan import Plan, plan
@@ -130,6 +139,44 @@ def test_the_log_s_index_says_where_it_ends_and_what_is_in_the_database(folder: 
         assert after is not None
         assert after.generation != before.generation
     assert Log.of(folder, "x.db") is None
+
+
+def test_what_was_visible_between_the_commits_of_a_call_can_be_read(folder: Path, tmp_path: Path) -> None:
+    with closing(opened(folder)) as connection:
+        written(connection, 1)
+        before = Log.of(folder, "x.db")
+        connection.execute("BEGIN")
+        written(connection, 2)
+        connection.execute("COMMIT")
+        written(connection, 2)
+        seen = []
+        for disk in states_between(folder, "x.db", before):
+            with opened_disk(disk, "x.db", tmp_path / "between") as session:
+                seen.append(session.execute(sa.text("SELECT count(*) FROM t")).scalar_one())
+        assert list(states_between(folder, "x.db", Log.of(folder, "x.db"))) == []
+    assert seen == [3, 4]
+
+
+def test_what_piles_up_is_found_wherever_it_is(loop: VirtualLoop) -> None:
+    told, waits = Broadcast[Hint](), Waits()
+    stream = told.stream()
+    for _ in range(20):
+        told.put(Hint(after=Cursor(b"")))
+
+    async def holding() -> None:
+        some = [Hint()]
+        await asyncio.sleep(DAY)
+        some.clear()
+
+    task = loop.create_task(holding())
+    loop.run_until_complete(asyncio.sleep(0))
+    assert kept(told) == Counter()  # a stream is its reader's
+    assert kept(stream) == Counter(Hint=20)
+    assert kept([task]) == Counter(Hint=1)
+    assert kept(waits) == Counter()
+    waits.download()
+    assert kept(waits) == Counter({Future.__name__: 1})
+    assert [too_much(kept(one)) for one in (told, stream, [task], waits)] == [False, True, False, True]
 
 
 def test_a_failing_plan_is_made_smaller_until_nothing_can_be_spared() -> None:

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,19 @@ from localstore.errors import SyncError, Unauthorized
 from localstore.sync.state import SessionState
 from tests.simulation.checks import Checks, Wrong, waiting
 from tests.simulation.clocks import WallClock
+from tests.simulation.disk import Disk
 from tests.simulation.happenings import Happenings
-from tests.simulation.line import CALM, Adapter, Network
+from tests.simulation.keeping import kept, too_much
+from tests.simulation.line import Adapter, Network
 from tests.simulation.loop import VirtualLoop
+from tests.simulation.moves import Moves
 from tests.simulation.plan import Plan
 from tests.simulation.process import Device, Process
 from tests.simulation.promptness import HARMLESS, OF_ONE_DEVICE, Promptness
 from tests.simulation.remote import Remote
 from tests.simulation.standing import Standing
 from tests.simulation.trace import Logged, Trace
+from tests.simulation.weather import CALM
 from tests.simulation.workloads.churn import Churn
 from tests.simulation.workloads.lists import Lists
 from tests.simulation.workloads.names import Names
@@ -47,6 +52,7 @@ MAX_STEPS = 400_000
 _ROUNDS = 200  # of waiting for everybody to come to rest
 _ROUND_SECONDS = 61.0
 _FAR_AHEAD_SECONDS = 3600.0  # what is stamped further ahead need not be waited for; clocks that are so wrong are corrected
+_BEHIND_SECONDS = 300.0  # a clock that is further behind is corrected, as it may keep its device from any snapshot for as long
 _FAST_FOLDER = Path("/dev/shm")
 
 WORKS: dict[str, type[Work]] = {
@@ -122,6 +128,7 @@ class World:
         self.checks = Checks(works, standing, self.loop.give_up)
         self.checks.resets = setup.horizon_days is not None or setup.capabilities["snapshots"]
         self.network = Network(self.remote, self.loop, self.trace, f"network {plan.seed}", setup.capabilities)
+        self.moves = Moves(lambda said: self.loop.give_up(Wrong(said)))
         self.promptness = Promptness(self.network, setup, lambda said: self.loop.give_up(Wrong(said)))
         schemas = (
             [model for work in self.works.values() for model in work.models],
@@ -165,6 +172,15 @@ class World:
         changesets = len(self.network.accepted)
         return Outcome(self.loop.steps, self.loop.time(), changesets, trace.digest, failure, list(trace.last))
 
+    def _at_rest(self) -> None:
+        """Everybody is: see whether all is well."""
+        for device in self.devices:
+            assert device.process is not None
+            held = kept(device.process.session)
+            if too_much(held):
+                raise Wrong(f"{device.name}: its session is at rest, and keeps {dict(held)}")
+        self.checks.all_is_well(self.devices, self.remote.changesets())
+
     async def _live(self) -> None:
         for device in self.devices:
             await device.start()
@@ -173,14 +189,17 @@ class World:
             await asyncio.sleep(max(0.0, op.at - self.loop.time()))
             self.trace.note("plan", str(op))
             getattr(happenings, op.kind)(self.devices[op.device], random.Random(op.seed), **op.with_)
+            for device in self.devices:
+                if device.process is not None:
+                    device.process.notice()
             if op.kind not in HARMLESS:
                 self.promptness.disturbed(self.devices[op.device].name if op.kind in OF_ONE_DEVICE else None)
         self.trace.note("plan", "all faults stop")
         await self._heal()
-        self.checks.all_is_well(self.devices, self.remote.changesets())
+        self._at_rest()
         if self._upgrade_all():
             await self._heal()
-            self.checks.all_is_well(self.devices, self.remote.changesets())
+            self._at_rest()
         self.trace.note("plan", "all is well")
         for device in self.devices:
             await device.close()
@@ -199,21 +218,15 @@ class World:
 
     async def _heal(self) -> None:
         """Wait until everybody has come to rest, which must not take long."""
-        self.promptness.disturbed()
-        for device in self.devices:
-            self.network.change_weather(device.name, CALM)
-            if abs(device.clock.now_ms() - self.clock.now_ms()) > _FAR_AHEAD_SECONDS * 1000:
-                device.clock.correct()
-            if device.process is not None:
-                device.process.spare()
-        while self.away:
-            task = self.away.pop()
-            with suppress(asyncio.CancelledError):
-                await task
+        await self._end_faults()
+        have_noticed = False
         for _ in range(_ROUNDS):
             await asyncio.sleep(_ROUND_SECONDS)
             for device in self.devices:
                 await self._log_in(device)
+            if not have_noticed and not any(map(why_not_in_step, self.devices)):
+                have_noticed = True
+                self._let_twins_notice()
             if not any(map(why_not_in_step, self.devices)):
                 before = len(self.network.accepted)
                 have_all = [await self._download(device) for device in self.devices]
@@ -224,6 +237,30 @@ class World:
                     self._let_time_come()
         restless = [f"{device.name}: {why}" for device in self.devices if (why := why_not_at_rest(device))]
         raise Wrong(f"does not come to rest: {'; '.join(restless)}")
+
+    async def _end_faults(self) -> None:
+        """Let the sun shine, clocks be about right, and everybody be there."""
+        self.promptness.disturbed()
+        for device in self.devices:
+            self.network.change_weather(device.name, CALM)
+            ahead = (device.clock.now_ms() - self.clock.now_ms()) / 1000
+            if not -_BEHIND_SECONDS <= ahead <= _FAR_AHEAD_SECONDS:
+                device.clock.correct()
+            if device.process is not None:
+                device.process.spare()
+        while self.away:
+            task = self.away.pop()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    def _let_twins_notice(self) -> None:
+        """Let copies connect anew: until they do so, or have something to send, they may not be given what their twins sent."""
+        for process in [device.process for device in self.devices]:
+            if process is not None and process.run(partial(getattr, process, "device_id")) in self.checks.twice:
+                process.run(process.session.pause)
+                self.moves.paused(process)
+                self.moves.resumes(process)
+                process.run(process.session.resume)
 
     def _let_time_come(self) -> None:
         """Let all wall clocks go on to the time of the latest changeset, as if everybody had slept until then. Who is not in
@@ -252,6 +289,7 @@ class World:
         if process is not None:
             await process.begin(process.log_in())
             if process.session.state is SessionState.INACTIVE and isinstance(process.session.last_error, Unauthorized):
+                self.moves.resumes(process)
                 process.run(process.session.resume)
 
     async def _download(self, device: Device) -> bool:
@@ -284,19 +322,28 @@ class World:
     # -- what processes tell
 
     def opened(self, process: Process) -> None:
-        self._processes.append(process)
+        if process not in self._processes:
+            self._processes.append(process)
+        self.moves.opened(process)
         self.promptness.opened(process)
         process.run(lambda: self.checks.opened(process))
+
+    def passed(self, process: Process, disk: Disk) -> None:
+        self.checks.look_at(process, disk)
 
     def worked(self, process: Process, name: str) -> None:
         self.promptness.worked(process, name)
         self.checks.look(process, name)
+
+    def moved(self, process: Process) -> None:
+        self.moves.moved(process)
 
     def heard(self, process: Process, error: SyncError) -> None:
         self.trace.note(process.name, f"hears of {type(error).__name__}: {error.message}")
         self.checks.heard(process, error)
 
     def died(self, process: Process) -> None:
+        self.moves.died(process)
         self.promptness.died(process)
         self.checks.died(process)
 
