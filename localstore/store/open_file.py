@@ -80,9 +80,8 @@ class OpenFile:
         self._closed = threading.Event()
         self._works = False
         self._readers = deque[object]()
-        self._reading_lock = (
-            threading.RLock()
-        )  # by itself in each ``with``: Ctrl-C could come between a Condition's and its block
+        # by itself in each ``with``: Ctrl-C could come between a Condition's and its block
+        self._reading_lock = threading.RLock()
         self._readers_changed = threading.Condition(self._reading_lock)
         self._let_go = memory.hold(path)
         self._looks = Looks(self._reader)
