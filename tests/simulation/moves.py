@@ -28,13 +28,13 @@ class _Known:
 
     Attributes:
         session: which.
-        state: as it was seen last.
+        state: as it was seen last; None when it was resumed since, and may have come to any by now.
         is_paused: by the application, which has not resumed it since.
         has_ended: since it was seen last.
     """
 
     session: SyncSession
-    state: SessionState
+    state: SessionState | None
     is_paused: bool = False
     has_ended: bool = False
 
@@ -67,7 +67,8 @@ class Moves:
     def resumes(self, process: Process) -> None:
         """The application is about to resume it."""
         self.moved(process)
-        self._known[process].is_paused = False
+        known = self._known[process]
+        known.is_paused, known.state = False, None
 
     def moved(self, process: Process) -> None:
         """See what state it is in."""
@@ -79,12 +80,12 @@ class Moves:
         for wrong in self._wrongs(process, known, before, ended_before=ended_before):
             self._fail(f"{process.name}: the session went from {before} to {known.state} and {wrong}")
 
-    def _wrongs(self, process: Process, known: _Known, before: SessionState, *, ended_before: bool) -> list[str]:
-        state, connection = known.state, known.session.connection_state
+    def _wrongs(self, process: Process, known: _Known, before: SessionState | None, *, ended_before: bool) -> list[str]:
+        state, connection = known.session.state, known.session.connection_state
         found = []
-        if before is not state and (before, state) not in _MOVES:
+        if before not in (None, state) and (before, state) not in _MOVES:
             found.append("there is no such way")
-        if before is not state and ended_before:
+        if before not in (None, state) and ended_before:
             found.append("had ended")
         if known.is_paused and state is not SessionState.PAUSED:
             found.append("was not resumed")

@@ -31,6 +31,10 @@ def test_all_is_well_when_the_faults_have_stopped(seed: int) -> None:
     assert fails(seed) is None
 
 
+def test_a_realm_may_be_closed_at_the_moment_at_which_its_session_is_resumed() -> None:
+    assert run(plan(401073, at_most=20)).failure is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_all_is_well_in_many_runs(part: int) -> None:
