@@ -109,7 +109,8 @@ class Cycle:
         self._backoff = Backoff(parts.backoff, parts.environment.random)
         self._token = TokenUse(parts.tokens, signals.work.set)
         self._reports = reports or Reports()
-        self._cursor: Cursor | None = None
+        self._cursor: Cursor | None = None  # in the file
+        self._moved: Cursor | None = None  # where the log is by now, when only this device has added to it since
         self._looked, self._looked_at = 0, 0.0  # mark and time of the last pull that reached the head
         self._hints = Hints(line.adapter, parts.environment.monotonic, self._heard, self._warn)
         self._remote_ahead_ms: float | None = None
@@ -248,7 +249,7 @@ class Cycle:
 
     async def _look_at_cursor(self) -> State:
         state = await self._in_thread(self._store.state)
-        self._cursor = None if state.cursor is None else Cursor(state.cursor)
+        self._cursor, self._moved = None if state.cursor is None else Cursor(state.cursor), None
         return state
 
     async def _pull_to_head(self) -> None:
@@ -282,7 +283,11 @@ class Cycle:
         while self._hints.brought:
             hint = self._hints.brought.popleft()
             page = hint.page
-            if page is None or page.more or hint.after != self._cursor or not await self._apply(page):
+            if page is None or page.more or hint.after != (self._moved or self._cursor):
+                return False
+            if not page.changesets:
+                self._moved = page.cursor  # the file is written to with what comes next
+            elif not await self._apply(page):
                 return False
         if page is None or self._hints.heard:
             return page is None and not self._hints.heard
@@ -302,7 +307,7 @@ class Cycle:
         if applied is None:
             await self._look_at_cursor()
             return False
-        self._cursor = page.cursor
+        self._cursor, self._moved = page.cursor, None
         if page.changesets:
             self._backoff.reset()
             self._observer.tell(Received(_byte_count(page), page.remaining_bytes))
@@ -339,6 +344,8 @@ class Cycle:
         monotonic = self._parts.environment.monotonic
         poll = self._limits.poll or self._line.adapter.capabilities.poll_seconds
         until = min(monotonic() + self._token.at_most(poll), self._looked_at + poll)
+        if self._hints.is_following and not self._has_cause():
+            self._signals.work.clear()  # by a hint that came in time for this round
         while not self._signals.work.is_set() and (left := until - monotonic()) > _SOON:
             self._line.check_alive()
             seconds = min(left, signs.keep(), self._hints.keep(self._cursor))
@@ -350,6 +357,11 @@ class Cycle:
         self._signals.work.clear()
         self._signals.reconnect.clear()  # the line holds, or the pull that follows will show
         return is_due or not is_told or self._hints.heard or self._waits.download_requests > self._looked
+
+    def _has_cause(self) -> bool:
+        """Whether there is something left of what the cycle may have been poked for."""
+        is_poked = self._signals.committed or self._signals.reconnect.is_set() or self._hints.any
+        return is_poked or self._waits.download_requests > self._looked or self._token.is_outdated()
 
     async def _warn_of_offline_time(self) -> None:
         with suppress(Busy):  # which is for the next attempt to find
