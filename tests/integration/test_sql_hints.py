@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator
 
@@ -26,13 +27,14 @@ def url(postgres: PostgresServer) -> str:
     return server.url(server.database)
 
 
-async def watched(line: Line) -> AsyncIterator[Hint]:
+@contextlib.asynccontextmanager
+async def watched(line: Line) -> AsyncIterator[AsyncIterator[Hint]]:
     """What a line is told, from a moment on in which it is sure to hear."""
     assert isinstance(line.adapter, SqlAdapter)
-    hints = line.adapter.watch(None)
-    for _ in ("there is something already", "the server listens"):
-        assert await anext(hints) == Hint()
-    return hints
+    async with contextlib.aclosing(line.adapter.watch(None)) as hints:
+        for _ in ("there is something already", "the server listens"):
+            assert await anext(hints) == Hint()
+        yield hints
 
 
 async def pulled(line: Line, after: Cursor | None) -> Page:
@@ -51,14 +53,15 @@ def test_what_is_pushed_is_brought_to_who_watches_and_is_what_a_pull_gives(url: 
     async def story() -> None:
         async with connected(store) as writer, connected(store) as reader:
             await writer.push(1, 1)
-            hints, cursor = await watched(reader), await caught_up(reader)
-            for first, last in [(2, 2), (3, 5)]:
-                await writer.push(first, last)
-                hint = await anext(hints)
-                page = await pulled(reader, cursor)
-                assert hint == Hint(after=cursor, page=Page(changesets=page.changesets, cursor=page.cursor, more=False))
-                assert len(page.changesets) == last + 1 - first
-                cursor = page.cursor
+            async with watched(reader) as hints:
+                cursor = await caught_up(reader)
+                for first, last in [(2, 2), (3, 5)]:
+                    await writer.push(first, last)
+                    hint = await anext(hints)
+                    page = await pulled(reader, cursor)
+                    assert hint == Hint(after=cursor, page=Page(changesets=page.changesets, cursor=page.cursor, more=False))
+                    assert len(page.changesets) == last + 1 - first
+                    cursor = page.cursor
 
     run(story())
 
@@ -69,18 +72,19 @@ def test_what_comes_at_once_from_several_is_left_to_a_pull(url: str) -> None:
     async def story() -> None:
         async with connected(store) as one, connected(store) as two, connected(store) as reader:
             await one.push(1, 1)
-            hints, cursor = await watched(reader), await caught_up(reader)
-            waiting = asyncio.ensure_future(anext(hints))
-            await asyncio.sleep(0)
-            await asyncio.gather(one.push(2, 2), two.push(1, 1))
-            told = [await waiting]
-            while len(told) < 2 and told[0].page is not None:
-                told.append(await anext(hints))
-            for hint in told:  # each alone, one after the other; or together, without
-                if hint.page is not None:
-                    assert hint.after == cursor
-                    cursor = hint.page.cursor
-            assert len((await pulled(reader, None)).changesets) == 3
+            async with watched(reader) as hints:
+                cursor = await caught_up(reader)
+                waiting = asyncio.ensure_future(anext(hints))
+                await asyncio.sleep(0)
+                await asyncio.gather(one.push(2, 2), two.push(1, 1))
+                told = [await waiting]
+                while len(told) < 2 and told[0].page is not None:
+                    told.append(await anext(hints))
+                for hint in told:  # each alone, one after the other; or together, without
+                    if hint.page is not None:
+                        assert hint.after == cursor
+                        cursor = hint.page.cursor
+                assert len((await pulled(reader, None)).changesets) == 3
 
     run(story())
 
@@ -91,9 +95,9 @@ def test_much_is_left_to_a_pull(url: str) -> None:
     async def story() -> None:
         async with connected(store) as writer, connected(store) as reader:
             await writer.push(1, 1)
-            hints = await watched(reader)
-            await writer.adapter.push(writer.make(2, 2, os.urandom(_LITTLE).hex()))
-            assert await anext(hints) == Hint()
+            async with watched(reader) as hints:
+                await writer.adapter.push(writer.make(2, 2, os.urandom(_LITTLE).hex()))
+                assert await anext(hints) == Hint()
 
     run(story())
 
@@ -104,12 +108,12 @@ def test_who_pushed_it_itself_is_not_brought_it(url: str) -> None:
     async def story() -> None:
         async with connected(store, device) as one, connected(store, device) as twin, connected(store) as other:
             await other.push(1, 1)
-            hints = await watched(twin)
-            await one.push(1, 1)
-            await other.push(2, 2)
-            hint = await anext(hints)
-            assert hint.page is not None
-            assert [sealed.device for sealed in hint.page.changesets] == [other.device]
+            async with watched(twin) as hints:
+                await one.push(1, 1)
+                await other.push(2, 2)
+                hint = await anext(hints)
+                assert hint.page is not None
+                assert [sealed.device for sealed in hint.page.changesets] == [other.device]
 
     run(story())
 
@@ -121,13 +125,14 @@ def test_a_push_that_comes_again_is_no_news(url: str, twice: bool) -> None:
     async def story() -> None:
         async with connected(store) as writer, connected(store) as reader:
             await writer.push(1, 1)
-            hints, cursor = await watched(reader), await caught_up(reader)
-            if twice:
-                await writer.push(1, 1)
-            await writer.push(1, 2)  # of which the first is there
-            hint = await anext(hints)
-            assert hint.after == cursor
-            assert hint.page is not None
-            assert [sealed.number for sealed in hint.page.changesets] == [2]
+            async with watched(reader) as hints:
+                cursor = await caught_up(reader)
+                if twice:
+                    await writer.push(1, 1)
+                await writer.push(1, 2)  # of which the first is there
+                hint = await anext(hints)
+                assert hint.after == cursor
+                assert hint.page is not None
+                assert [sealed.number for sealed in hint.page.changesets] == [2]
 
     run(story())
