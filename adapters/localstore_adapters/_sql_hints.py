@@ -2,8 +2,8 @@
 
 What a line of this process stores, it tells the others itself. Of other processes PostgreSQL tells by NOTIFY, which is sent
 after the commit and not in it, as notifying commits would wait for each other; of an SQLite file, its ``data_version`` is
-looked at. What a line stores is brought along, if it is little. One thread listens while anybody watches. When it loses the
-server all are woken to see for themselves, and again when it is back.
+looked at. One thread listens while anybody watches. When it loses the server all are woken to see for themselves, and again
+when it is back.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from localstore_adapters._sql_engine import inode_of, open_file
-from localstore_adapters._sql_log import Stored
 from localstore_adapters._sql_url import Address
 
 __all__ = ["Bell", "Hints"]
@@ -28,7 +27,6 @@ __all__ = ["Bell", "Hints"]
 _CHANNEL = "localstore_log"
 _LOOK_SECONDS = 0.05  # 5 µs a look; half a percent of a processor
 _RETRY_SECONDS = (0.2, 5.0)
-_BRING_BYTES = 32 * 1024
 
 
 class Bell:
@@ -39,21 +37,14 @@ class Bell:
         self.device = device
         self._loop = asyncio.get_running_loop()
         self._rung = asyncio.Event()
-        self._news: Stored | None = None
 
-    def ring(self, news: Stored | None = None) -> None:
+    def ring(self) -> None:
         with contextlib.suppress(RuntimeError):  # its loop was closed: nobody is waiting
-            self._loop.call_soon_threadsafe(self._hear, news)
+            self._loop.call_soon_threadsafe(self._rung.set)
 
-    async def wait(self) -> Stored | None:
-        """Until it was rung; returns what was brought, None for what has to be read."""
+    async def wait(self) -> None:
         await self._rung.wait()
         self._rung.clear()
-        return self._news
-
-    def _hear(self, news: Stored | None) -> None:
-        self._news = None if self._rung.is_set() else news  # to read what came at once for several is less work
-        self._rung.set()
 
 
 class _Database(Protocol):
@@ -109,19 +100,16 @@ class Hints:
                     self._source.stop()
                     self._source = None
 
-    def stored(self, partition: int, stored: Stored, device: bytes) -> None:
-        """A line of this process has stored something."""
-        is_little = sum(one.byte_count for one in stored.changesets) <= _BRING_BYTES
-        news = stored if is_little and stored.begin is not None else None
+    def stored(self, partition: int, head: int, count: int, device: bytes) -> None:
+        """A line of this process has stored so many changesets, up to a position."""
         if not self._is_file:
-            self._ring(partition, but=device, news=news)
+            self._ring(partition, but=device)
             self._tell(partition)
             return
-        begin = stored.end.position - len(stored.changesets)
         with self._lock:
-            told = self._heads.get(partition, begin)
-            self._heads[partition] = max(stored.end.position, told)
-        self._ring(partition, but=device if told == begin else None, news=news)
+            told = self._heads.get(partition, head - count)
+            self._heads[partition] = max(head, told)
+        self._ring(partition, but=device if told == head - count else None)
 
     def _start(self) -> None:
         self._heads.clear()
@@ -135,11 +123,11 @@ class Hints:
         with self._lock:
             return list({bell.partition for bell in self._bells})
 
-    def _ring(self, partition: int, but: bytes | None = None, news: Stored | None = None) -> None:
+    def _ring(self, partition: int, but: bytes | None = None) -> None:
         with self._lock:
             bells = [bell for bell in self._bells if bell.partition == partition and (but is None or bell.device != but)]
         for bell in bells:
-            bell.ring(news)
+            bell.ring()
 
     def ring_all(self) -> None:
         with self._lock:

@@ -25,7 +25,6 @@ __all__ = [
     "Appended",
     "Line",
     "Place",
-    "Stored",
     "append",
     "append_at_once",
     "cursor_of",
@@ -42,6 +41,8 @@ __all__ = [
     "welcome_of",
 ]
 
+Appended = tuple[PushResult, int, int]
+"""The answer to a push, how many changesets were stored, and the position of the last."""
 _TRIM_COUNT = 500  # let go of in one transaction: appenders wait for it
 
 
@@ -66,23 +67,6 @@ class Place:
 
     position: int = 0
     mark: bytes = b""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What a push has added to the log: these changesets, up to ``end``.
-
-    Attributes:
-        begin: the place before the first; None where that was not seen.
-    """
-
-    changesets: Sequence[SealedChangeset]
-    end: Place
-    begin: Place | None = None
-
-
-Appended = tuple[PushResult, Stored]
-"""The answer to a push, and what was stored."""
 
 
 def cursor_of(line: Line, place: Place) -> Cursor:
@@ -164,23 +148,21 @@ def append(connection: sa.Connection, line: Line, batch: Sequence[SealedChangese
         _check_same(connection, line, batch[: len(batch) - len(fresh)])
     refused = next((sealed for sealed in fresh if sealed.byte_count > most), None)
     taken = fresh if refused is None else fresh[: refused.number - fresh[0].number]
-    begin: Place | None = None
     if taken:
-        begin = _place_at(connection, line, partition.head)
         _insert_all(connection, line, partition, taken, state.now_ms, mark)
-    stored = Stored(taken, Place(partition.head + len(taken), mark), begin)
+    head = partition.head + len(taken)
     if refused is None:
-        return PushResult(acknowledged=batch[-1].number), stored
+        return PushResult(acknowledged=batch[-1].number), len(taken), head
     reason = f"It has {refused.byte_count} bytes; this remote takes up to {most}."
     refusals = (Refusal(number=refused.number, reason=reason),)
-    return PushResult(acknowledged=refused.number - 1, refusals=refusals), stored
+    return PushResult(acknowledged=refused.number - 1, refusals=refusals), len(taken), head
 
 
-def append_at_once(connection: sa.Connection, line: Line, batch: Sequence[SealedChangeset], mark: bytes) -> Stored | None:
+def append_at_once(connection: sa.Connection, line: Line, batch: Sequence[SealedChangeset], mark: bytes) -> int | None:
     """Store a batch of which nothing is stored yet in one statement, on PostgreSQL.
 
     Returns:
-        What was stored; None when nothing was done, as it is not so simple: see ``append``.
+        The position of the last; None when nothing was done, as it is not so simple: see ``append``.
     """
     so_far = list(itertools.accumulate(sealed.byte_count for sealed in batch))
     values = {
@@ -195,16 +177,8 @@ def append_at_once(connection: sa.Connection, line: Line, batch: Sequence[Sealed
         "digests": [sealed.digest for sealed in batch],
         "sealed": [encode(sealed) for sealed in batch],
     }
-    row = connection.execute(sql.APPEND_AT_ONCE, values).first()
-    if row is None:
-        return None
-    begin = None if row.mark is None else Place(row.head, row.mark)
-    return Stored(batch, Place(row.head + len(batch), mark), begin)
-
-
-def _place_at(connection: sa.Connection, line: Line, position: int) -> Place | None:
-    mark = connection.execute(sql.MARK, {**_of(line), "position": position}).scalar()
-    return None if mark is None else Place(position, mark)
+    head: int | None = connection.execute(sql.APPEND_AT_ONCE, values).scalar()
+    return head
 
 
 def page(connection: sa.Connection, line: Line, cursor: Cursor | None, limit: Limit, known: int) -> Page:

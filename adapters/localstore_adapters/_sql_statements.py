@@ -108,7 +108,6 @@ STORED = sa.select(CHANGESET.c.number, CHANGESET.c.digest).where(
     CHANGESET.c.device == _DEVICE,
     CHANGESET.c.number.between(sa.bindparam("first", type_=sa.BigInteger), sa.bindparam("last", type_=sa.BigInteger)),
 )
-MARK = sa.select(CHANGESET.c.mark).where(CHANGESET.c.partition == _PARTITION, CHANGESET.c.position == _POSITION)
 INSERT_CHANGESETS = sa.insert(CHANGESET)
 SET_HEAD = (
     sa.update(PARTITION)
@@ -154,8 +153,7 @@ APPEND_AT_ONCE = sa.text(f"""
         FROM line, unnest(CAST(:so_far AS bigint[]), CAST(:digests AS bytea[]), CAST(:sealed AS bytea[]))
             WITH ORDINALITY AS new (so_far, digest, sealed, nth)
     )
-    SELECT line.head, before.mark FROM line LEFT JOIN localstore_log_changeset before
-        ON before.partition = :partition AND before.position = line.head
+    SELECT head + :count AS head FROM line
 """).bindparams(
     sa.bindparam("partition", type_=sa.BigInteger),
     sa.bindparam("device", type_=sa.LargeBinary),
@@ -164,5 +162,4 @@ APPEND_AT_ONCE = sa.text(f"""
 )
 """PostgreSQL: a batch of which nothing is stored yet, in one statement. Each step needs a row of the one before, so that all is
 done or nothing: nothing when the numbers do not follow, or the history is another. The partition's row is locked before the
-device's, as everywhere, or two pushes of one device could wait for each other. The mark of what is before is not seen of a push
-that this one has waited for."""
+device's, as everywhere, or two pushes of one device could wait for each other."""

@@ -136,10 +136,10 @@ class SqlAdapter:
                 if await self._store.run(self._has_news, line, cursor):
                     yield Hint()
                 while True:
-                    news = await bell.wait()
+                    await bell.wait()
                     if self._line != line:
                         return
-                    yield _hint(line, news)
+                    yield Hint()
         finally:
             del self._bells[bell]
 
@@ -279,17 +279,18 @@ class SqlAdapter:
         mark = store.environment.random_bytes(_MARK_BYTES)
         if store.is_postgres and all(sealed.byte_count <= most for sealed in batch):
             with store.reading() as connection:
-                stored = log.append_at_once(connection, line, batch, mark)
-            if stored is not None:
-                return self._told(line, (PushResult(acknowledged=batch[-1].number), stored))
+                head = log.append_at_once(connection, line, batch, mark)
+            if head is not None:
+                store.hints.stored(line.partition, head, len(batch), line.device)
+                return PushResult(acknowledged=batch[-1].number)
         with store.writing() as connection:
             appended = log.append(connection, line, batch, mark, most)
         return self._told(line, appended)
 
     def _told(self, line: log.Line, appended: log.Appended) -> PushResult:
-        result, stored = appended
-        if stored.changesets:
-            self._store.hints.stored(line.partition, stored, line.device)
+        result, count, head = appended
+        if count:
+            self._store.hints.stored(line.partition, head, count, line.device)
         return result
 
     def _pull(self, line: log.Line, cursor: Cursor | None, limit: Limit, known: int) -> Page:
@@ -335,14 +336,6 @@ class SqlAdapter:
     def _trim(self, line: log.Line, place: log.Place) -> bool:
         with self._store.writing() as connection:
             return log.trim(connection, line, place, int(self._keep_days * _DAY_MS))
-
-
-def _hint(line: log.Line, news: log.Stored | None) -> Hint:
-    """What a watcher is told; its own changesets are for it to find out about."""
-    if news is None or news.begin is None or any(sealed.device == line.device for sealed in news.changesets):
-        return Hint()
-    page = Page(changesets=tuple(news.changesets), cursor=log.cursor_of(line, news.end), more=False)
-    return Hint(after=log.cursor_of(line, news.begin), page=page)
 
 
 def _is_run(device: bytes, batch: Sequence[SealedChangeset]) -> bool:

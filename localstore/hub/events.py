@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from localstore.adapter import Cursor, Hint, Limit, Page, SupportsWatch, SyncAdapter
+from localstore.adapter import Cursor, Limit, Page, SupportsWatch, SyncAdapter
 from localstore.environment import Environment
 from localstore.http_messages import NEWS_BYTES, News, encode_news
 from localstore.hub.declining import Declined
@@ -261,22 +261,20 @@ async def _watch(adapter: SyncAdapter, topic: _Topic, remote_id: str | None) -> 
     if not adapter.capabilities.watch or not isinstance(adapter, SupportsWatch):
         await asyncio.Event().wait()  # nothing is told of what comes through other processes; the devices poll
         return
-    async for hint in adapter.watch(None):
+    async for _ in adapter.watch(None):
         topic.is_watched = True
-        await _tell(adapter, topic, remote_id, hint)
+        await _tell(adapter, topic, remote_id)
 
 
-async def _tell(adapter: SyncAdapter, topic: _Topic, remote_id: str | None, hint: Hint) -> None:
-    """Tell of what came since the last look, to all whom it concerns: it is read first, unless the hint brought it, so that
-    what comes meanwhile is told by the next hint. Where the last look was is not known at first, nor after a great many
-    changesets; then all are told.
+async def _tell(adapter: SyncAdapter, topic: _Topic, remote_id: str | None) -> None:
+    """Tell of what came since the last look, to all whom it concerns: it is read first, so that what comes meanwhile is told
+    by the next hint. Where the last look was is not known at first, nor after a great many changesets; then all are told.
     """
     start, is_known = topic.head or topic.fresh, topic.head is not None
     writers: set[bytes] = set()
     news: _News | None = None
     if start is not None:
-        brought = hint.page if hint.after == start else None
-        page = brought or await adapter.pull(start, _LOOK)
+        page = await adapter.pull(start, _LOOK)
         is_known = is_known and not page.more
         topic.head = topic.fresh = None if page.more else page.cursor
         writers = {sealed.device for sealed in page.changesets}
