@@ -16,6 +16,8 @@ class ResetReason(enum.Enum):
     """It went back to an old state, as from a backup, or lost files: it has less than it had acknowledged."""
     HISTORY_TRIMMED = "history trimmed"
     """The device was away for longer than the remote keeps history."""
+    UNSENT_TOO_LONG = "unsent too long"
+    """Changes were unsent for so long that others may have forgotten what it takes to merge them."""
     DEVICE_FORKED = "device forked"
     """The device's file was copied, or restored from a backup."""
     HISTORY_DAMAGED = "history damaged"

@@ -40,8 +40,8 @@ class Settings(BaseSettings):
         max_clock_drift: how far a remote change's stamp may be ahead of this device's clock before it has to wait.
         conflicts_max_age, conflicts_max_count: how long a value that lost stays in ``realm.conflicts()``, and how many do;
             the oldest go when others come, and the error handler hears of it.
-        client_maximum_offline_time: the longest time that any device stays away from the remote; the clocks of rows that nobody
-            changed for twice that time are forgotten. The same for all devices.
+        client_maximum_offline_time: how long a device may stay away from the remote, or have something unsent, without a
+            client reset; the clocks of rows that nobody changed for twice that time are forgotten. The same for all devices.
         connect_timeout: for reaching the remote.
         request_timeout: for one push or pull.
         ping_period: how often an idle session asks the remote for a sign of life, where the adapter can.

@@ -43,6 +43,7 @@ _STATE = (
     "reads_again",
     "contact_ms",
     "horizon_s",
+    "in_step_ms",
 )
 
 

@@ -5,9 +5,9 @@ every changeset that may still be applied here: it is stamped later than all tha
 all of it. Then a row that is there, with no record, merges like one that is older than everything, and a row that is not
 there like one that never was.
 
-Both hold for what is older than twice the *client maximum offline time*: no device stays away longer than that time, so what
-it brings was written, and others' changes were brought to it, within that time; and what those others had written by then
-was in their hands for no longer than the same time again. Nothing here relies on this device's clock alone: one that is a
+Both hold for what is older than twice the *client maximum offline time*: what a device brings was written by somebody who knew
+all that was at the remote that long ago at most, or is written anew, see ``sync.offline_time``; and what others had written by
+then was in their hands for no longer than the same time again. Nothing here relies on this device's clock alone: one that is a
 year ahead must not forget a year too early. This module decides and deletes; who calls it, and when, is ``store.file``'s part.
 """
 

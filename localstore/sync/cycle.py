@@ -112,10 +112,11 @@ class Cycle:
         self._cursor: Cursor | None = None  # in the file
         self._moved: Cursor | None = None  # where the log is by now, when only this device has added to it since
         self._looked, self._looked_at = 0, 0.0  # mark and time of the last pull that reached the head
+        self._asked_ms = 0  # when it was asked for, as told to ``OfflineTime``
         self._hints = Hints(line.adapter, parts.environment.monotonic, self._heard, self._warn)
         self._remote_ahead_ms: float | None = None
-        self._is_connected = False
-        self._lost_at: float | None = None
+        self._turns: int | None = None  # gone through since the connect; None without a connection
+        self._lost_at: float | None = None  # when a connection was lost that had served its purpose
         self._sending = Sending(
             parts, line, waits, tell=observer.tell, report_file=self._report_file, progressed=self._backoff.reset
         )
@@ -140,7 +141,7 @@ class Cycle:
         """
 
         async def pull_and_then() -> None:
-            await self._pull_to_head()
+            await self._fill()
             await then()
 
         await self._through_errors(pull_and_then)
@@ -152,7 +153,11 @@ class Cycle:
             SyncError: it did not succeed.
         """
         await self._connect()
+        await self._fill()
+
+    async def _fill(self) -> None:
         await self._pull_to_head()
+        await self._note_in_step()
 
     async def _through_errors(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -167,8 +172,8 @@ class Cycle:
 
     async def _recover(self, error: SyncError) -> None:
         """Come to terms with an error, so that the next thing to do is to connect again; raises a fatal one."""
-        if self._is_connected:
-            self._is_connected, self._lost_at = False, self._parts.environment.monotonic()
+        if self._turns is not None:
+            self._lost_at, self._turns = self._parts.environment.monotonic() if self._turns else None, None
         if self._token.can_answer(error):  # which may take a while, and may leave no error
             self._observer.tell(Connection(ConnectionEvent.LOST))
         problem = await self._token.answer_to(error)
@@ -186,7 +191,8 @@ class Cycle:
         """Send and receive whatever comes, until an error.
 
         What was written here goes first when the device was away for a moment only, so that others see it at once; after a
-        longer absence what others did comes first, as what is sent then fits it better.
+        longer absence what others did comes first, as what is sent then fits it better, and after a connection on which nothing
+        could be sent, lest it be kept away.
         """
         random, monotonic = self._parts.environment.random, self._parts.environment.monotonic
         push_first = self._lost_at is not None and monotonic() - self._lost_at < self._limits.fast_reconnect_limit
@@ -199,12 +205,16 @@ class Cycle:
         while True:
             if self._token.is_outdated():
                 await self._connect(quietly=True)
-            if push_first:
+            if push_first and not self._offline_time.may_be_over(self._time_ms()):
                 await self._sending.send(batches=1)  # the rest goes after the pull: a long outbox must not keep news away
             looks = must_look or not await self._apply_brought()
             if looks:
                 await self._pull_to_head()
+            if self._offline_time.may_be_over(self._time_ms()):
+                await self._in_thread(self._offline_time.check_unsent, self._time_ms())
             await self._sending.send()
+            await self._note_in_step()
+            self._turns = (self._turns or 0) + 1
             self._backoff.reset()
             self._token.worked()
             await self._observer.caught_up(self._pull_to_head)
@@ -244,7 +254,7 @@ class Cycle:
             await self._look_at_cursor()
         self._waits.count_by(state.device, await self._in_thread(self._store.last_pending))
         self._observer.tell(MayStayAway(await self._in_thread(self._offline_time.reached, welcome.horizon_days)))
-        self._is_connected = True
+        self._turns = self._turns or 0
         self._observer.tell(Connection(ConnectionEvent.WELCOME))
 
     async def _look_at_cursor(self) -> State:
@@ -259,6 +269,7 @@ class Cycle:
         limit = Limit(max_bytes=self._limits.page_bytes, max_count=self._limits.page_count)
         while True:
             self._hints.forget()
+            self._asked_ms = self._time_ms()
             page = await self._pull(limit)
             if page.more and page.cursor == self._cursor:
                 raise ProtocolError("The adapter says that there is more, and does not move on.", hint="Tell its authors.")
@@ -335,6 +346,10 @@ class Cycle:
             return None
         return int(self._remote_ahead_ms + self._parts.environment.monotonic() * 1000)
 
+    def _time_ms(self) -> int:
+        """The remote's clock, or this device's where that has none."""
+        return self._remote_ms() or self._parts.environment.now_ms()
+
     async def _wait_for_work(self, signs: SignsOfLife) -> bool:
         """Until a commit, a hint, a command or the timer; asks for signs of life meanwhile, and at once when told to doubt.
 
@@ -362,6 +377,10 @@ class Cycle:
         """Whether there is something left of what the cycle may have been poked for."""
         is_poked = self._signals.committed or self._signals.reconnect.is_set() or self._hints.any
         return is_poked or self._waits.download_requests > self._looked or self._token.is_outdated()
+
+    async def _note_in_step(self) -> None:
+        if self._offline_time.is_news(self._asked_ms):
+            await self._in_thread(self._offline_time.in_step, self._asked_ms)
 
     async def _warn_of_offline_time(self) -> None:
         with suppress(Busy):  # which is for the next attempt to find

@@ -1,14 +1,20 @@
-"""How long a device may stay away from its remote, and the word of warning before that time is over.
+"""How long a device may stay away from its remote, the word of warning before that time is over, and how long a change may be
+unsent.
 
 What the remote keeps it says at each connect; when it was reached last is noted in the file, but rarely, so that a session
 with nothing to do writes nothing.
+
+Others forget what nobody may need any more, see ``store.purge``. They rely on it that what anybody brings was written with all
+in mind that they had sent, but for the last client maximum offline time. A device that was away for longer, or could receive
+all the time and not send, must not bring its changes as they are: a client reset writes them anew, on top of what others did.
 """
 
 from __future__ import annotations
 
 from localstore.environment import Environment
-from localstore.errors import OfflineTooLong
-from localstore.store.contact import Contact, last_contact, note_contact
+from localstore.errors import OfflineTooLong, ResetRequired
+from localstore.reasons import ResetReason
+from localstore.store.contact import Contact, in_step_ms, last_contact, note_contact, note_in_step, unsent_since
 from localstore.store.file import Store
 
 __all__ = ["OfflineTime"]
@@ -19,7 +25,9 @@ _DAY_MS = 86_400_000
 
 
 class OfflineTime:
-    """One session's contacts with its remote. All but ``is_due`` read or write the file.
+    """One session's contacts with its remote. All but what begins with ``is_`` and ``may_`` reads or writes the file.
+
+    Times in milliseconds, where they are given, are by the remote's clock, or by this device's where that has none.
 
     Args:
         store: the file.
@@ -29,6 +37,8 @@ class OfflineTime:
     def __init__(self, store: Store, environment: Environment) -> None:
         self._store = store
         self._environment = environment
+        self._longest_ms = int(store.options.client_maximum_offline_time * 1000)
+        self._in_step_ms = 0  # as far as it was noted
         self._horizon_s: float | None = None
         self._due: float | None = None
         self._warned = False
@@ -36,6 +46,7 @@ class OfflineTime:
     def reached(self, horizon_days: float | None) -> int | None:
         """The remote answered a connect, and said how long it keeps history; returns until when this device may stay away."""
         self._horizon_s = None if horizon_days is None else horizon_days * _DAY_S
+        self._in_step_ms = in_step_ms(self._store)
         return self.again()
 
     def is_due(self) -> bool:
@@ -68,3 +79,30 @@ class OfflineTime:
             deadline_ms=contact.deadline_ms,
             hint="Connect the device.",
         )
+
+    def is_news(self, time_ms: int) -> bool:
+        """Whether that this device was in step at a time is worth writing down."""
+        return not 0 <= time_ms - self._in_step_ms < _NOTE_MS
+
+    def in_step(self, time_ms: int) -> None:
+        """All that others had sent by then was received; nothing is unsent now, or this is not noted."""
+        if note_in_step(self._store, time_ms):
+            self._in_step_ms = time_ms
+
+    def may_be_over(self, now_ms: int) -> bool:
+        """Whether something may be unsent for too long."""
+        return not self._in_step_ms or now_ms - self._in_step_ms > self._longest_ms
+
+    def check_unsent(self, now_ms: int) -> None:
+        """See that what is unsent is young enough to be sent as it is; others' changes have been received.
+
+        Raises:
+            ResetRequired: it is not.
+        """
+        since = unsent_since(self._store, within_ms=self._longest_ms)
+        if since is not None and now_ms - since > self._longest_ms:
+            raise ResetRequired(
+                f"{ResetReason.UNSENT_TOO_LONG.value}: something is unsent since the device was in step with others"
+                f" {(now_ms - since) / _DAY_MS:.1f} days ago",
+                hint="Raise client_maximum_offline_time, on all devices, where they stay away for longer.",
+            )

@@ -46,6 +46,8 @@ __all__ = ["Resets"]
 
 _log = logging.getLogger("localstore.sync")
 _TRIES = 5  # remotes that part again while the second file is filled
+_BY_TIME = frozenset({ResetReason.HISTORY_TRIMMED, ResetReason.UNSENT_TOO_LONG})
+"""Reasons that time alone brings about: they say nothing against what the last reset brought along, which is to be kept."""
 
 
 class Resets:
@@ -63,7 +65,7 @@ class Resets:
         self._turns = Turns()
         self._why: ResetRequired | None = None
         self._was_reset = False  # since the session started
-        self._trims = 0  # resets because of trimmed history, since the head was reached
+        self._by_time = 0  # resets that time brought about, since the head was reached
         self._confirmed = False
         self._can_undo = True
         self._told: Told = set()
@@ -110,9 +112,9 @@ class Resets:
         steps = Steps(self._parts, reset_parts, self._turns)
         life.tell(Resetting(under_way=True))
         try:
-            is_trimmed = error.kind is ResetReason.HISTORY_TRIMMED
-            self._trims += is_trimmed
-            is_again = self._was_reset and not (is_trimmed and self._trims <= _TRIES)
+            is_by_time = error.kind in _BY_TIME
+            self._by_time += is_by_time
+            is_again = self._was_reset and not (is_by_time and self._by_time <= _TRIES)
             await self._persist(steps, functools.partial(steps.begin, error, was_reset=is_again))
             await self._fill_and_exchange(steps, life)
             self._was_reset = True
@@ -124,9 +126,9 @@ class Resets:
             life.tell(Resetting(under_way=False))
 
     def reached_head(self) -> None:
-        """The device and the remote got on with each other. That history is trimmed says nothing against what the last reset
-        brought along, which is still to be kept, unless it is said again and again with nothing in between."""
-        self._trims = 0
+        """The device and the remote got on with each other: what time brings about counts against no reset, unless it is said
+        again and again with nothing in between."""
+        self._by_time = 0
 
     async def caught_up(self, life: Life, pull: Callable[[], Awaitable[None]]) -> None:
         """The head was reached and the outbox is empty: the remote has confirmed the last reset, if there was one; and what it

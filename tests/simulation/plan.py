@@ -122,7 +122,6 @@ def _setup(chance: random.Random, pace: float) -> Setup:
     devices = chance.choice((2, 2, 3, 3, 4, 5))
     wrong, is_far_ahead = chance.choice((0.0, 1.0, 200.0)), chance.random() < 0.1
     horizon = chance.choice((None, None, None, 3600.0, 20_000.0))
-    horizon = horizon and max(horizon, 20 * pace)  # see the known limits: what is unsent gets out within it
     initial = max(chance.choice((0.1, 1.0, 10.0)), pace / 20)
     settings = {
         "page_count": chance.choice((1, 2, 7, 5000)),

@@ -13,8 +13,9 @@ TABLES = {
     # this number are in localstore_clock; replay: whether the schema has changed since localstore_unknown was last gone
     # through; unsettled: whether something was written since localstore_repaired was last gone through, 2 when by another
     # program; purged: records of localstore_clock with nothing from this stamp on may be gone; contact_ms: when the remote
-    # answered last, by this device's clock; horizon_s: how long it keeps history, as it said then; unsent_cursor: the cursor
-    # before the first page that came while something was unsent, empty for the beginning; NULL when nothing was at the last;
+    # answered last, by this device's clock; horizon_s: how long it keeps history, as it said then; in_step_ms: when all that
+    # the remote had was here and nothing was unsent, by its clock where it has one; unsent_cursor: the cursor before the
+    # first page that came while something was unsent, empty for the beginning; NULL when nothing was at the last;
     # reads_again: whether to go back there after the next connect, as in a copy that took what was unsent along.
     "state": """
         id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -31,6 +32,7 @@ TABLES = {
         purged INTEGER NOT NULL DEFAULT 0,
         contact_ms INTEGER NOT NULL DEFAULT 0,
         horizon_s REAL,
+        in_step_ms INTEGER NOT NULL DEFAULT 0,
         remote_id TEXT,
         cursor BLOB,
         unsent_cursor BLOB,
