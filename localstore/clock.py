@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-__all__ = ["COUNTER_BITS", "MAX_STAMP", "Version", "next_stamp", "stamp_at", "stamp_ms", "stamp_time"]
+__all__ = ["COUNTER_BITS", "MAX_STAMP", "Version", "latest_believed_ms", "next_stamp", "stamp_at", "stamp_ms", "stamp_time"]
 
 COUNTER_BITS = 16
 MAX_STAMP = 2**63 - 1  # what one SQLite integer holds; reached in the year 6429
@@ -39,3 +39,16 @@ def next_stamp(last: int, now_ms: int) -> int:
     milliseconds, which keeps the order and costs one millisecond of drift.
     """
     return max(stamp_at(now_ms), last + 1)
+
+
+def latest_believed_ms(last: int, now_ms: int, drift_s: float) -> int:
+    """Up to when changes of others may be stamped and are applied at once, although no later stamp of this device will be
+    smaller: a little after its clock, or as far as its stamps went already. A device whose clock was ahead and was set right
+    has no reason to let wait what it has seen, as when it begins anew.
+
+    Args:
+        last: the highest stamp made or seen here.
+        now_ms: this device's clock.
+        drift_s: how far others' may be ahead of it.
+    """
+    return max(now_ms + int(drift_s * 1000), stamp_ms(last))

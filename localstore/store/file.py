@@ -14,6 +14,7 @@ from pathlib import Path
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
+from localstore.clock import latest_believed_ms
 from localstore.errors import LocalStoreError
 from localstore.store import apply as applying
 from localstore.store import outbox
@@ -293,10 +294,11 @@ class Store(OpenFile):
             self._seal_leftovers(connection)
             while applying.fold(connection, _FOLD_CHUNK):
                 pass
-            if load_state(connection).cursor != after:
+            state = load_state(connection)
+            if state.cursor != after:
                 return None
             now_ms, options = self._now_ms(), self._options
-            latest_ms = now_ms + int(options.max_clock_drift * 1000)
+            latest_ms = latest_believed_ms(state.last_stamp, now_ms, options.max_clock_drift)
             applied = applying.apply(
                 connection, page, cursor=cursor, now_ms=now_ms, latest_ms=latest_ms, rules=self.rules, cautious=cautious
             )

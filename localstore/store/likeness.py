@@ -22,7 +22,7 @@ __all__ = ["open_like", "owner_of_like", "remove_like"]
 
 
 def open_like(store: Store, path: Path, environment: Environment) -> Store:
-    """Make a file like another and open it.
+    """Make a file like another and open it. It believes as late stamps as the other has seen.
 
     Its tables are made by the very statements that the other's have now, so that all that fits into the one fits into the
     other, also where the realm declares less than the file has. It is not made durable: after a crash it is made anew.
@@ -53,6 +53,8 @@ def open_like(store: Store, path: Path, environment: Environment) -> Store:
             environment=environment,
         )
         new.rules.update(store.rules)
+        with new.transaction() as raw:
+            raw.execute("UPDATE localstore_state SET last_stamp = ?", (state.last_stamp,))
     except BaseException:
         new.close()
         raise

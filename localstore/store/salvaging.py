@@ -1,7 +1,8 @@
 """Reading what a damaged file has not sent: its identity, and those changesets of its outbox that are as they were written.
 
 Rows are read one by one, from both ends, and by number in between, as SQLite gives up at the first page that makes no sense to
-it. What becomes of them is not known here.
+it. A disk that could not be read for a moment looks the same to it, so that what seems to be lost is looked for again. What
+becomes of it is not known here.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from localstore.errors import StoreDamaged, StoreUnusable
+from localstore.errors import DiskFailed, DiskFull, LocalStoreError, StoreBusy, StoreDamaged, StoreUnusable
 from localstore.store.driver import connect, driver_errors
-from localstore.store.failures import A_WAY_OUT
+from localstore.store.failures import A_WAY_OUT, failure
 from localstore.store.state import State
 from localstore.store.stored import read_sealed
 from localstore.wire import SealedChangeset
@@ -28,6 +29,8 @@ _LOOKED_AHEAD = 1000
 """Numbers without a row, or whose row cannot be read, after which nothing more is looked for where the end cannot be read."""
 _NUMBERS_MAX = 1_000_000
 """Up to which number each is looked for, should the file say that there are so many."""
+_TRIES = 5  # of a file that reads otherwise each time
+_CHUNK_BYTES = 1 << 20
 _STATE = """SELECT device, app, partition, user, last_number, last_stamp, folded, purged, remote_id, cursor, reads_again <> 0
     FROM localstore_state"""
 
@@ -58,10 +61,49 @@ def read_damaged(path: Path, key: bytes | None) -> Salvaged:
         FileNotFoundError: there is none.
         StoreDamaged: not even whose it is can be read.
         StoreUnusable: it does not sync.
+        DiskFailed, DiskFull, StoreBusy: the disk cannot be read just now, or SQLite has no room beside the file.
     """
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    with closing(connect(path, key)) as connection:
+    found = _read(path, key)
+    for _ in range(_TRIES):
+        if not found.lost and found.rest is None:
+            return found
+        _read_through(path)
+        before, found = found, _read(path, key)
+        if found == before:
+            return found
+    raise _unread(path, "it is another one each time")
+
+
+def _read_through(path: Path) -> None:
+    """See that the disk can be read: SQLite takes a read that failed for damage."""
+    for name in (path.name, f"{path.name}-wal"):
+        try:
+            with path.with_name(name).open("rb", buffering=0) as file:
+                while file.read(_CHUNK_BYTES):
+                    pass
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise _unread(path, error) from error
+
+
+def _unread(path: Path, why: object) -> DiskFailed:
+    return DiskFailed(
+        f"The disk that holds {path} could not be read ({why}). Nothing was sent.",
+        hint="See whether it is still connected, and try again. If it is broken, copy what can be read of the file and of what"
+        " lies beside it to another one, and salvage that.",
+    )
+
+
+def _read(path: Path, key: bytes | None) -> Salvaged:
+    """Read what can be read at this moment."""
+    try:
+        opened = connect(path, key)
+    except driver_errors("DatabaseError") as error:
+        raise _of_disk(error, path) or _beyond_reading(path, error) from error
+    with closing(opened) as connection:
         salvaged = Salvaged(_state(connection, path))
         reading = _Reading(connection, salvaged.state.last_number)
         for number, data in sorted(reading.rows()):
@@ -98,7 +140,7 @@ def _state(connection: sqlite3.Connection, path: Path) -> State:
         try:
             row = connection.execute(_STATE).fetchone()
         except driver_errors("DatabaseError") as error:
-            raise _beyond_reading(path, error) from error
+            raise _of_disk(error, path) or _beyond_reading(path, error) from error
     if row is None or not isinstance(row[0], bytes) or not isinstance(row[4], int):
         raise _beyond_reading(path, "its identity is gone")
     return State(*row)
@@ -113,6 +155,12 @@ def _row_of_state(connection: sqlite3.Connection, path: Path) -> Any:
         raise StoreUnusable(
             f"{path} is no synced file, and has nothing to send.", hint="Name the file that is damaged."
         ) from error
+
+
+def _of_disk(error: Exception, path: Path) -> LocalStoreError | None:
+    """What SQLite does not call damage, if it is so."""
+    told = failure(getattr(error, "sqlite_errorname", ""), str(error), path)
+    return told if isinstance(told, DiskFull | DiskFailed | StoreBusy) else None
 
 
 def _beyond_reading(path: Path, why: object) -> StoreDamaged:

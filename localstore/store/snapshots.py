@@ -10,6 +10,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+from localstore.clock import latest_believed_ms
 from localstore.store import snapshot_loading, snapshot_writing
 from localstore.store.driver import connect, driver_errors
 from localstore.store.engine import driver_connection
@@ -17,6 +18,7 @@ from localstore.store.file import Store
 from localstore.store.purge import horizon
 from localstore.store.seal import seal_leftovers
 from localstore.store.snapshot_file import attached, check
+from localstore.store.state import load_state
 
 __all__ = ["can_load_snapshot", "load_snapshot", "snapshot_number", "write_snapshot"]
 
@@ -101,5 +103,5 @@ def load_snapshot(store: Store, path: Path) -> None:
     with store.transaction(unconstrained=True, beside=path) as connection:
         now_ms, options = store.now_ms(), store.options
         seal_leftovers(connection, now_ms=now_ms, limits=options.limits)
-        latest_ms = now_ms + int(options.max_clock_drift * 1000)
+        latest_ms = latest_believed_ms(load_state(connection).last_stamp, now_ms, options.max_clock_drift)
         snapshot_loading.load(connection, path, now_ms=now_ms, latest_ms=latest_ms, rules=store.rules)

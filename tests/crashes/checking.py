@@ -19,8 +19,8 @@ __all__ = ["Trial"]
 STRIKES_OF_A_WORLD = 40  # then a new one, lest checking takes longer and longer
 LENGTHS_KEPT = 5
 FILES = (".db", ".db-wal", ".db-shm")
-MADE = ("local", "copy-local", "copy-synced", "newcomer", "opened")
-"""What phases make, and what is removed after each."""
+MADE = ("local", "copy-local", "copy-synced", "newcomer", "opened", "damaged")
+"""What phases and their preparations make, and what is removed after each."""
 
 
 class Trial:
@@ -89,7 +89,11 @@ class Trial:
     def new_world(self, number: int) -> None:
         self.world = self.folder / f"world-{number}"
         self.world.mkdir()
-        self.committed, self.acknowledged, self._rolled_back = {"victim": set(), "other": set()}, set(), set()
+        self.committed, self.acknowledged, self._rolled_back = (
+            {name: set() for name in ("victim", "other", "damaged")},
+            set(),
+            set(),
+        )
         self._users = {}
         self.process(World.begin, "begin")
         self.recover()
@@ -148,10 +152,10 @@ class Trial:
         victim, other = (set(json.loads(each)) for each in run.told("both-show"))
         if victim != other:
             raise Failure(f"the devices differ in {sorted(victim ^ other)}")
-        if lost := (self.committed["victim"] | self.committed["other"]) - victim:
+        if lost := set().union(*self.committed.values()) - victim:
             raise Failure(f"committed, and not there: {sorted(lost)}")
         for name, shows in run.said("shows"):
-            if lost := (self.committed["victim"] | self.committed["other"]) - set(json.loads(shows)):
+            if lost := set().union(*self.committed.values()) - set(json.loads(shows)):
                 raise Failure(f"committed, and not at {name}: {sorted(lost)}")
         if undead := self._rolled_back & victim:
             raise Failure(f"rolled back, and there: {sorted(undead)}")

@@ -243,6 +243,18 @@ class World:
                     user.log_out()
                     self.tell("logged-out", name)
 
+    def salvaging(self) -> None:
+        """What a file in whose place is another one had not sent."""
+        with self.realm("victim") as realm:
+            self._salvage(realm)
+
+    def _salvage(self, realm: Realm) -> None:
+        self.settle(realm)
+        report = realm.sync_session.salvage(self.file("damaged"))
+        assert report.is_whole, report
+        assert not report.lost, report
+        self.settle(realm)
+
     @contextmanager
     def users(self, *names: str) -> Iterator[App]:
         """An application whose remote knows them."""
@@ -287,6 +299,12 @@ class World:
 
     def _history(self) -> set[Path]:
         return set(self.remote.glob("*/*/*.changes"))
+
+    def prepare_salvaging(self) -> None:
+        with self.realm("damaged") as realm:
+            self.settle(realm)
+            realm.sync_session.pause()
+            self.write(realm, 8)
 
     def prepare_in_step(self) -> None:
         with self.realm("victim") as victim:
@@ -350,6 +368,8 @@ class World:
                 for name in names:
                     with Realm.open(self.configuration(app, name)) as realm:
                         self.settle(realm)
+                        if name == "victim" and self.file("damaged").exists():
+                            self._salvage(realm)
                         self.tell("shows", name, json.dumps(sorted(shown(realm))))
                 self.settle(other)
                 with Realm.open(self.configuration(app, "victim")) as victim:
@@ -370,12 +390,14 @@ PHASES = {
         World.copying,
         World.compacting,
         World.resetting,
+        World.salvaging,
         World.logging_in,
     )
 }
 PREPARATIONS = {
     "syncing": World.prepare_syncing,
     "resetting": World.prepare_resetting,
+    "salvaging": World.prepare_salvaging,
     "making_snapshots": World.prepare_in_step,
     "copying": World.prepare_in_step,
 }

@@ -31,6 +31,10 @@ def test_all_is_well_when_the_faults_have_stopped(seed: int) -> None:
     assert fails(seed) is None
 
 
+def test_a_device_that_begins_anew_keeps_what_it_wrote_while_its_clock_was_ahead() -> None:
+    assert run(plan(500233, at_most=20)).failure is None
+
+
 def test_a_realm_may_be_closed_at_the_moment_at_which_its_session_is_resumed() -> None:
     assert run(plan(401073, at_most=20)).failure is None
 

@@ -47,6 +47,7 @@ from localstore.errors import (
     StoreBusy,
 )
 from localstore.sync.session import SyncSession
+from localstore.testing.clock import ManualClock
 from localstore.testing.faulty import Hang, LoseAnswer, Raise, SmallPage
 from tests.unit.failing_disk import FailingDisk, failing
 from tests.unit.session_kit import (
@@ -231,6 +232,24 @@ class TestTriggers:
         world.clock.advance(29 * 86_400)
         reset(realm)
         assert realm.sync_session.last_reset is None
+
+    def test_a_device_whose_clock_was_ahead_keeps_what_it_wrote_then(self, world: World) -> None:
+        clock = ManualClock()
+        right_ms = clock.now_ms()
+        clock.set(right_ms + 366 * 86_400_000)
+        device, realm = parted(world, RecoverOrDiscard(), device=world.device(clock=clock))
+        clock.set(right_ms)
+        other = world.open("other")
+        add(other, "missed")
+        in_step(other)
+        world.remote.trim_history()
+        reset(realm)
+        assert realm.sync_session.last_reset is not None
+        assert texts(realm) == ["missed", "new", "old"]
+        in_step(other)
+        assert texts(other) == ["missed"], "what was written on top came without what it was built on"
+        world.clock.advance(367 * 86_400)
+        eventually(lambda: texts(other) == ["missed", "new", "old"])
 
     def test_a_file_that_was_copied(self, world: World, tmp_path: Path) -> None:
         first = world.device("first")

@@ -160,6 +160,18 @@ def test_what_a_device_wrote_before_its_clock_went_wrong_is_applied(tmp_path: Pa
     assert x.rows().keys() == {("a",)}
 
 
+def test_what_is_no_later_than_a_devices_own_stamps_does_not_wait_there(tmp_path: Path) -> None:
+    x, far, further = device(tmp_path, "x", ahead=YEAR), device(tmp_path, "far", ahead=YEAR), device(tmp_path, "further")
+    early, late = far.write(INSERT_A), x.write(INSERT_B)
+    step(further.clock, YEAR + 1)
+    later = further.write("INSERT INTO note VALUES ('c', 'third', 3)")
+    step(x.clock, -YEAR)
+    x.reopen()
+    assert early.stamp == late.stamp < later.stamp
+    assert x.receive(early, later).drifting.keys() == {further.id}
+    assert x.rows().keys() == {("a",), ("b",)}
+
+
 def test_a_device_whose_clock_was_set_right_goes_on_from_its_far_stamps(tmp_path: Path) -> None:
     """So its later changes wait at the others as well, until that time has come; none is lost, none overtakes another."""
     x, far = device(tmp_path, "x"), device(tmp_path, "far", ahead=YEAR)
