@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import cast
 
 from localstore.errors import StoreUnusable
+from localstore.store.failures import ANOTHER_FILE
 from localstore.store.forking import connection_class, left_behind
 
 __all__ = [
@@ -117,7 +118,7 @@ def unreadable(path: Path, key: bytes | None) -> StoreUnusable:
     if key is None:
         return StoreUnusable(
             f"{path} is not a usable SQLite database: it is encrypted, or something else. It was not changed.",
-            hint="If it is encrypted, open it with its encryption_key; if it is damaged, restore it from a backup.",
+            hint=f"If it is encrypted, open it with its encryption_key; {ANOTHER_FILE}",
         )
     if _is_plain(path):
         return StoreUnusable(
@@ -127,7 +128,7 @@ def unreadable(path: Path, key: bytes | None) -> StoreUnusable:
         )
     return StoreUnusable(
         f"{path} cannot be read with this encryption_key: it has another key, or is damaged. It was not changed.",
-        hint="Open it with the key that it was made with; if it is damaged, restore it from a backup.",
+        hint=f"Open it with the key that it was made with; {ANOTHER_FILE}",
     )
 
 

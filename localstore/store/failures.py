@@ -22,7 +22,7 @@ from localstore.errors import (
     StoreUnusable,
 )
 
-__all__ = ["A_WAY_OUT", "DISK_ERRORS", "failure", "file_exchanged", "identity_of", "is_unread"]
+__all__ = ["ANOTHER_FILE", "A_WAY_OUT", "DISK_ERRORS", "failure", "file_exchanged", "identity_of", "is_unread"]
 
 DISK_ERRORS: tuple[type[LocalStoreError], ...] = (DiskFull, DiskFailed, NotWritable, StoreDamaged)
 """What may strike any statement, and is not about what the statement says."""
@@ -33,6 +33,12 @@ A_WAY_OUT = (
     " file that does not sync from a backup."
 )
 """What to do about a file that is damaged."""
+
+ANOTHER_FILE = (
+    "if it is damaged, move it away with what lies beside it: a new one is filled by its remote. Restore a file that does not"
+    " sync from a backup."
+)
+"""What to do about a file of which nothing can be read, as the end of a sentence."""
 
 _UNREAD = "statements in progress"
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
@@ -63,7 +69,8 @@ def failure(code: str, text: str, path: Path, *, writing: bool = False) -> Local
         )
     if code.startswith("SQLITE_NOTADB"):
         return StoreUnusable(
-            f"{path} is not a usable SQLite database ({text}). It was not changed.", hint="Restore it from a backup."
+            f"{path} is not a usable SQLite database ({text}). It was not changed.",
+            hint=f"See whether it is the right one; {ANOTHER_FILE}",
         )
     if code.startswith(_DAMAGED):
         return StoreDamaged(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from localstore import Realm, wire
-from localstore.errors import Offline, ResetRequired, StoreDamaged, StoreUnusable
+from localstore.errors import DiskFailed, Offline, ResetRequired, StoreDamaged, StoreUnusable
 from localstore.testing.faulty import Raise
+from tests.unit.failing_disk import FailingDisk, failing
 from tests.unit.session_kit import PATIENCE, Device, Line, World, add, in_loop, sql, texts
 
 PAGE = 4096
@@ -228,6 +230,44 @@ class TestWhatIsLost:
         assert (report.sent, list(report.lost)) == (2, [3])
         assert "5000" in report.lost[3]
         assert unsent_in(synced(realm)) == [0, 2]
+
+
+class _Mended(FailingDisk):
+    """What was damaged is whole from the moment on at which somebody reads the file through."""
+
+    def __init__(self, path: Path, whole: bytes) -> None:
+        super().__init__(path, at=0)
+        self._whole = whole
+
+    def check(self, event: str, path: object, flags: object) -> None:
+        if event == "open" and path == str(self.folder) and not self.count:
+            self.count += 1
+            self.folder.write_bytes(self._whole)
+
+
+class TestADiskThatCannotBeRead:
+    """SQLite takes it for damage."""
+
+    def test_for_a_moment_is_no_reason_to_give_anything_up(self, world: World) -> None:
+        damaged = moved_away(world, 150, sizes=[500])
+        whole = damaged.read_bytes()
+        blank_page_of(damaged, 60)
+        _, realm = new(world)
+        with failing(_Mended(damaged, whole)) as disk:
+            report = realm.sync_session.salvage(damaged)
+        assert disk.has_failed, "nobody read it through"
+        assert (report.sent, dict(report.lost), report.is_whole) == (150, {}, True)
+        assert len(unsent_in(synced(realm))) == 150
+
+    def test_is_told_as_that_and_nothing_is_sent(self, world: World) -> None:
+        damaged = moved_away(world, 150, sizes=[500])
+        blank_page_of(damaged, 60)
+        _, realm = new(world)
+        with failing(FailingDisk(damaged, at=0, error=errno.EIO)), pytest.raises(DiskFailed, match="Nothing was sent") as told:
+            realm.sync_session.salvage(damaged)
+        assert "copy what can be read" in told.value.hint
+        assert unsent_in(world.remote_texts()) == []
+        assert realm.sync_session.salvage(damaged).sent > 140
 
 
 class TestWhatIsNotTaken:
