@@ -237,7 +237,7 @@ class TestTriggers:
         clock = ManualClock()
         right_ms = clock.now_ms()
         clock.set(right_ms + 366 * 86_400_000)
-        device, realm = parted(world, RecoverOrDiscard(), device=world.device(clock=clock))
+        _, realm = parted(world, RecoverOrDiscard(), device=world.device(clock=clock))
         clock.set(right_ms)
         other = world.open("other")
         add(other, "missed")
