@@ -222,10 +222,11 @@ class TestInVain:
         assert texts(device.open(wait_for_initial_remote_data=PATIENCE, in_memory=True)) == ["one", "two"]
 
     def test_closing_the_app_ends_the_wait(self, filled: World) -> None:
-        filled.remote.go_offline()
-        device = filled.device("reader")
+        line = filled.line()
+        line.hold("connect")
+        device = filled.device("reader", remote=line)
         opening = in_background(lambda: device.open(wait_for_initial_remote_data=True))
-        filled.at_rest()
+        eventually(lambda: line.held("connect"))
         device.app.close()
         with pytest.raises(OperationAborted):
             opening.result(PATIENCE)
