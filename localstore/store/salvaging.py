@@ -65,14 +65,13 @@ def read_damaged(path: Path, key: bytes | None) -> Salvaged:
     """
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    found = _read(path, key)
+    before: Salvaged | None = None
     for _ in range(_TRIES):
-        if not found.lost and found.rest is None:
+        found = _read(path, key)
+        if found == before or not (found.lost or found.rest):
             return found
         _read_through(path)
-        before, found = found, _read(path, key)
-        if found == before:
-            return found
+        before = found
     raise _unread(path, "it is another one each time")
 
 

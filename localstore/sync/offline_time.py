@@ -102,7 +102,7 @@ class OfflineTime:
         since = unsent_since(self._store, within_ms=self._longest_ms)
         if since is not None and now_ms - since > self._longest_ms:
             raise ResetRequired(
-                f"{ResetReason.UNSENT_TOO_LONG.value}: something is unsent since the device was in step with others"
-                f" {(now_ms - since) / _DAY_MS:.1f} days ago",
+                f"{ResetReason.UNSENT_TOO_LONG.value}: there is something that was written without what others sent in the last"
+                f" {(now_ms - since) / _DAY_MS:.1f} days",
                 hint="Raise client_maximum_offline_time, on all devices, where they stay away for longer.",
             )

@@ -43,13 +43,15 @@ PLANTED = (
         "            self._seal_leftovers(connection)\n"
         "            while applying.fold(connection, _FOLD_CHUNK):\n"
         "                pass\n"
-        "            if load_state(connection).cursor != after:\n",
+        "            state = load_state(connection)\n"
+        "            if state.cursor != after:\n",
         "        with self.transaction() as connection:\n"
         "            moved = connection.execute('UPDATE localstore_state SET cursor = ? WHERE cursor IS ?', (cursor, after))\n"
         "        with self.transaction(unconstrained=True) as connection:\n"
         "            self._seal_leftovers(connection)\n"
         "            while applying.fold(connection, _FOLD_CHUNK):\n"
         "                pass\n"
+        "            state = load_state(connection)\n"
         "            if not moved.rowcount:\n",
     ),
     Planted(
