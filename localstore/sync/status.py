@@ -108,8 +108,8 @@ class SyncStatus:
         last_error: what went wrong last, also what passes by itself; None when nothing did since it connected.
         is_caught_up: the remote's head was reached, and nothing that is not in the file was heard of since.
         is_synced: caught up, and nothing is pending.
-        offline_deadline: when a device that stays away would need a client reset, as the remote forgets its history; None
-            when it keeps everything, or was never reached.
+        offline_deadline: when the remote will have forgotten what a device that stays away misses, which needs a client
+            reset; None when it keeps everything, or was never reached. Unsent changes have a limit of their own.
         damage: what is damaged at the remote or not localstore's, in words, as of the last time its head was reached. It is
             picked up when it is whole; what it holds up is not there until then, though the session is in step.
         passed_over: likewise what asks nothing of anybody, such as files that are still arriving.
