@@ -1,12 +1,12 @@
 """Processes killed with SIGKILL at any moment: ``python -m tests.crashes --kills 500 --seed 1``.
 
-They write, sync, make snapshots, begin with one, open new files, migrate, copy, compact, carry out client resets, salvage and
-log users in; some are killed again while they recover. After each kill every database has to be sound, what was committed has to be
-there, transaction by transaction, and all devices have to come to the same. With ``--faults 500`` calls of the system fail
-instead, as on a disk that is full or broken; with ``--full 500`` all is on a small disk that is full; with ``--damages 500``
-files are damaged that nobody has open, before somebody looks or any of this runs into them. Ends with 1 and what went wrong
-otherwise, and leaves the files where they are. The moments come from the seed; what a process had done by then is up to the
-machine.
+They write, sync, make snapshots, begin with one, open new files, migrate, copy, compact, carry out client resets,
+salvage and log users in; some are killed again while they recover. After each kill every database has to be sound, what
+was committed has to be there, transaction by transaction, and all devices have to come to the same. With ``--faults
+500`` calls of the system fail instead, as on a disk that is full or broken; with ``--full 500`` all is on a small disk
+that is full; with ``--damages 500`` files are damaged that nobody has open, before somebody looks or any of this runs
+into them. Ends with 1 and what went wrong otherwise, and leaves the files where they are. The moments come from the
+seed; what a process had done by then is up to the machine.
 """
 
 import argparse
