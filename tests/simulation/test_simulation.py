@@ -31,6 +31,11 @@ def test_all_is_well_when_the_faults_have_stopped(seed: int) -> None:
     assert fails(seed) is None
 
 
+@pytest.mark.slow
+def test_what_a_device_could_not_send_for_long_is_merged_alike_by_those_who_have_forgotten() -> None:
+    assert run(plan(126)).failure is None
+
+
 def test_a_device_that_begins_anew_keeps_what_it_wrote_while_its_clock_was_ahead() -> None:
     assert run(plan(500233, at_most=20)).failure is None
 
