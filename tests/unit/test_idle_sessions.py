@@ -68,6 +68,7 @@ def test_closing_a_realm_does_not_wait_for_what_its_session_is_writing(world: Wo
     device = world.device()
     realm = device.open()
     assert realm.sync_session.download_all_server_changes(timeout=PATIENCE)
+    world.at_rest()  # it has written down that it is in step, which would wait behind what follows
     begun, is_enough = threading.Event(), threading.Event()
 
     def merge() -> None:
@@ -92,6 +93,7 @@ def test_what_is_opened_meanwhile_is_not_closed(world: World) -> None:
     device = world.device()
     realm = device.open()
     assert realm.sync_session.download_all_server_changes(timeout=PATIENCE)
+    world.at_rest()  # it has written down that it is in step, which would wait behind what follows
     begun, is_enough = threading.Event(), threading.Event()
 
     def merge() -> None:
