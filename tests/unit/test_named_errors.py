@@ -31,7 +31,20 @@ from localstore.errors import (
 from localstore.store.conflicts import Conflict
 from localstore.store.failures import failure
 from localstore.sync.session import SyncSession
-from tests.unit.session_kit import PATIENCE, Note, Seat, World, add, eventually, in_background, in_loop, numbers, sql, texts
+from tests.unit.session_kit import (
+    PATIENCE,
+    Note,
+    Seat,
+    World,
+    add,
+    eventually,
+    in_background,
+    in_loop,
+    numbers,
+    sql,
+    texts,
+    waiting,
+)
 
 PATH = Path("/data/notes.db")
 A_CONFLICT = Conflict(
@@ -260,9 +273,11 @@ def test_an_unsent_changeset_of_which_a_bit_is_another_stays_here(world: World, 
     spoiled[place] ^= 1
     sql(synced.path, "UPDATE localstore_outbox SET sealed = ?", bytes(spoiled))
     world.remote.go_online()
+    uploaded = in_background(lambda: synced.sync_session.upload_all_local_changes())
+    eventually(lambda: waiting(synced.sync_session))  # who asks after the session has stopped waits for it to be resumed
     synced.sync_session.resume()
     with pytest.raises(ProtocolError, match=r"Sync stopped: A changeset in the file is damaged") as caught:
-        synced.sync_session.upload_all_local_changes(PATIENCE)
+        uploaded.result(PATIENCE)
     assert isinstance(caught.value.__cause__, StoreDamaged)
     assert world.remote_texts() == []
     sql(synced.path, "UPDATE localstore_outbox SET sealed = ?", sealed)

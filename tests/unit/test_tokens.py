@@ -408,6 +408,7 @@ class TestRefusedTokens:
         assert is_connected(realm)
         users.line.hold("pull")
         waiting = in_background(lambda: realm.sync_session.download_all_server_changes())
+        eventually(lambda: len(realm.sync_session._waits) == 1)
         users.remote.shut_out("emma")
         users.line.let_go("pull")
         with pytest.raises(Unauthorized):
