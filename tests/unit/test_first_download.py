@@ -107,11 +107,11 @@ class TestWaiting:
         assert texts(filled.device("reader").open(wait_for_initial_remote_data=wait)) == []
 
     def test_a_file_that_was_there_never_waits(self, filled: World) -> None:
+        filled.remote.go_offline()
         device = filled.device("reader")
         with device.open():
             pass
         assert device.app.sync.wait_for_sessions_to_terminate(PATIENCE)
-        filled.remote.go_offline()
         with device.open(wait_for_initial_remote_data=True) as realm:
             assert texts(realm) == []
 

@@ -991,8 +991,11 @@ class TestLocalRealms:
     def test_it_may_become_a_synced_one_with_all_its_rows(self, world: World, local: Realm) -> None:
         add(local, "a", "b")
         local.close()
-        with world.device(path=local.path).open() as synced:
+        line = world.line()
+        line.hold("push")
+        with world.device(path=local.path, remote=line).open() as synced:
             assert len(synced.pending()) == 1
+            line.let_go("push")
             assert synced.sync_session.upload_all_local_changes(timeout=PATIENCE)
         assert world.remote_texts() == ["a", "b"]
 

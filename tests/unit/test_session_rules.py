@@ -186,12 +186,13 @@ class TestDyingSessions:
         self, world: World
     ) -> None:
         def write_more(batch: list[object]) -> None:
-            if not batch and session.state is SessionState.DYING and not more:
+            if not batch and closed.is_set() and not more:
                 more.append("second")
+                assert session.state is SessionState.DYING
                 with device.open() as again:
                     add(again, *more)
 
-        more: list[str] = []
+        closed, more = threading.Event(), list[str]()
         line = world.line()
         device = world.device(remote=line, run_blocking=meddling_after("batch", write_more))
         realm = device.open()
@@ -200,6 +201,7 @@ class TestDyingSessions:
         add(realm, "first")
         eventually(lambda: line.held("push"))
         realm.close()
+        closed.set()
         line.let_go("push")
         assert device.app.sync.wait_for_sessions_to_terminate(timeout=PATIENCE)
         assert world.remote_texts() == ["first", "second"]
@@ -562,8 +564,11 @@ class TestErrorsInEachState:
         ahead = world.open("ahead", clock=ManualClock(world.clock.now_ms() + 3_600_000))
         add(ahead, "from the future")
         assert ahead.sync_session.upload_all_local_changes(timeout=PATIENCE)
-        device = world.device(run_blocking=meddling_after("apply", lambda _: realm.sync_session.pause()))
+        line = world.line()
+        line.hold("pull")
+        device = world.device(remote=line, run_blocking=meddling_after("apply", lambda _: realm.sync_session.pause()))
         realm = device.open()
+        line.let_go("pull")
         eventually(lambda: device.kinds == ["ClockDrift"])
         assert realm.sync_session.state is SessionState.PAUSED
 

@@ -367,6 +367,7 @@ class TestUploading:
     def test_what_is_referred_to_is_uploaded_first(self, world: World, tmp_path: Path, target: Path) -> None:
         """So that nobody who has received half of it has rows without what they refer to."""
         schema: set[type[SQLModel]] = {Author, Book}
+        world.remote.go_offline()
         device = world.device(max_changeset_rows=20)
         with local_realm(tmp_path / "local.db", *schema) as local:
             with local.write() as tx:
