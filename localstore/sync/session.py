@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localstore.client_reset import ClientResetReport
-from localstore.errors import LocalStoreError, SyncError
+from localstore.errors import LocalStoreError, SyncError, Unauthorized
 from localstore.store.forking import of_this_process
 from localstore.sync.cycle import Signals
 from localstore.sync.life import Life
@@ -54,6 +54,7 @@ ErrorHandler = Callable[["SyncSession", SyncError], object]
 """Called in the background thread with errors that a user should know of; what it raises is logged and dropped."""
 
 _CLOSED = (Event.CLOSE, Event.UPLOADED)
+_LOGGED_IN = (Event.LOG_IN, Event.LOG_IN_STALE)
 _STATUS_SECONDS = 0.2  # between two values of ``status_changes()``
 
 _log = logging.getLogger("localstore.sync")
@@ -86,6 +87,7 @@ class SyncSession:
         self._transfers = Transfers(parts, self._check_may_wait)
         self._waits = Waits()
         self._life: Life | None = None
+        self._logged_in_since = False  # the life began
         self._ended = False
         self._to_settle = deque[Callable[[], object]]()
         from localstore.sync.reset import Resets  # for which much is imported that only sessions need
@@ -281,9 +283,14 @@ class SyncSession:
     def enter(self, event: Event, error: SyncError | None = None, *, life: Life | None = None) -> bool:
         """``handle`` for a caller that holds a lock, and calls ``settle`` when it has let go of it: who hears of
         it may need that lock."""
-        event = adjusted(self._parts.tokens, event)
         with self._lock:
+            event = adjusted(self._parts.tokens, event)  # under the lock: whoever logs in tells so after it is done
             if self._ended or (life is not None and life is not self._life):
+                return False
+            if event in _LOGGED_IN:
+                self._logged_in_since = True
+            elif life is not None and isinstance(error, Unauthorized) and self._logged_in_since:
+                self._start()  # the error may be about what was shown to the remote before that
                 return False
             before, transition = self._state, TRANSITIONS[self._state, event]
             self._state = transition.state
@@ -373,6 +380,7 @@ class SyncSession:
 
     def _start(self) -> None:
         self._facts.error = None
+        self._logged_in_since = False
         self._stop_life(lingers=False)  # there is one only when Ctrl-C came between this and the next
         life = self._life = Life(self, self._parts, self._waits, self._resets)
         self._parts.loop.post(life.start)

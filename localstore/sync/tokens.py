@@ -338,5 +338,8 @@ class UserTokens:
 
 
 def adjusted(tokens: UserTokens | None, event: Event) -> Event:
-    """An event that starts a session, as it is when the user's token has to be renewed first."""
+    """An event as things stand: one that starts a session, when the user's token has to be renewed first; and a refusal that
+    comes late, when the user has logged in again."""
+    if event is Event.TOKEN_REFUSED and tokens is not None and tokens.held is not None:
+        return Event.TOKEN_RENEWED
     return _STALE.get(event, event) if tokens is not None and tokens.is_stale() else event

@@ -69,12 +69,31 @@ class Seat(Table, table=True):
 
 def eventually(happened: Callable[[], object], what: str = "what the test waits for") -> None:
     """Look again and again until it has happened."""
-    pause = threading.Event()
-    for _ in range(int(PATIENCE / 0.002)):
-        if happened():
+    if not _soon(happened, PATIENCE):
+        raise AssertionError(f"Waited {PATIENCE:g} s in vain for {what}.")
+
+
+def as_time_passes(
+    clock: ManualClock, seconds: float, happened: Callable[[], object], what: str = "what the test waits for"
+) -> None:
+    """Let so much of a clock's time pass again and again until it has happened, each time with more of a real moment after it:
+    on a slow machine as well a call comes to its end before its time is up."""
+    moment, left = 0.002, PATIENCE
+    while left > 0:
+        clock.advance(seconds)
+        if _soon(happened, moment):
             return
-        pause.wait(0.002)
+        left, moment = left - moment, 1.2 * moment
     raise AssertionError(f"Waited {PATIENCE:g} s in vain for {what}.")
+
+
+def _soon(happened: Callable[[], object], seconds: float) -> bool:
+    pause = threading.Event()
+    for _ in range(max(1, int(seconds / 0.002))):
+        if happened():
+            return True
+        pause.wait(0.002)
+    return bool(happened())
 
 
 def in_thread(function: Callable[[], object]) -> threading.Thread:

@@ -17,7 +17,7 @@ from localstore.testing.clock import ManualClock, environment
 from localstore.testing.faulty import Hang, LoseAnswer, Raise
 from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
 from localstore_adapters.folder import FolderAdapter
-from tests.unit.session_kit import PATIENCE, World, add, eventually, meddling_after, texts
+from tests.unit.session_kit import PATIENCE, World, add, as_time_passes, eventually, meddling_after, texts
 
 DAY_MS = 86_400_000
 FEW = {"snapshot_every": 10}
@@ -40,7 +40,7 @@ def write_many(realm: Realm, count: int) -> None:
 
 def sent_after_a_while(world: World, realm: Realm) -> None:
     """The outbox empties, past waits after errors and calls that come to no end."""
-    eventually(lambda: world.clock.advance(200) or not realm.pending(), "the upload")
+    as_time_passes(world.clock, 200, lambda: not realm.pending(), "the upload")
 
 
 # -- whose turn it is
@@ -254,4 +254,4 @@ def test_a_folder_stays_bounded_over_years(world: World, tmp_path: Path) -> None
     eventually(lambda: len(texts(away)) == len(texts(new)) + 1, "the reset of who was away")
     sent_after_a_while(world, away)
     assert away.sync_session.last_reset is not None
-    eventually(lambda: world.clock.advance(200) or texts(realms[0]) == texts(away), "the others to hear of it")
+    as_time_passes(world.clock, 200, lambda: texts(realms[0]) == texts(away), "the others to hear of it")

@@ -24,7 +24,18 @@ from localstore.store.snapshots import write_snapshot
 from localstore.testing.clock import environment
 from localstore.testing.faulty import Hang, LoseAnswer, Raise
 from localstore.testing.memory_snapshots import MemoryRemoteWithSnapshots
-from tests.unit.session_kit import PATIENCE, Device, World, add, eventually, is_let_go, meddling_after, sql, texts
+from tests.unit.session_kit import (
+    PATIENCE,
+    Device,
+    World,
+    add,
+    as_time_passes,
+    eventually,
+    is_let_go,
+    meddling_after,
+    sql,
+    texts,
+)
 
 KEY = bytes(range(32))
 
@@ -215,7 +226,7 @@ def test_without_history_a_device_waits_for_a_snapshot_that_it_can_use(
     with writer.write() as tx:
         tx.exec(sqlalchemy.text("DELETE FROM note WHERE id = (SELECT min(id) FROM note)"))
     world.write_snapshot(writer)
-    eventually(lambda: world.clock.advance(400) or "twice" in [row[0] for row in sql(new.path, "SELECT text FROM note")])
+    as_time_passes(world.clock, 400, lambda: "twice" in [row[0] for row in sql(new.path, "SELECT text FROM note")])
     assert len(sql(new.path, "SELECT text FROM note")) == 1 + has_rows
 
 

@@ -19,7 +19,7 @@ from localstore.sync.tokens import adjusted
 from localstore.testing.clock import ManualClock
 from localstore.testing.faulty import Hang, LoseAnswer, Raise
 from localstore.token_file import KeptTokens
-from tests.unit.session_kit import PATIENCE, add, eventually, in_background, in_loop, texts
+from tests.unit.session_kit import PATIENCE, add, as_time_passes, eventually, in_background, in_loop, texts
 from tests.unit.users_kit import EMMA, KEVIN, MINUTES, Users, is_connected
 
 TOKENS = KeptTokens(access_token="a", refresh_token="r", issued_ms=1_000_000, expires_ms=2_000_000)
@@ -286,7 +286,7 @@ class TestOpening:
         users.line.break_next("refresh", Hang())
         realm = users.open(user)
         eventually(lambda: users.line.count("refresh"))
-        eventually(lambda: users.clock.advance(130) or realm.sync_session.state is SessionState.ACTIVE)
+        as_time_passes(users.clock, 130, lambda: realm.sync_session.state is SessionState.ACTIVE)
         assert is_connected(realm)
 
     def test_logging_out_while_it_waits(self, users: Users) -> None:
@@ -301,7 +301,8 @@ class TestOpening:
             waiting.result(PATIENCE)
         users.line.let_go("refresh")
         user.app.login(EMMA)
-        assert is_connected(realm)
+        session = realm.sync_session  # which may have to wait for what was broken off to let go of the tokens
+        as_time_passes(users.clock, 1, lambda: session.connection_state is ConnectionState.CONNECTED)
         assert user.state is UserState.LOGGED_IN
 
     def test_logging_in_anew_while_it_waits(self, users: Users) -> None:
@@ -351,7 +352,7 @@ class TestARenewalThatHangs:
     def test_is_given_up_in_time_though_it_cannot_be_cancelled(self, users: Users) -> None:
         _, realm = self.waiting(users, stubborn=True)
         let_go = users.line.hold_no_others("refresh")
-        eventually(lambda: users.clock.advance(130) or realm.sync_session.state is SessionState.ACTIVE)
+        as_time_passes(users.clock, 130, lambda: realm.sync_session.state is SessionState.ACTIVE)
         assert is_connected(realm)
         let_go()
 
@@ -401,6 +402,36 @@ class TestRefusedTokens:
         users.line.let_go("push")
         assert user.app.sync.wait_for_sessions_to_terminate(PATIENCE)
         assert len(users.remote.changesets()) == 1
+
+    def test_a_refusal_that_comes_late_is_not_about_the_next_log_in(self, users: Users) -> None:
+        """The end of a renewal is told in the background thread, and others log in in theirs."""
+        user = users.app().login(EMMA)
+        realm = users.open(user)
+        user.log_out()
+        user.app.login(EMMA)
+        realm.sync_session.handle(Event.TOKEN_REFUSED, Unauthorized("The user is logged out."))
+        assert is_connected(realm)
+        assert users.told == []
+
+    @pytest.mark.parametrize("times", [2, 4])
+    def test_a_log_in_that_comes_before_the_error_about_the_last_one_is_not_lost(self, users: Users, times: int) -> None:
+        realm = users.open(users.app().login(EMMA))
+        assert is_connected(realm)
+        session = realm.sync_session
+        users.line.hold("refresh")
+        users.line.break_next("pull", *[Raise(Unauthorized("expired"))] * times)
+        waiting = in_background(lambda: session.download_all_server_changes())
+        eventually(lambda: users.line.held("refresh"))
+        session.handle(Event.LOG_IN)  # as of another process
+        users.line.let_go("refresh")
+        if times == 2:  # the old one and its renewal
+            assert waiting.result(PATIENCE)
+            assert (session.state, users.told) == (SessionState.ACTIVE, [])
+        else:  # the new one, too
+            with pytest.raises(Unauthorized):
+                waiting.result(PATIENCE)
+            eventually(lambda: users.kinds == ["Unauthorized"])
+            assert session.state is SessionState.INACTIVE
 
     def test_a_refused_renewal_logs_the_user_out(self, users: Users) -> None:
         user = users.app().login(EMMA)
@@ -485,7 +516,7 @@ class TestRefusedTokens:
         users.remote.expire_access_tokens()
         users.line.break_next("refresh", LoseAnswer(Offline("cut off")), LoseAnswer(Offline("cut off")))
         realm.sync_session.reconnect()
-        eventually(lambda: users.clock.advance(10) or users.line.count("refresh") == 3)
+        as_time_passes(users.clock, 10, lambda: users.line.count("refresh") == 3)
         assert is_connected(realm)
         assert user.state is UserState.LOGGED_IN
 
@@ -638,7 +669,7 @@ class TestBreakingIt:
         assert realm.sync_session.state is SessionState.ACTIVE
         assert users.kept.read_bytes() == before
         in_the_way.rmdir()
-        eventually(lambda: users.clock.advance(10) or realm.sync_session.connection_state is ConnectionState.CONNECTED)
+        as_time_passes(users.clock, 10, lambda: realm.sync_session.connection_state is ConnectionState.CONNECTED)
         assert user.state is UserState.LOGGED_IN
         assert users.told == []
 
@@ -674,7 +705,7 @@ class TestBreakingIt:
         users.line.break_down(log_in=Hang())
         waiting = in_background(lambda: app.login(EMMA))
         eventually(lambda: users.line.count("log_in"))
-        eventually(lambda: users.clock.advance(130) or waiting.done())
+        as_time_passes(users.clock, 130, waiting.done)
         with pytest.raises(Offline, match="did not answer within 120 s"):
             waiting.result(PATIENCE)
 

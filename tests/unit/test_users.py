@@ -29,7 +29,7 @@ from localstore.sync.state import Event
 from localstore.testing.faulty import Hang, Raise
 from localstore.testing.memory import MemoryRemote
 from localstore.token_file import TokenFile, UserTable
-from tests.unit.session_kit import PATIENCE, Note, add, eventually, in_background, in_loop, sql, texts, waiting
+from tests.unit.session_kit import PATIENCE, Note, add, as_time_passes, eventually, in_background, in_loop, sql, texts, waiting
 from tests.unit.users_kit import EMMA, KEVIN, Users, is_connected
 
 
@@ -117,7 +117,7 @@ class TestLoggingIn:
         users.line.hold("log_in", stubborn=True)
         waiting = in_background(lambda: app.login(EMMA))
         eventually(lambda: users.line.held("log_in"))
-        eventually(lambda: users.clock.advance(130) or waiting.done())
+        as_time_passes(users.clock, 130, waiting.done)
         with pytest.raises(Offline, match="did not answer within 120 s"):
             waiting.result(PATIENCE)
         users.line.let_go("log_in")
@@ -389,7 +389,7 @@ class TestLoggingOut:
         users.line.hold("log_out", stubborn=True)
         user.log_out()
         eventually(lambda: users.line.held("log_out"))
-        eventually(lambda: users.clock.advance(130) or not user.app.users._revoking._pending)
+        as_time_passes(users.clock, 130, lambda: not user.app.users._revoking._pending)
         users.line.let_go("log_out")
 
     def test_twice_is_fine(self, users: Users) -> None:
