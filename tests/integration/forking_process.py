@@ -4,7 +4,6 @@ It says what came about, a line each, child and parent on the same standard outp
 """
 
 import asyncio
-import dataclasses
 import gc
 import multiprocessing
 import os
@@ -19,6 +18,7 @@ from uuid import UUID
 from sqlmodel import Field, SQLModel, func, select
 
 from localstore import App, Credentials, Direction, LocalConfiguration, ProgressMode, Realm, SyncConfiguration, uuid7
+from localstore.environment import Environment
 from localstore.errors import ForkedProcess
 from localstore.testing.memory import MemoryRemote
 
@@ -64,9 +64,19 @@ def code(pid: int) -> int:
 class Scene:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.rest: threading.Event | None = None
         self.remote = MemoryRemote()
         self.app = App.create("forks", remote=self.remote.adapter)
         self.configuration = SyncConfiguration(self.app.login(Credentials.anonymous()), {Note}, folder / "notes.db")
+
+    async def sleep(self, seconds: float) -> None:
+        """For a session that has nothing else to do."""
+        assert self.rest is not None
+        self.rest.set()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self.rest.clear()
 
     # -- scenes
 
@@ -126,9 +136,10 @@ class Scene:
         with Realm.open(self.configuration) as realm:
             for number in range(5):
                 add(realm, f"before {number}")
-                if self.configuration.encryption_key is not None:  # a lock that SQLCipher holds is held in the child for ever
+                if self.rest is not None:
                     assert realm.sync_session.upload_all_local_changes(WAIT_SECONDS)
                     assert realm.sync_session.download_all_server_changes(WAIT_SECONDS)
+                    assert self.rest.wait(WAIT_SECONDS)
                 codes.append(code(fork(gc.collect, at_once=bool(number % 2))))
                 assert (self.folder / "notes.db-wal").exists()
                 add(realm, f"after {number}")
@@ -136,8 +147,12 @@ class Scene:
         say("children", *codes)
 
     def leaving_encrypted(self) -> None:
-        """The same with SQLCipher's connections."""
-        self.configuration = dataclasses.replace(self.configuration, encryption_key=bytes(range(32)))
+        """The same with SQLCipher's connections. A lock that SQLCipher holds at a fork is held in the child for ever, so the
+        session has to be at rest."""
+        self.rest = threading.Event()
+        self.app = App.create("encrypted", remote=self.remote.adapter, environment=Environment(sleep=self.sleep))
+        user = self.app.login(Credentials.anonymous())
+        self.configuration = SyncConfiguration(user, {Note}, self.folder / "notes.db", encryption_key=bytes(range(32)))
         self.leaving()
 
     def writing(self) -> None:
