@@ -76,13 +76,13 @@ def eventually(happened: Callable[[], object], what: str = "what the test waits 
 def as_time_passes(
     clock: ManualClock, seconds: float, happened: Callable[[], object], what: str = "what the test waits for"
 ) -> None:
-    """Let so much of a clock's time pass again and again until it has happened, each time with more of a real moment after it:
-    on a slow machine as well a call comes to its end before its time is up."""
+    """Let so much of a clock's time pass again and again until it has happened, each time after a longer real moment: on a slow
+    machine as well a call comes to its end before its time is up."""
     moment, left = 0.002, PATIENCE
     while left > 0:
-        clock.advance(seconds)
         if _soon(happened, moment):
             return
+        clock.advance(seconds)
         left, moment = left - moment, 1.2 * moment
     raise AssertionError(f"Waited {PATIENCE:g} s in vain for {what}.")
 
